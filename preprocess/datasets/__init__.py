@@ -1,0 +1,98 @@
+"""Data sets: annotation files -> `ClipIndex`. One module each, found by name."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from preprocess.index import ClipIndex
+from tagger.errors import ConfigError
+from tagger.registry import Params, Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Dataset(ABC):
+    """Contract of a data set.
+
+    A subclass sits in a module of its own in this package, bound to the name ``ENTRY``.
+
+    Parameters
+    ----------
+    params : Params
+        An instance of the subclass's own ``Params``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]]
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    @abstractmethod
+    def index(self, root: Path) -> ClipIndex:
+        """Read the annotations.
+
+        Parameters
+        ----------
+        root : Path
+            Folder that clip paths are relative to; annotation files are looked up in it.
+
+        Returns
+        -------
+        ClipIndex
+            Every annotated clip, whether its audio exists or not.
+
+        Raises
+        ------
+        ConfigError
+            If a file is missing or is not what this data set consists of.
+        """
+
+
+DATASETS: Registry[Dataset] = Registry("preprocess.datasets", "data set")
+
+
+def read_table(path: Path, *, separator: str, required: list[str], remedy: str) -> "pd.DataFrame":
+    """Read a CSV file whose fields are all text.
+
+    Parameters
+    ----------
+    path : Path
+        The file; UTF-8, quotes and CRLF as CSV allows them.
+    separator : str
+        Between two fields.
+    required : list of str
+        Columns that must be there.
+    remedy : str
+        What to give instead when they are not.
+
+    Returns
+    -------
+    pd.DataFrame
+        Text columns, empty fields as empty strings.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, no CSV, or lacks a required column.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8"
+        )
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; set data.root to the folder that has it") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ConfigError(f"{path}: not readable as a table ({error}); {remedy}") from None
+    missing = [column for column in required if column not in table.columns]
+    if missing:
+        found = ", ".join(repr(str(column)) for column in table.columns[:4])
+        raise ConfigError(
+            f"{path}: lacks the column{'s' if len(missing) > 1 else ''} "
+            f"{', '.join(repr(column) for column in missing)} (its first columns are {found}); "
+            f"{remedy}"
+        )
+    return table

@@ -1,0 +1,88 @@
+"""Front ends: waveform -> named arrays, one row per window. One module each, found by name."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.files import json_hash
+from tagger.registry import Params, Registry
+
+Windows = dict[str, npt.NDArray[np.float32]]
+
+
+class ShortClipWarning(UserWarning):
+    """A clip was shorter than one window and was padded with zeros."""
+
+
+class FrontEnd(ABC):
+    """Contract of a front end.
+
+    A subclass sits in a module of its own in this package, bound to the name ``ENTRY``. The same
+    object serves preprocessing and prediction; its `spec_hash` travels in store and run folder,
+    and data made with another one is refused.
+
+    Parameters
+    ----------
+    params : Params
+        An instance of the subclass's own ``Params``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]]
+    # Raised by one when the numbers that the code computes change while the parameters do not.
+    version: ClassVar[int] = 1
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    @property
+    @abstractmethod
+    def sample_rate(self) -> int:
+        """Samples per second that `windows` expects."""
+
+    @property
+    @abstractmethod
+    def window_seconds(self) -> float:
+        """Length of audio that one window covers."""
+
+    @property
+    @abstractmethod
+    def hop_seconds(self) -> float:
+        """Time between the starts of two windows."""
+
+    @property
+    @abstractmethod
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one window of each named array, e.g. ``{"log_mel": (96, 64)}``."""
+
+    @abstractmethod
+    def windows(self, waveform: npt.NDArray[np.float32]) -> Windows:
+        """Features of every window of a mono waveform at `sample_rate`.
+
+        Parameters
+        ----------
+        waveform : np.ndarray [shape=(n_samples,), dtype=float32]
+            Finite mono samples, at least one.
+
+        Returns
+        -------
+        dict of str to np.ndarray [shape=(n_windows, *input_shapes[name]), dtype=float32]
+            At least one window.
+        """
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that decides the numbers: name, version, parameters."""
+        return {"name": self.name, "version": self.version, "params": self.params.model_dump()}
+
+    def spec_hash(self) -> str:
+        """Digest of `spec`."""
+        return json_hash(self.spec())
+
+    def window_starts(self, n_windows: int) -> npt.NDArray[np.float64]:
+        """Start of each window in seconds [shape=(n_windows,)]."""
+        return np.arange(n_windows) * self.hop_seconds
+
+
+FRONT_ENDS: Registry[FrontEnd] = Registry("preprocess.features", "front end")

@@ -1,0 +1,262 @@
+"""The verb ``preprocess``: every clip of a data set along the way to the store."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.audio import load_audio
+from preprocess.features import FRONT_ENDS, FrontEnd, ShortClipWarning, Windows
+from preprocess.index import ClipIndex, ClipRecord
+from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, write_clip
+from preprocess.workers import WorkerDied, default_workers, map_in_processes
+from tagger.errors import AudioError, StoreError
+from tagger.files import json_hash
+from tagger.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs to know of one clip."""
+
+    record: ClipRecord
+    label: npt.NDArray[np.uint8]
+    # Set where only the label has changed: its windows are taken from the store.
+    stored: StoredClip | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to know of the run (picklable: workers make their own front end)."""
+
+    audio_root: Path
+    store_root: Path
+    spec: StoreSpec
+
+
+@dataclass
+class PreprocessResult:
+    """Outcome of a run.
+
+    Parameters
+    ----------
+    n_clips : int
+        Clips now in the store.
+    n_written, n_relabelled, n_kept : int
+        Clips made anew, given a new label only, and found finished.
+    failures : dict of str to str
+        One line per clip that could not be used, by clip id.
+    padded : list of str
+        Paths of the clips that were shorter than a window.
+    """
+
+    n_clips: int = 0
+    n_written: int = 0
+    n_relabelled: int = 0
+    n_kept: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    padded: list[str] = field(default_factory=list)
+
+
+@cache
+def _front_end(name: str, params_json: str) -> FrontEnd:
+    import json
+
+    return FRONT_ENDS.create(name, json.loads(params_json))
+
+
+def front_end_of(spec: dict[str, Any]) -> FrontEnd:
+    """Front end that a stored spec describes; one object per process."""
+    import json
+
+    return _front_end(spec["name"], json.dumps(spec["params"], sort_keys=True))
+
+
+def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
+    """Decode a file and compute its windows.
+
+    Parameters
+    ----------
+    path : Path
+        Audio file.
+    front_end : FrontEnd
+        What computes them.
+
+    Returns
+    -------
+    windows : dict of str to np.ndarray [shape=(n_windows, *input_shapes[name])]
+        Features of every window.
+    padded : bool
+        The clip was shorter than a window and was padded with zeros.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be used.
+    """
+    waveform = load_audio(path, target_rate=front_end.sample_rate)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ShortClipWarning)
+        windows = front_end.windows(waveform)
+    return windows, any(issubclass(item.category, ShortClipWarning) for item in caught)
+
+
+def _process(task: _Task, job: _Job) -> StoredClip | str:
+    """Take one clip along the way; a failure comes back as its message."""
+    record = task.record
+    path = job.audio_root / record.path
+    try:
+        if task.stored is not None:
+            stored = read_clip(job.store_root, task.stored, job.spec)
+            windows, padded, source = stored["windows"], task.stored.padded, task.stored
+            size, mtime = source.source_bytes, source.source_mtime_ns
+        else:
+            windows, padded = windows_of_file(path, front_end_of(job.spec.front_end))
+            status = path.stat()
+            size, mtime = status.st_size, status.st_mtime_ns
+        written = write_clip(
+            job.store_root, record, windows=windows, label=task.label, dtype=job.spec.dtype
+        )
+    except (AudioError, StoreError) as error:
+        return str(error)
+    except MemoryError:
+        return f"{path}: not enough memory to decode it; split the file"
+    except OSError as error:
+        return f"{path}: {error.strerror} while it was stored; check disk space and rights"
+    return StoredClip(
+        record, source_bytes=size, source_mtime_ns=mtime, padded=padded, **written
+    )
+
+
+def _is_current(stored: StoredClip, audio_path: Path, store_root: Path) -> bool:
+    """Tell whether the audio is as it was when the clip was stored, and the pickle is there."""
+    try:
+        status = audio_path.stat()
+        present = (store_root / stored.file).exists()
+    except OSError:
+        return False
+    unchanged = (status.st_size, status.st_mtime_ns) == (
+        stored.source_bytes,
+        stored.source_mtime_ns,
+    )
+    return present and unchanged
+
+
+def _plan(
+    index: ClipIndex, writer: StoreWriter, audio_root: Path, *, verify: bool
+) -> tuple[list[_Task], int]:
+    """What is left to do, and how many clips are done."""
+    tasks, n_kept = [], 0
+    for row, record in enumerate(index.clips):
+        stored = writer.finished.get(record.id)
+        label = index.labels[row]
+        if stored is None or not _is_current(stored, audio_root / record.path, writer.root):
+            tasks.append(_Task(record, label))
+            continue
+        if verify:
+            try:
+                read_clip(writer.root, stored, writer.spec)
+            except StoreError:
+                tasks.append(_Task(record, label))
+                continue
+        if stored.tags == tuple(np.flatnonzero(label)) and stored.record == record:
+            n_kept += 1
+        else:
+            tasks.append(_Task(record, label, stored))
+    return tasks, n_kept
+
+
+def preprocess(
+    index: ClipIndex,
+    front_end: FrontEnd,
+    *,
+    audio_root: Path,
+    store_root: Path,
+    dtype: str = "float16",
+    n_workers: int | None = None,
+    verify: bool = False,
+) -> PreprocessResult:
+    """Store the windows and labels of every clip; only what is missing or changed is done.
+
+    Parameters
+    ----------
+    index : ClipIndex
+        The clips.
+    front_end : FrontEnd
+        What makes the windows.
+    audio_root : Path
+        Folder that clip paths are relative to.
+    store_root : Path
+        Folder of the store.
+    dtype : str
+        ``"float16"`` or ``"float32"``.
+    n_workers : int, optional
+        Processes; default one per processor.
+    verify : bool
+        Check every stored pickle against its checksum first, and rebuild those that differ.
+
+    Returns
+    -------
+    PreprocessResult
+        What was done, and one line per clip that could not be used.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be written or holds patches made otherwise.
+    """
+    spec = StoreSpec.of(front_end, dtype)
+    writer = StoreWriter(store_root, spec, tags=index.tags)
+    result = PreprocessResult()
+    try:
+        tasks, result.n_kept = _plan(index, writer, audio_root, verify=verify)
+        work = partial(_process, job=_Job(audio_root, store_root, spec))
+        workers = n_workers or default_workers()
+        with progress_bar("preprocess", len(index)) as advance:
+            advance(result.n_kept, "")
+            for task, outcome in map_in_processes(work, tasks, n_workers=workers):
+                _record(task, outcome, writer=writer, result=result)
+                advance(1, f"{len(result.failures)} failed" if result.failures else "")
+    except BaseException:
+        writer.abandon()
+        raise
+    # A clip that was fine once and fails now must not stay in the manifest.
+    for clip_id in result.failures:
+        writer.finished.pop(clip_id, None)
+    writer.close(index)
+    stored = [writer.finished[clip.id] for clip in index.clips if clip.id in writer.finished]
+    result.n_clips = len(stored)
+    result.padded = [clip.record.path for clip in stored if clip.padded]
+    return result
+
+
+def _record(
+    task: _Task,
+    outcome: StoredClip | str | WorkerDied,
+    *,
+    writer: StoreWriter,
+    result: PreprocessResult,
+) -> None:
+    if isinstance(outcome, StoredClip):
+        writer.add(outcome)
+        if task.stored is None:
+            result.n_written += 1
+        else:
+            result.n_relabelled += 1
+    elif isinstance(outcome, str):
+        result.failures[task.record.id] = outcome
+    else:
+        result.failures[task.record.id] = (
+            f"{task.record.path}: its worker process died twice, perhaps for lack of memory; "
+            "split the file or remove the clip"
+        )
+
+
+def store_hash(clips: Sequence[StoredClip]) -> str:
+    """Digest of the content of a store: ids and checksums, in order."""
+    return json_hash([[clip.record.id, clip.checksum] for clip in clips])

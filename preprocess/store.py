@@ -1,0 +1,403 @@
+"""The store: the only place that writes or reads patches.
+
+A store is a folder: a pickle per clip (its windows, its multi-hot label and its id), and
+``manifest.json``, which says how they were made and what is in them. While clips are being added,
+``journal.jsonl`` records each finished one, so that a run that was killed goes on where it stopped.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess import safe_pickle
+from preprocess.features import FrontEnd
+from preprocess.index import ClipIndex, ClipRecord
+from tagger.errors import StoreError
+from tagger.files import content_hash, remove_temporary_files, write_bytes, write_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+JOURNAL = "journal.jsonl"
+_CLIP_FOLDER = "clips"
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """What the manifest says of one clip.
+
+    Parameters
+    ----------
+    record : ClipRecord
+        Id, path and group keys.
+    tags : tuple of int
+        Columns of the store's tags that are 1.
+    file : str
+        Its pickle, relative to the store.
+    n_windows : int
+        Windows in it.
+    checksum : str
+        Of the pickle's bytes.
+    source_bytes, source_mtime_ns : int
+        Size and time of change of the audio file when it was read.
+    padded : bool
+        The clip was shorter than a window and was padded with zeros.
+    """
+
+    record: ClipRecord
+    tags: tuple[int, ...]
+    file: str
+    n_windows: int
+    checksum: str
+    source_bytes: int
+    source_mtime_ns: int
+    padded: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain form for manifest and journal."""
+        content = asdict(self)
+        content["tags"] = list(self.tags)
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "StoredClip":
+        """Inverse of `to_json`."""
+        return cls(
+            **{
+                **content,
+                "record": ClipRecord(**content["record"]),
+                "tags": tuple(content["tags"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """How the windows of a store were made.
+
+    Parameters
+    ----------
+    front_end : dict
+        The front end's `spec`: name, version, parameters.
+    front_end_hash : str
+        Its digest.
+    input_shapes : dict of str to tuple of int
+        Shape of one window of each named array.
+    dtype : str
+        ``"float16"`` or ``"float32"``, as stored.
+    """
+
+    front_end: dict[str, Any]
+    front_end_hash: str
+    input_shapes: dict[str, tuple[int, ...]]
+    dtype: str
+
+    @classmethod
+    def of(cls, front_end: FrontEnd, dtype: str) -> "StoreSpec":
+        """Spec of a store that `front_end` fills."""
+        return cls(front_end.spec(), front_end.spec_hash(), front_end.input_shapes, dtype)
+
+
+def describe_front_end_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Say in words where two front-end specs differ."""
+    if ours["name"] != theirs["name"]:
+        return f"front end {theirs['name']!r} instead of {ours['name']!r}"
+    differences = [
+        f"{key}={theirs['params'].get(key)!r} instead of {ours['params'].get(key)!r}"
+        for key in sorted({*ours["params"], *theirs["params"]})
+        if ours["params"].get(key) != theirs["params"].get(key)
+    ]
+    if ours["version"] != theirs["version"]:
+        differences.append(f"version {theirs['version']} instead of {ours['version']}")
+    return f"front end {ours['name']!r} with " + ", ".join(differences)
+
+
+def clip_file_name(clip_id: str) -> str:
+    """File name of a clip's pickle: readable, unique and safe whatever the id holds."""
+    digest = content_hash(clip_id.encode("utf-8"))
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", clip_id)[-60:]
+    # Two levels: a folder with a million files is slow on most file systems.
+    return f"{_CLIP_FOLDER}/{digest[:2]}/{readable}-{digest[:10]}.pkl"
+
+
+class Store:
+    """A store opened for reading.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, it is of another schema version, or its manifest is damaged.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        path = self.root / MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            half = " (a preprocess run was interrupted)" if (self.root / JOURNAL).exists() else ""
+            raise StoreError(
+                f"{self.root}: no complete patch store here{half}; run 'tagger preprocess' with "
+                "the same store.root"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{path}: damaged manifest ({error}); delete it and run 'tagger preprocess' again"
+            ) from None
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: schema version {version}, but this release reads {SCHEMA_VERSION}; "
+                "preprocess into a new store.root"
+            )
+        try:
+            spec = content["spec"]
+            shapes = {name: tuple(shape) for name, shape in spec["input_shapes"].items()}
+            self.spec = StoreSpec(**{**spec, "input_shapes": shapes})
+            self.tags: tuple[str, ...] = tuple(content["tags"])
+            self.clips = [StoredClip.from_json(clip) for clip in content["clips"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{path}: damaged manifest (lacks {error}); delete it and run 'tagger preprocess' "
+                "again"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def require_front_end(self, front_end: FrontEnd, *, user: str) -> None:
+        """Refuse the store if `front_end` would make other windows.
+
+        Parameters
+        ----------
+        front_end : FrontEnd
+            What the model needs.
+        user : str
+            Who needs it, for the message.
+
+        Raises
+        ------
+        StoreError
+            Naming each difference.
+        """
+        if self.spec.front_end_hash != front_end.spec_hash():
+            difference = describe_front_end_difference(front_end.spec(), self.spec.front_end)
+            raise StoreError(
+                f"{self.root}: made by {difference} that {user} asks for; "
+                "preprocess into another store.root, or use the parameters of the store"
+            )
+
+    @cached_property
+    def index(self) -> ClipIndex:
+        """The clips of the store as a data set: all that splits and vocabularies need."""
+        labels = np.zeros((len(self.clips), len(self.tags)), dtype=np.uint8)
+        for row, clip in enumerate(self.clips):
+            labels[row, list(clip.tags)] = 1
+        records = [clip.record for clip in self.clips]
+        return ClipIndex(self.tags, records, labels, str(self.root / MANIFEST))
+
+    @cached_property
+    def n_windows(self) -> npt.NDArray[np.int64]:
+        """Windows of each clip [shape=(n_clips,)]."""
+        return np.array([clip.n_windows for clip in self.clips], dtype=np.int64)
+
+    def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
+        """Windows of the clip at `row`, as stored.
+
+        Returns
+        -------
+        dict of str to np.ndarray [shape=(n_windows, *input_shapes[name])]
+            Read-only arrays of the store's dtype.
+
+        Raises
+        ------
+        StoreError
+            If the pickle is missing, damaged, unsafe or not this clip's.
+        """
+        clip = self.clips[row]
+        return read_clip(self.root, clip, self.spec)["windows"]
+
+
+def read_clip(root: Path, clip: StoredClip, spec: StoreSpec) -> dict[str, Any]:
+    """Read and check one clip's pickle: ``id``, ``label``, ``windows``."""
+    path = root / clip.file
+    remedy = "run 'tagger preprocess' again to rebuild it"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    # The safe reader goes first: a file that was swapped is better called unsafe than changed.
+    try:
+        stored = safe_pickle.loads(content)
+    except safe_pickle.UnsafePickleError as error:
+        raise StoreError(f"{path}: refused as unsafe: {error}; {remedy}") from None
+    except pickle.UnpicklingError as error:
+        raise StoreError(f"{path}: damaged pickle ({error}); {remedy}") from None
+    if content_hash(content) != clip.checksum:
+        raise StoreError(f"{path}: differs from its checksum in the manifest; {remedy}")
+    try:
+        shapes = {name: windows.shape for name, windows in stored["windows"].items()}
+        right = stored["id"] == clip.record.id
+    except (KeyError, TypeError, AttributeError):
+        raise StoreError(f"{path}: not a pickle of patches; {remedy}") from None
+    expected = {name: (clip.n_windows, *shape) for name, shape in spec.input_shapes.items()}
+    if not right or shapes != expected:
+        raise StoreError(f"{path}: holds other patches than the manifest says; {remedy}")
+    return dict(stored)
+
+
+def write_clip(
+    root: Path,
+    record: ClipRecord,
+    *,
+    windows: dict[str, npt.NDArray[np.floating]],
+    label: npt.NDArray[np.uint8],
+    dtype: str,
+) -> dict[str, Any]:
+    """Write one clip's pickle atomically.
+
+    The content is not forced to the disk: after a power cut the manifest's checksum tells a lost
+    pickle from a good one, and a rerun rebuilds it.
+
+    Returns
+    -------
+    dict
+        The keys ``file``, ``n_windows``, ``checksum`` and ``tags`` of its `StoredClip`.
+    """
+    stored = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in windows.items()}
+    content = safe_pickle.dumps({"id": record.id, "label": label, "windows": stored})
+    file = clip_file_name(record.id)
+    write_bytes(root / file, content, durable=False)
+    return {
+        "file": file,
+        "n_windows": len(next(iter(stored.values()))),
+        "checksum": content_hash(content),
+        "tags": tuple(int(column) for column in np.flatnonzero(label)),
+    }
+
+
+class StoreWriter:
+    """A store that is being filled: finished clips of earlier runs, and a journal of this one.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the store, made if missing.
+    spec : StoreSpec
+        How the windows are made. A store made otherwise is refused.
+    tags : sequence of str
+        Label columns.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a store made with other parameters or tags, or cannot be written.
+    """
+
+    def __init__(self, root: Path, spec: StoreSpec, *, tags: tuple[str, ...]) -> None:
+        self.root = Path(root)
+        self.spec = spec
+        self.tags = tags
+        self.finished: dict[str, StoredClip] = {}
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            remove_temporary_files(self.root)
+            for folder in self.root.glob(_CLIP_FOLDER + "/*"):
+                remove_temporary_files(folder)
+            self._read_manifest()
+            self._open_journal()
+        except OSError as error:
+            raise StoreError(
+                f"{self.root}: cannot be written ({error.strerror}); choose another store.root"
+            ) from None
+
+    def _header(self) -> dict[str, Any]:
+        # Tags are numbered by their column: with other columns old entries would mean other tags.
+        return {"schema_version": SCHEMA_VERSION, "spec": asdict(self.spec), "tags": list(self.tags)}
+
+    def _check_spec(self, spec: dict[str, Any]) -> None:
+        if spec["front_end_hash"] != self.spec.front_end_hash:
+            difference = describe_front_end_difference(self.spec.front_end, spec["front_end"])
+            raise StoreError(
+                f"{self.root}: holds a store made by {difference}; "
+                "choose another store.root or delete that folder"
+            )
+        if spec["dtype"] != self.spec.dtype:
+            raise StoreError(
+                f"{self.root}: holds a store of {spec['dtype']} patches, not {self.spec.dtype}; "
+                "choose another store.root or delete that folder"
+            )
+
+    def _take(self, clips: Iterable[StoredClip], tags: tuple[str, ...]) -> None:
+        """Take over finished clips, their labels renumbered for this run's columns."""
+        column = {tag: number for number, tag in enumerate(self.tags)}
+        for clip in clips:
+            names = [tags[number] for number in clip.tags]
+            renumbered = tuple(sorted(column[name] for name in names if name in column))
+            # A clip whose columns moved must have its label written again: -1 equals no label.
+            kept = renumbered if tags == self.tags else (-1, *renumbered)
+            values = {**vars(clip), "tags": kept}
+            self.finished[clip.record.id] = StoredClip(**values)
+
+    def _read_manifest(self) -> None:
+        if not (self.root / MANIFEST).exists():
+            return
+        store = Store(self.root)
+        self._check_spec(asdict(store.spec))
+        self._take(store.clips, store.tags)
+
+    def _open_journal(self) -> None:
+        path = self.root / JOURNAL
+        lines = list(_whole_json_lines(path)) if path.exists() else []
+        if lines:
+            header, entries = lines[0], lines[1:]
+            if header.get("schema_version") == SCHEMA_VERSION:
+                self._check_spec(header["spec"])
+                clips = (StoredClip.from_json(entry) for entry in entries)
+                self._take(clips, tuple(header["tags"]))
+        # Begun anew, so that a last line which a kill cut in two is gone.
+        entries = [clip.to_json() for clip in self.finished.values()] if lines else []
+        content = "".join(json.dumps(line) + "\n" for line in [self._header(), *entries])
+        write_bytes(path, content.encode("utf-8"))
+        self._journal = path.open("a", encoding="utf-8")
+
+    def add(self, clip: StoredClip) -> None:
+        """Record a finished clip."""
+        self.finished[clip.record.id] = clip
+        self._journal.write(json.dumps(clip.to_json()) + "\n")
+        self._journal.flush()
+
+    def close(self, index: ClipIndex) -> None:
+        """Write the manifest: the finished clips of `index` in its order."""
+        clips = [
+            self.finished[clip.id].to_json() for clip in index.clips if clip.id in self.finished
+        ]
+        write_json(self.root / MANIFEST, {**self._header(), "clips": clips})
+        self.abandon()
+        (self.root / JOURNAL).unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Stop without a manifest; the journal keeps what is finished for the next run."""
+        self._journal.close()
+
+
+def _whole_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(content, dict):
+            yield content

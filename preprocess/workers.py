@@ -1,0 +1,123 @@
+"""Run one function over many clips in parallel processes, whatever happens to a process."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+# Enough tasks under way to keep workers busy, few enough to keep memory constant.
+_TASKS_PER_WORKER = 4
+_CHUNK = 8
+
+
+class WorkerDied:
+    """Result of an item at which a worker process ended, e.g. for lack of memory."""
+
+
+def _apply(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [function(item) for item in items]
+
+
+class _Pool(Generic[ItemT, ResultT]):
+    def __init__(self, function: Callable[[ItemT], ResultT], n_workers: int) -> None:
+        self.function = function
+        self.n_workers = n_workers
+        self.suspects: list[ItemT] = []
+
+    def run(
+        self, items: Iterable[ItemT], *, chunk: int, in_flight: int
+    ) -> Iterator[tuple[ItemT, ResultT]]:
+        """Yield results as they come; if the pool breaks, what was under way is in `suspects`."""
+        # Workers compute on one thread each: n processes with n threads each get in one another's
+        # way. The variables must be set before NumPy is imported, so before a worker starts.
+        threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        os.environ.update(dict.fromkeys(threads, "1"))
+        # Not fork: TensorFlow or a progress bar may hold threads, whose locks a fork would freeze.
+        context = multiprocessing.get_context("spawn")
+        remaining = iter(items)
+        pending: dict[Future[list[ResultT]], list[ItemT]] = {}
+        try:
+            with ProcessPoolExecutor(self.n_workers, mp_context=context) as pool:
+                try:
+                    while True:
+                        while len(pending) < in_flight:
+                            part = list(islice(remaining, chunk))
+                            if not part:
+                                break
+                            # Noted first: submitting to a pool that broke raises.
+                            self.suspects = part
+                            pending[pool.submit(_apply, self.function, part)] = part
+                            self.suspects = []
+                        if not pending:
+                            return
+                        done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            results = future.result()
+                            part = pending.pop(future)
+                            yield from zip(part, results, strict=True)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        except BrokenProcessPool:
+            self.suspects += [item for part in pending.values() for item in part]
+            self.suspects += list(remaining)
+        finally:
+            for name, value in threads.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def default_workers() -> int:
+    """Processors that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def map_in_processes(
+    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], *, n_workers: int
+) -> Iterator[tuple[ItemT, ResultT | WorkerDied]]:
+    """Apply `function` to each item in worker processes.
+
+    Parameters
+    ----------
+    function : callable
+        Picklable; returns failures as values rather than raising.
+    items : sequence
+        Picklable items.
+    n_workers : int
+        Processes; with one, or a single item, all happens in this process.
+
+    Yields
+    ------
+    tuple of (item, result)
+        As they finish, in no fixed order. An item at which a process died twice, the second time
+        alone, yields `WorkerDied`; the others are not affected.
+    """
+    if n_workers <= 1 or len(items) <= 1:
+        for item in items:
+            yield item, function(item)
+        return
+    remaining = list(items)
+    while remaining:
+        pool = _Pool[ItemT, ResultT](function, n_workers)
+        yield from pool.run(remaining, chunk=_CHUNK, in_flight=_TASKS_PER_WORKER * n_workers)
+        remaining = pool.suspects
+        if not remaining:
+            return
+        # Some item kills its worker. One worker with one item at a time finds which.
+        finished = 0
+        pool = _Pool[ItemT, ResultT](function, 1)
+        for item, result in pool.run(remaining, chunk=1, in_flight=1):
+            finished += 1
+            yield item, result
+        if pool.suspects:
+            yield remaining[finished], WorkerDied()
+            finished += 1
+        remaining = remaining[finished:]

@@ -1,0 +1,124 @@
+"""Atomic file writes and content hashes: no reader ever sees half of a file."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` that takes its name when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+        Final name. Its folder is created if missing.
+    durable : bool
+        Flush the content to the disk before the rename (fsync). Without it the file is still
+        whole or absent for every running process, but may be lost or empty after a power cut.
+
+    Yields
+    ------
+    BinaryIO
+        File open for writing bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+    try:
+        # mkstemp makes private files; give the rights that an ordinary open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_write(path, durable=durable) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder that takes the name `path` when the block ends well.
+
+    An existing folder of that name is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=path.parent))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what writes that were killed have left directly inside `folder`."""
+    for leftover in folder.glob(_TEMPORARY_PREFIX + "*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def content_hash(content: bytes) -> str:
+    """Hex digest (BLAKE2b, 128 bit) that names `content`."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def json_hash(value: Any) -> str:
+    """Hex digest of `value` as canonical JSON: the order of keys does not matter."""
+    return content_hash(json.dumps(value, sort_keys=True, separators=(",", ":")).encode("utf-8"))
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
