@@ -3,8 +3,10 @@
 import io
 import json
 import shutil
+import stat
 import subprocess
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,19 @@ AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
 _FFMPEG_TIMEOUT_SECONDS = 600
 
+# Others are damaged headers; resampling from 1 Hz would ask for 16,000 times the memory.
+_SAMPLE_RATES_HZ = (1_000, 1_000_000)
 
+# Frames that a header promises where nobody knew: libsndfile's largest number.
+_UNKNOWN_FRAMES = 2**40
+
+# Containers of chunks: magic, form types, byte order of lengths, the chunk that holds the audio.
+_CHUNKED: dict[bytes, tuple[tuple[bytes, ...], Literal["little", "big"], bytes]] = {
+    b"RIFF": ((b"WAVE",), "little", b"data"),
+    b"FORM": ((b"AIFF", b"AIFC"), "big", b"SSND"),
+}
+_OGG_PAGE_HEADER = 27
+_OGG_LARGEST_PAGE = _OGG_PAGE_HEADER + 255 + 255 * 255
 
 
 def mix_to_mono(samples: npt.NDArray[np.floating]) -> Waveform:
@@ -52,8 +66,8 @@ def mix_to_mono(samples: npt.NDArray[np.floating]) -> Waveform:
         return samples[:, 0]
     # A matrix product is some 30 times faster than samples.mean(axis=1) on the interleaved
     # channels of a stereo file, and the same average.
-    weights = np.full(n_channels, 1.0 / n_channels, dtype=np.float32)
-    mono: Waveform = samples @ weights
+    weights: Waveform = np.full(n_channels, 1.0 / n_channels, dtype=np.float32)
+    mono: Waveform = np.matmul(samples, weights, dtype=np.float32)
     return mono
 
 
@@ -100,17 +114,30 @@ def prepare_waveform(
     Raises
     ------
     AudioError
-        If there are no samples, a sample is NaN or infinite, or the rate is not positive.
+        If there are no samples, they are integers, one is NaN or infinite, or the rate is no rate
+        of audio.
     """
-    if sample_rate <= 0:
-        raise AudioError(f"sample rate {sample_rate} Hz; it must be positive")
+    lowest, highest = _SAMPLE_RATES_HZ
+    if not lowest <= sample_rate <= highest:
+        raise AudioError(
+            f"has the sample rate {sample_rate} Hz; give one from {lowest} to {highest} Hz"
+        )
+    samples = np.asarray(samples)
+    if not np.issubdtype(samples.dtype, np.floating):
+        # Their range is not known here, and taken as it is 16-bit audio would be 90 dB too loud.
+        raise AudioError(f"has samples of the type {samples.dtype}; give floats from -1 to 1")
     mono = mix_to_mono(samples)
     if mono.size == 0:
         raise AudioError("holds no samples; remove the clip or replace the file")
     # One NaN or infinity makes the sum of squares non-finite: one pass, no temporary mask.
     if not np.isfinite(np.dot(mono, mono)) and not np.isfinite(mono).all():
         raise AudioError("holds NaN or infinite samples; export the file again")
-    return resample(mono, sample_rate, target_rate=target_rate)
+    resampled = resample(mono, sample_rate, target_rate=target_rate)
+    if resampled.size == 0:
+        raise AudioError(
+            f"is shorter than a sample at {target_rate} Hz; remove the clip or replace the file"
+        )
+    return resampled
 
 
 def _require_readable(path: Path) -> None:
@@ -118,11 +145,17 @@ def _require_readable(path: Path) -> None:
     try:
         if path.is_dir():
             raise AudioError(f"{path}: is a folder; give an audio file")
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for its other end.
+            raise AudioError(f"{path}: is a pipe or a device; give an audio file")
+        size = status.st_size
         with path.open("rb"):
             pass
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file; check the path") from None
+    except ValueError as error:
+        raise AudioError(f"{str(path)!r}: is not a file name ({error}); check the path") from None
     except PermissionError:
         raise AudioError(f"{path}: no permission to read; change the file's rights") from None
     except OSError as error:
@@ -131,42 +164,83 @@ def _require_readable(path: Path) -> None:
         raise AudioError(f"{path}: empty file (0 bytes); copy or download it again")
 
 
-def _wav_shortfall(path: Path) -> str | None:
-    """Say how much a WAV file lacks of what its header promises; None for a whole file.
+def _missing_share(path: Path) -> float:
+    """Share of its audio data that a file lacks, by its own account; 0 for a whole file.
 
-    libsndfile reads a truncated WAV to the end that is there and says nothing.
+    libsndfile reads truncated wav, aiff and ogg files to the end that is there and says nothing.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        header = file.read(12)
-        if len(header) < 12 or header[:4] != b"RIFF" or header[8:12] != b"WAVE":
-            return None
-        position = 12
-        while position + 8 <= size:
-            file.seek(position)
-            chunk = file.read(8)
-            length = int.from_bytes(chunk[4:8], "little")
-            if chunk[:4] == b"data":
-                # Streaming writers put 0 or the largest number there when they do not know.
-                if length in (0, 0xFFFFFFFF) or position + 8 + length <= size:
-                    return None
-                missing = 100.0 * (position + 8 + length - size) / length
-                return f"truncated: {missing:.0f} % of its audio data is missing"
-            position += 8 + length + (length & 1)
-    return None
+        magic = file.read(4)
+        if magic == b"OggS":
+            return _missing_of_last_page(file, size)
+        if magic in _CHUNKED:
+            return _missing_of_chunk(file, size, *_CHUNKED[magic])
+    return 0.0
+
+
+def _missing_of_chunk(
+    file: BinaryIO,
+    size: int,
+    forms: tuple[bytes, ...],
+    byte_order: Literal["little", "big"],
+    audio_chunk: bytes,
+) -> float:
+    file.seek(8)
+    if file.read(4) not in forms:
+        return 0.0
+    position = 12
+    while position + 8 <= size:
+        file.seek(position)
+        chunk = file.read(8)
+        length = int.from_bytes(chunk[4:8], byte_order)
+        if chunk[:4] == audio_chunk:
+            # Streaming writers put 0 or the largest number there when they do not know.
+            if length in (0, 0xFFFFFFFF):
+                return 0.0
+            return max(0.0, (position + 8 + length - size) / length)
+        position += 8 + length + (length & 1)
+    return 0.0
+
+
+def _missing_of_last_page(file: BinaryIO, size: int) -> float:
+    """Tell an Ogg file that ends inside a page; how many pages are missing, it does not say."""
+    file.seek(max(0, size - _OGG_LARGEST_PAGE))
+    tail = file.read()
+    start = tail.rfind(b"OggS")
+    if start < 0:
+        return 0.0
+    page = tail[start:]
+    n_segments = page[_OGG_PAGE_HEADER - 1] if len(page) >= _OGG_PAGE_HEADER else 255
+    segments = page[_OGG_PAGE_HEADER : _OGG_PAGE_HEADER + n_segments]
+    length = _OGG_PAGE_HEADER + n_segments + sum(segments)
+    return max(0.0, (length - len(page)) / size)
 
 
 def _read_with_soundfile(path: Path) -> tuple[npt.NDArray[np.float32], int]:
     import soundfile
 
-    shortfall = _wav_shortfall(path)
-    if shortfall is not None:
-        raise AudioError(f"{path}: {shortfall}; copy or download it again")
+    missing = _missing_share(path)
+    if missing > 0:
+        raise AudioError(
+            f"{path}: truncated: {_percent(missing)} of its audio data is missing; "
+            "copy or download it again"
+        )
     try:
         with soundfile.SoundFile(path) as file:
             promised = file.frames
+            if promised >= _UNKNOWN_FRAMES:
+                raise AudioError(
+                    f"{path}: its header does not say how long it is; write it again, e.g. with "
+                    "ffmpeg -i"
+                )
             samples = file.read(dtype="float32", always_2d=True)
             rate = int(file.samplerate)
+    except MemoryError:
+        raise AudioError(
+            f"{path}: not enough memory for the {promised} samples that its header promises; "
+            "split the file, or replace it if it is shorter"
+        ) from None
     except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
         # libsndfile, its mp3 reader and soundfile itself each raise another class.
         reason = str(error).split(": ", 1)[-1].strip().rstrip(".")
@@ -174,13 +248,16 @@ def _read_with_soundfile(path: Path) -> tuple[npt.NDArray[np.float32], int]:
             f"{path}: not decodable audio ({reason}); convert it to wav, flac, ogg or mp3"
         ) from None
     # mp3 headers estimate the length; a fifth less than promised is a cut file, not an estimate.
-    if len(samples) < 0.8 * promised and promised < 2**40:
-        missing = 100.0 * (1 - len(samples) / promised)
+    if len(samples) < 0.8 * promised:
         raise AudioError(
-            f"{path}: truncated or damaged: {missing:.0f} % of its audio cannot be decoded; "
-            "copy or download it again"
+            f"{path}: truncated or damaged: {_percent(1 - len(samples) / promised)} of its audio "
+            "cannot be decoded; copy or download it again"
         )
     return samples, rate
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
 
 
 def _read_with_ffmpeg(path: Path) -> tuple[npt.NDArray[np.float32], int]:
@@ -221,7 +298,12 @@ def _read_with_ffmpeg(path: Path) -> tuple[npt.NDArray[np.float32], int]:
         raise AudioError(
             f"{path}: ffmpeg cannot decode it ({reason}); convert it to wav, flac, ogg or mp3"
         ) from None
-    samples, rate = soundfile.read(io.BytesIO(decoded.stdout), dtype="float32", always_2d=True)
+    try:
+        samples, rate = soundfile.read(io.BytesIO(decoded.stdout), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        raise AudioError(
+            f"{path}: ffmpeg decodes nothing of it ({error}); convert it to wav, flac, ogg or mp3"
+        ) from None
     return samples, int(rate)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from preprocess.audio import load_audio
 from preprocess.features import FrontEnd
 from preprocess.index import ClipIndex, ClipRecord
-from preprocess.run import front_end_of
+from preprocess.run import front_end_of, windows_of_waveform
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError
 from tagger.files import sha256_of_file
@@ -59,9 +59,9 @@ class _Inspection:
 def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _Inspection:
     path = audio_root / record.path
     front_end = front_end_of(spec)
-    if not path.exists():
-        return _Inspection((Finding("missing", record.path, f"no file {path}"),))
     try:
+        if not path.exists():
+            return _Inspection((Finding("missing", record.path, f"no file {path}"),))
         if path.stat().st_size == 0:
             return _Inspection((Finding("empty", record.path, "0 bytes"),))
         waveform = load_audio(path, target_rate=front_end.sample_rate)
@@ -69,12 +69,9 @@ def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _
     except (AudioError, OSError) as error:
         return _Inspection((Finding("unreadable", record.path, str(error)),))
     seconds = len(waveform) / front_end.sample_rate
-    if seconds < front_end.window_seconds:
-        short = Finding(
-            "too short",
-            record.path,
-            f"{seconds:.2f} s, a patch takes {front_end.window_seconds:.2f} s",
-        )
+    # The front end itself says what it pads: the last frame of a window may reach beyond it.
+    if seconds < 2 * front_end.window_seconds and windows_of_waveform(waveform, front_end)[1]:
+        short = Finding("too short", record.path, f"{seconds:.3f} s do not fill a patch")
         return _Inspection((short,), audio_hash)
     return _Inspection((), audio_hash)
 

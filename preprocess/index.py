@@ -58,7 +58,7 @@ class ClipIndex:
     Raises
     ------
     ConfigError
-        If clip ids or paths repeat, or a path leaves the data set's root.
+        If clip ids or paths repeat, or a path is empty or leaves the data set's root.
     """
 
     tags: tuple[str, ...]
@@ -76,6 +76,10 @@ class ClipIndex:
         refuse_repeats([clip.path for clip in self.clips], "paths", self.source)
         refuse_repeats(self.tags, "tag columns", self.source)
         for clip in self.clips:
+            if not PurePosixPath(clip.path).parts:
+                raise ConfigError(
+                    f"{self.source}: clip {clip.id!r} has no path; fill it or remove the row"
+                )
             if clip.path.startswith("/") or ".." in PurePosixPath(clip.path).parts:
                 raise ConfigError(
                     f"{self.source}: clip {clip.id} has the path {clip.path!r}, which is not "

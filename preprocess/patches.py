@@ -10,7 +10,9 @@ def n_windows(n_frames: int, *, window_frames: int, hop_frames: int, keep_partia
         return 1
     whole = 1 + (n_frames - window_frames) // hop_frames
     covered = (whole - 1) * hop_frames + window_frames
-    return whole + 1 if keep_partial and covered < n_frames else whole
+    # With a hop longer than a window the frames left may lie before the start of the next one.
+    left_over = n_frames > max(covered, whole * hop_frames)
+    return whole + 1 if keep_partial and left_over else whole
 
 
 def slice_windows(
@@ -34,7 +36,8 @@ def slice_windows(
     Returns
     -------
     np.ndarray [shape=(n_windows, window_frames, n_bands), dtype=float32]
-        Contiguous copy. Fewer frames than a window give one window padded with zeros.
+        Contiguous; without overlap it may share its memory with `frames`. Fewer frames than a
+        window give one window padded with zeros.
     """
     count = n_windows(
         len(frames), window_frames=window_frames, hop_frames=hop_frames, keep_partial=keep_partial

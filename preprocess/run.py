@@ -99,7 +99,13 @@ def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
     AudioError
         If the file cannot be used.
     """
-    waveform = load_audio(path, target_rate=front_end.sample_rate)
+    return windows_of_waveform(load_audio(path, target_rate=front_end.sample_rate), front_end)
+
+
+def windows_of_waveform(
+    waveform: npt.NDArray[np.float32], front_end: FrontEnd
+) -> tuple[Windows, bool]:
+    """Compute the windows of a mono waveform at the front end's rate, as `windows_of_file`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ShortClipWarning)
         windows = front_end.windows(waveform)
@@ -128,9 +134,7 @@ def _process(task: _Task, job: _Job) -> StoredClip | str:
         return f"{path}: not enough memory to decode it; split the file"
     except OSError as error:
         return f"{path}: {error.strerror} while it was stored; check disk space and rights"
-    return StoredClip(
-        record, source_bytes=size, source_mtime_ns=mtime, padded=padded, **written
-    )
+    return StoredClip(record, source_bytes=size, source_mtime_ns=mtime, padded=padded, **written)
 
 
 def _is_current(stored: StoredClip, audio_path: Path, store_root: Path) -> bool:
@@ -150,7 +154,7 @@ def _is_current(stored: StoredClip, audio_path: Path, store_root: Path) -> bool:
 def _plan(
     index: ClipIndex, writer: StoreWriter, audio_root: Path, *, verify: bool
 ) -> tuple[list[_Task], int]:
-    """What is left to do, and how many clips are done."""
+    """List what is left to do and count the clips that are done."""
     tasks, n_kept = [], 0
     for row, record in enumerate(index.clips):
         stored = writer.finished.get(record.id)

@@ -100,7 +100,7 @@ def _artist_disjoint(index: ClipIndex, seed: int) -> Parts:
 
 
 def _column(index: ClipIndex, seed: int) -> Parts:
-    """What the data set's own column says; clips without a part are left out."""
+    """Follow the data set's own column; clips without a part are left out."""
     del seed
     parts = np.array([clip.part for clip in index.clips], dtype="<U10")
     if not (parts != "").any():

@@ -5,6 +5,7 @@ A store is a folder: a pickle per clip (its windows, its multi-hot label and its
 ``journal.jsonl`` records each finished one, so that a run that was killed goes on where it stopped.
 """
 
+import contextlib
 import json
 import pickle
 import re
@@ -65,6 +66,17 @@ class StoredClip:
         content = asdict(self)
         content["tags"] = list(self.tags)
         return content
+
+    def check(self, tag_numbers: range) -> None:
+        """Raise a TypeError that says what is lacking where a field holds what it cannot hold."""
+        numbers = (self.n_windows, self.source_bytes, self.source_mtime_ns, *self.tags)
+        texts = (*vars(self.record).values(), self.file, self.checksum)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text")
+        if not all(isinstance(number, int) for number in numbers) or self.n_windows < 1:
+            raise TypeError("a number")
+        if not all(number in tag_numbers for number in self.tags):
+            raise TypeError("a tag of that number")
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "StoredClip":
@@ -168,6 +180,8 @@ class Store:
             self.spec = StoreSpec(**{**spec, "input_shapes": shapes})
             self.tags: tuple[str, ...] = tuple(content["tags"])
             self.clips = [StoredClip.from_json(clip) for clip in content["clips"]]
+            for clip in self.clips:
+                clip.check(range(len(self.tags)))
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{path}: damaged manifest (lacks {error}); delete it and run 'tagger preprocess' "
@@ -227,7 +241,10 @@ class Store:
             If the pickle is missing, damaged, unsafe or not this clip's.
         """
         clip = self.clips[row]
-        return read_clip(self.root, clip, self.spec)["windows"]
+        windows: dict[str, npt.NDArray[np.floating]] = read_clip(self.root, clip, self.spec)[
+            "windows"
+        ]
+        return windows
 
 
 def read_clip(root: Path, clip: StoredClip, spec: StoreSpec) -> dict[str, Any]:
@@ -311,21 +328,31 @@ class StoreWriter:
         self.spec = spec
         self.tags = tags
         self.finished: dict[str, StoredClip] = {}
-        try:
+        with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             remove_temporary_files(self.root)
             for folder in self.root.glob(_CLIP_FOLDER + "/*"):
                 remove_temporary_files(folder)
             self._read_manifest()
             self._open_journal()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StoreError(
-                f"{self.root}: cannot be written ({error.strerror}); choose another store.root"
+                f"{self.root}: cannot be written ({error.strerror}); check disk space and rights "
+                "or choose another store.root"
             ) from None
 
     def _header(self) -> dict[str, Any]:
         # Tags are numbered by their column: with other columns old entries would mean other tags.
-        return {"schema_version": SCHEMA_VERSION, "spec": asdict(self.spec), "tags": list(self.tags)}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "spec": asdict(self.spec),
+            "tags": list(self.tags),
+        }
 
     def _check_spec(self, spec: dict[str, Any]) -> None:
         if spec["front_end_hash"] != self.spec.front_end_hash:
@@ -344,10 +371,12 @@ class StoreWriter:
         """Take over finished clips, their labels renumbered for this run's columns."""
         column = {tag: number for number, tag in enumerate(self.tags)}
         for clip in clips:
-            names = [tags[number] for number in clip.tags]
+            names = [tags[number] for number in clip.tags if number >= 0]
             renumbered = tuple(sorted(column[name] for name in names if name in column))
-            # A clip whose columns moved must have its label written again: -1 equals no label.
-            kept = renumbered if tags == self.tags else (-1, *renumbered)
+            # A clip whose columns moved must have its label written again: -1 equals no label. It
+            # stays in the entries of a journal whose run was interrupted before that.
+            stale = tags != self.tags or -1 in clip.tags
+            kept = (-1, *renumbered) if stale else renumbered
             values = {**vars(clip), "tags": kept}
             self.finished[clip.record.id] = StoredClip(**values)
 
@@ -362,31 +391,45 @@ class StoreWriter:
         path = self.root / JOURNAL
         lines = list(_whole_json_lines(path)) if path.exists() else []
         if lines:
-            header, entries = lines[0], lines[1:]
-            if header.get("schema_version") == SCHEMA_VERSION:
-                self._check_spec(header["spec"])
-                clips = (StoredClip.from_json(entry) for entry in entries)
-                self._take(clips, tuple(header["tags"]))
+            try:
+                self._take_journal(lines[0], lines[1:])
+            except (KeyError, TypeError, AttributeError) as error:
+                raise StoreError(
+                    f"{path}: damaged journal (lacks {error}); delete it and run "
+                    "'tagger preprocess' again"
+                ) from None
         # Begun anew, so that a last line which a kill cut in two is gone.
         entries = [clip.to_json() for clip in self.finished.values()] if lines else []
         content = "".join(json.dumps(line) + "\n" for line in [self._header(), *entries])
         write_bytes(path, content.encode("utf-8"))
         self._journal = path.open("a", encoding="utf-8")
 
+    def _take_journal(self, header: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+        if header["schema_version"] != SCHEMA_VERSION:
+            return
+        self._check_spec(header["spec"])
+        tags = tuple(header["tags"])
+        clips = [StoredClip.from_json(entry) for entry in entries]
+        for clip in clips:
+            clip.check(range(-1, len(tags)))
+        self._take(clips, tags)
+
     def add(self, clip: StoredClip) -> None:
         """Record a finished clip."""
         self.finished[clip.record.id] = clip
-        self._journal.write(json.dumps(clip.to_json()) + "\n")
-        self._journal.flush()
+        with self._writing():
+            self._journal.write(json.dumps(clip.to_json()) + "\n")
+            self._journal.flush()
 
     def close(self, index: ClipIndex) -> None:
         """Write the manifest: the finished clips of `index` in its order."""
         clips = [
             self.finished[clip.id].to_json() for clip in index.clips if clip.id in self.finished
         ]
-        write_json(self.root / MANIFEST, {**self._header(), "clips": clips})
-        self.abandon()
-        (self.root / JOURNAL).unlink(missing_ok=True)
+        with self._writing():
+            write_json(self.root / MANIFEST, {**self._header(), "clips": clips})
+            self.abandon()
+            (self.root / JOURNAL).unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Stop without a manifest; the journal keeps what is finished for the next run."""

@@ -59,7 +59,9 @@ class Vocabulary:
                 f"the data has no tag {', '.join(repr(name) for name in missing[:5])}; "
                 "check data.tags and data.synonyms, or preprocess the data that has it"
             )
-        picked = [labels[:, [position[name] for name in names]].max(axis=1) for names in self.members]
+        picked = [
+            labels[:, [position[name] for name in names]].max(axis=1) for names in self.members
+        ]
         return np.stack(picked, axis=1).astype(np.uint8)
 
 
@@ -81,14 +83,16 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         for names in content.values()
     ):
-        raise ConfigError(f"{path}: a synonym map has lines such as 'classical: [classic, clasical]'")
+        raise ConfigError(
+            f"{path}: a synonym map has lines such as 'classical: [classic, clasical]'"
+        )
     synonyms = {str(tag): list(dict.fromkeys([str(tag), *names])) for tag, names in content.items()}
     refuse_repeats([name for names in synonyms.values() for name in names], "tags", str(path))
     return synonyms
 
 
 def most_frequent_tags(index: ClipIndex, n_tags: int) -> list[str]:
-    """The `n_tags` tags that most clips carry; ties in the order of the columns."""
+    """Name the `n_tags` tags that most clips carry; ties in the order of the columns."""
     return _top(index.tags, index.labels.sum(axis=0, dtype=np.int64), n_tags)
 
 

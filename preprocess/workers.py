@@ -36,7 +36,9 @@ class _Pool(Generic[ItemT, ResultT]):
         """Yield results as they come; if the pool breaks, what was under way is in `suspects`."""
         # Workers compute on one thread each: n processes with n threads each get in one another's
         # way. The variables must be set before NumPy is imported, so before a worker starts.
-        threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        threads = {
+            name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        }
         os.environ.update(dict.fromkeys(threads, "1"))
         # Not fork: TensorFlow or a progress bar may hold threads, whose locks a fork would freeze.
         context = multiprocessing.get_context("spawn")

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from preprocess.index import ClipIndex
+from preprocess.index import ClipIndex, refuse_repeats
 from tagger.errors import ConfigError
 from tagger.registry import Params, Registry
 
@@ -80,13 +80,28 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
     import pandas as pd
 
     try:
+        # The header as a row: pandas would rename a column that occurs twice. index_col: it would
+        # take the first column for row names where rows have a field more than the header.
         table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8"
+            path,
+            sep=separator,
+            header=None,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            encoding="utf-8",
         )
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; set data.root to the folder that has it") from None
+        raise ConfigError(
+            f"{path}: no such file; set data.root to the folder that has it"
+        ) from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ConfigError(f"{path}: not readable as a table ({error}); {remedy}") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not readable as a table ({reason}); {remedy}") from None
+    header = [str(name) for name in table.iloc[0]]
+    refuse_repeats(header, "columns", str(path))
+    table = table.iloc[1:].reset_index(drop=True).set_axis(header, axis="columns")
     missing = [column for column in required if column not in table.columns]
     if missing:
         found = ", ".join(repr(str(column)) for column in table.columns[:4])

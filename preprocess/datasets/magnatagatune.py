@@ -37,9 +37,7 @@ class Magnatagatune(Dataset):
 
     def index(self, root: Path) -> ClipIndex:  # noqa: D102 (the contract documents it)
         path = root / self.params.annotations
-        table = read_table(
-            path, separator="\t", required=["clip_id", "mp3_path"], remedy=_REMEDY
-        )
+        table = read_table(path, separator="\t", required=["clip_id", "mp3_path"], remedy=_REMEDY)
         tags = [str(column) for column in table.columns if column not in ("clip_id", "mp3_path")]
         if not tags:
             raise ConfigError(f"{path}: has no tag columns; {_REMEDY}")

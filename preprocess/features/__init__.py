@@ -82,7 +82,7 @@ class FrontEnd(ABC):
 
     def window_starts(self, n_windows: int) -> npt.NDArray[np.float64]:
         """Start of each window in seconds [shape=(n_windows,)]."""
-        return np.arange(n_windows) * self.hop_seconds
+        return np.arange(n_windows, dtype=np.float64) * self.hop_seconds
 
 
 FRONT_ENDS: Registry[FrontEnd] = Registry("preprocess.features", "front end")

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from preprocess.features import FrontEnd, ShortClipWarning, Windows
 from preprocess.patches import slice_windows
@@ -53,17 +53,19 @@ def mel_matrix(
         Triangles with peak 1, linear in mel; the row of bin 0 (DC) is zero.
     """
     bins_mel = hz_to_mel(np.linspace(0.0, sample_rate / 2, n_bins))[:, np.newaxis]
-    edges = np.linspace(*hz_to_mel([min_hz, max_hz]), n_bands + 2)
+    edges = np.linspace(float(hz_to_mel(min_hz)), float(hz_to_mel(max_hz)), n_bands + 2)
     lower, center, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins_mel - lower) / (center - lower)
     falling = (upper - bins_mel) / (upper - center)
-    weights = np.maximum(0.0, np.minimum(rising, falling))
+    weights: npt.NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
     weights[0] = 0.0
     return weights
 
 
 class VggishParams(Params):
     """Parameters of VGGish's front end; the defaults are the published values."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     sample_rate: Annotated[int, Field(gt=0, description="samples per second")] = 16000
     frame_seconds: Annotated[float, Field(gt=0, description="length of a Hann window")] = 0.025
@@ -74,9 +76,9 @@ class VggishParams(Params):
     log_offset: Annotated[float, Field(gt=0, description="added before the logarithm")] = 0.01
     patch_frames: Annotated[int, Field(gt=0, description="frames in a patch")] = 96
     hop_seconds: Annotated[float, Field(gt=0, description="between starts of patches")] = 0.96
-    keep_partial: Annotated[
-        bool, Field(description="keep a last, zero-padded partial patch")
-    ] = False
+    keep_partial: Annotated[bool, Field(description="keep a last, zero-padded partial patch")] = (
+        False
+    )
 
     @property
     def frame_samples(self) -> int:
@@ -140,7 +142,8 @@ class VggishFrontEnd(FrontEnd):
     def _hann(self) -> npt.NDArray[np.float64]:
         # Periodic, as the published code has it: the period is the window's length.
         length = self.params.frame_samples
-        return 0.5 - 0.5 * np.cos(2 * np.pi / length * np.arange(length))
+        phase = 2 * np.pi / length * np.arange(length, dtype=np.float64)
+        return 0.5 - 0.5 * np.cos(phase)
 
     @cached_property
     def _mel_matrix(self) -> npt.NDArray[np.float32]:
@@ -191,8 +194,8 @@ class VggishFrontEnd(FrontEnd):
         frames = self.log_mel(waveform)
         if len(frames) < self.params.patch_frames:
             warnings.warn(
-                f"clip of {len(waveform) / self.sample_rate:.2f} s is shorter than a patch of "
-                f"{self.window_seconds:.2f} s: padded with zeros to one patch",
+                f"clip of {len(waveform) / self.sample_rate:.3f} s gives {len(frames)} of the "
+                f"{self.params.patch_frames} frames of a patch: padded with zeros to one patch",
                 ShortClipWarning,
                 stacklevel=2,
             )

@@ -1,0 +1,75 @@
+"""The state from which an interrupted training run goes on exactly."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tagger.errors import ModelError
+from tagger.files import atomic_folder, remove_temporary_files, write_json
+from tagger.keras import tf
+from tagger.progress import warn
+
+_PROGRESS = "progress.json"
+_VARIABLES = "variables"
+# The one before the newest is kept as well, in case that one is damaged.
+_N_KEPT = 2
+
+
+class Checkpoints:
+    """Numbered states in a folder; each is whole or absent.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are kept.
+    **objects
+        What TensorFlow tracks: network, optimizer.
+    """
+
+    def __init__(self, folder: Path, **objects: Any) -> None:
+        self.folder = folder
+        self._checkpoint = tf.train.Checkpoint(**objects)
+
+    def save(self, step: int, progress: dict[str, Any]) -> None:
+        """Save all variables and the plain values `progress` as the state after `step` steps."""
+        with atomic_folder(self.folder / f"{step:08d}") as folder:
+            self._checkpoint.write(str(folder / _VARIABLES))
+            write_json(folder / _PROGRESS, progress)
+        for old in self._numbered()[:-_N_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self) -> dict[str, Any] | None:
+        """Restore the newest state that can be read.
+
+        Returns
+        -------
+        dict or None
+            Its `progress`; None if there is no state yet.
+
+        Raises
+        ------
+        ModelError
+            If there are states but none can be read.
+        """
+        if self.folder.exists():
+            remove_temporary_files(self.folder)
+        states = self._numbered()
+        for state in reversed(states):
+            try:
+                progress = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
+                status = self._checkpoint.read(str(state / _VARIABLES))
+                status.assert_existing_objects_matched()
+            except (OSError, ValueError, AssertionError, tf.errors.OpError) as error:
+                reason = str(error).splitlines()[0][:200]
+                warn(f"{state}: damaged state ({reason}); taking the one before it")
+                continue
+            return dict(progress)
+        if states:
+            raise ModelError(
+                f"{self.folder}: no saved state can be read; start anew in another run.root"
+            )
+        return None
+
+    def _numbered(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir())

@@ -1,0 +1,305 @@
+"""Configuration: YAML -> validated, frozen `Config` -> saved effective config.
+
+A config file holds what differs from the defaults below, or from the file that its key ``extends``
+names. ``configs/base.yaml`` shows every key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from preprocess.datasets import DATASETS
+from preprocess.features import FRONT_ENDS, FrontEnd
+from preprocess.splits import SPLITS
+from tagger.backbones import BACKBONES
+from tagger.errors import ConfigError
+from tagger.files import write_text
+from tagger.heads import HEADS
+from tagger.registry import Registry, describe_validation_error
+from tagger.tasks import TASKS
+
+_MAX_EXTENDS = 10
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Which clips, which labels, which split."""
+
+    name: Annotated[str, Field(description="data set")] = "magnatagatune"
+    params: dict[str, Any] = {}
+    root: Annotated[Path, Field(description="folder of the clips and their annotations")] = Path(
+        "data/magnatagatune"
+    )
+    tags: Annotated[
+        Literal["all"] | Annotated[int, Field(ge=1)] | list[str],
+        Field(description="'all', the number of most frequent tags, or a list"),
+    ] = "all"
+    synonyms: Annotated[Path | None, Field(description="YAML file that merges tags")] = None
+    split: Annotated[str, Field(description="how clips are split")] = "folder"
+    split_seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _known_split(self) -> "DataConfig":
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split {self.split!r}; known: {', '.join(SPLITS)}")
+        return self
+
+
+class EntryConfig(Section):
+    """An entry of a registry and its parameters."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class StoreConfig(Section):
+    """Where and how patches are stored."""
+
+    root: Annotated[Path, Field(description="folder of the store")] = Path("stores/magnatagatune")
+    dtype: Literal["float16", "float32"] = "float16"
+    workers: Annotated[int | None, Field(ge=1, description="null: one per processor")] = None
+
+
+class StreamConfig(Section):
+    """How patches are sampled for training."""
+
+    n_active: Annotated[int, Field(ge=1, description="clips open at a time")] = 20
+    patches_per_clip: Annotated[int, Field(ge=1, description="draws each time a clip is open")] = 8
+    rate: Annotated[
+        float | None,
+        Field(gt=0, description="mean of a random number of draws instead of patches_per_clip"),
+    ] = None
+    patches_per_bag: Annotated[int, Field(ge=1, description="patches in one training example")] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    steps_per_epoch: Annotated[int | None, Field(ge=1, description="null: clips / batch")] = None
+    prefetch: Annotated[int, Field(ge=0, description="batches prepared ahead")] = 4
+    evaluation_batch_size: Annotated[int, Field(ge=1, description="patches at once")] = 128
+
+
+class BackboneConfig(EntryConfig):
+    """The network from windows to an embedding."""
+
+    name: str = "vggish"
+    weights: Annotated[
+        str, Field(description="'none', a registered name, or the path of a .ckpt or .h5")
+    ] = "none"
+    freeze: Annotated[
+        str, Field(description="'none', 'all', or the layer up to which nothing trains")
+    ] = "none"
+
+
+class ModelConfig(Section):
+    """Backbone, head, and how patch scores become a clip score."""
+
+    backbone: BackboneConfig = BackboneConfig()
+    head: EntryConfig = EntryConfig(name="dense_blocks")
+    aggregate: Literal["mean", "max", "autopool"] = "mean"
+
+
+class EarlyStoppingConfig(Section):
+    """Stop when the monitored metric has not improved for some epochs."""
+
+    patience: Annotated[int | None, Field(ge=1, description="epochs; null: never stop early")] = (
+        None
+    )
+
+
+class PlateauConfig(Section):
+    """Lower the learning rate when the monitored metric has not improved for some epochs."""
+
+    patience: Annotated[int | None, Field(ge=1, description="epochs; null: keep the rate")] = None
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 12
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    final_learning_rate: Annotated[
+        float | None, Field(ge=0, description="cosine decay to it; null: constant rate")
+    ] = None
+    mixup_alpha: Annotated[
+        float, Field(ge=0, description="Beta parameter of mixup between examples; 0: off")
+    ] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    monitor: Annotated[str, Field(description="validation metric that chooses the best epoch")] = (
+        "pr_auc_macro"
+    )
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    reduce_on_plateau: PlateauConfig = PlateauConfig()
+    checkpoint_minutes: Annotated[
+        float, Field(gt=0, description="time between saved states within an epoch")
+    ] = 10.0
+
+
+class RunConfig(Section):
+    """Where a training run is kept."""
+
+    root: Annotated[Path, Field(description="the run folder")] = Path("runs/magnatagatune")
+
+
+def _expanded(registry: Registry[Any], entry: Any, key: str) -> dict[str, Any]:
+    """`entry.params` with the defaults of its entry filled in."""
+    try:
+        params = registry.params(entry.name, entry.params)
+    except ConfigError as error:
+        raise ValueError(f"{key}: {error}") from None
+    return params.model_dump()  # type: ignore[no-any-return]
+
+
+class Config(Section):
+    """A whole configuration; the parameters of every entry are filled in and checked."""
+
+    data: DataConfig = DataConfig()
+    front_end: EntryConfig = EntryConfig(name="vggish")
+    store: StoreConfig = StoreConfig()
+    stream: StreamConfig = StreamConfig()
+    model: ModelConfig = ModelConfig()
+    task: EntryConfig = EntryConfig(name="multilabel")
+    train: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _fill_in_params(self) -> "Config":
+        filled = {
+            "data": (DATASETS, self.data),
+            "front_end": (FRONT_ENDS, self.front_end),
+            "model.backbone": (BACKBONES, self.model.backbone),
+            "model.head": (HEADS, self.model.head),
+            "task": (TASKS, self.task),
+        }
+        for key, (registry, entry) in filled.items():
+            # The sections are frozen for their users; the defaults are part of making them.
+            object.__setattr__(entry, "params", _expanded(registry, entry, key))
+        if self.model.aggregate == "autopool" and self.stream.patches_per_bag == 1:
+            raise ValueError(
+                "model.aggregate: autopool learns from several patches of a clip at once; "
+                "set stream.patches_per_bag to 2 or more"
+            )
+        known = TASKS.get(self.task.name).monitors
+        if self.train.monitor not in known:
+            raise ValueError(
+                f"train.monitor: unknown metric {self.train.monitor!r}; known: {', '.join(known)}"
+            )
+        return self
+
+    def make_front_end(self) -> FrontEnd:
+        """Front end that this config describes."""
+        return FRONT_ENDS.create(self.front_end.name, self.front_end.params)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to YAML."""
+        return self.model_dump(mode="json")
+
+    def save(self, path: Path) -> None:
+        """Write the effective configuration: loading it reruns the same thing."""
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    # Parameters belong to their entry: another name starts from that entry's own defaults.
+    if "name" in changes and changes["name"] != base.get("name"):
+        merged.pop("params", None)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
+    """Content of a config file, merged into that of the file it extends."""
+    if depth > _MAX_EXTENDS:
+        raise ConfigError(f"{path}: 'extends' goes in a circle; break it")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; check --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); check --config") from None
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML ({problem}); mend it") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a config file holds 'section: ...' lines; see configs/base.yaml")
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: give the name of one config file")
+    return _merge(_read_yaml(path.parent / parent, depth + 1), content)
+
+
+def _override(text: str) -> dict[str, Any]:
+    """Turn ``section.key=value`` into nested dictionaries; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {text}: write it as section.key=value, e.g. train.epochs=5")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from None
+    if isinstance(nested, str):
+        nested = _number_or_text(nested)
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _number_or_text(text: str) -> Any:
+    # YAML 1.1 reads 1e-4 (without a dot) as a text; nobody who writes it means one.
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a config file and apply ``section.key=value`` overrides.
+
+    Parameters
+    ----------
+    path : Path, optional
+        YAML file; without it the defaults hold.
+    overrides : list of str, optional
+        Applied in order, e.g. ``["train.epochs=5", "data.tags=50"]``.
+
+    Returns
+    -------
+    Config
+        Validated and complete.
+
+    Raises
+    ------
+    ConfigError
+        If the file or an override has an unknown key or a value out of range.
+    """
+    # Merged into the defaults as text, not left to pydantic: a file may give one parameter of a
+    # default entry without repeating the entry's name.
+    content = Config().to_dict()
+    if path is not None:
+        content = _merge(content, _read_yaml(path))
+    for text in overrides or []:
+        content = _merge(content, _override(text))
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        where = f"{path}: " if path is not None else ""
+        raise ConfigError(
+            f"{where}{describe_validation_error(error)}; configs/base.yaml lists every key"
+        ) from None

@@ -1,0 +1,257 @@
+"""The verb ``evaluate``: how good are the scores of a run, or of anybody's model."""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.store import Store
+from tagger.config import Config
+from tagger.errors import ModelError
+from tagger.files import atomic_write, write_json
+from tagger.metrics import MultilabelMetrics, multilabel_metrics
+from tagger.run_folder import RunFolder, write_csv
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one set of clips.
+
+    Parameters
+    ----------
+    source : str
+        What was evaluated.
+    part : str
+        Which clips of it.
+    tags : tuple of str
+        Names, in the order of the metrics.
+    metrics : MultilabelMetrics
+        The figures.
+    files : dict of str to Path
+        What was written, by kind.
+    """
+
+    source: str
+    part: str
+    tags: tuple[str, ...]
+    metrics: MultilabelMetrics
+    files: dict[str, Path]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; a metric that cannot be computed is null."""
+        rows = zip(
+            self.tags,
+            self.metrics.roc_auc,
+            self.metrics.pr_auc,
+            self.metrics.n_positive,
+            strict=True,
+        )
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": self.source,
+            "part": self.part,
+            **{name: _number(value) for name, value in self.metrics.summary.items()},
+            "tags": [
+                {
+                    "tag": tag,
+                    "roc_auc": _number(float(roc_auc)),
+                    "pr_auc": _number(float(pr_auc)),
+                    "n_positive": int(n_positive),
+                }
+                for tag, roc_auc, pr_auc, n_positive in rows
+            ],
+        }
+
+    def table(self) -> str:
+        """Text for people: the summary, then a line per tag that was scored."""
+        summary = self.metrics.summary
+        n_left_out = summary["n_tags"] - summary["n_tags_scored"]
+        left_out = f" ({n_left_out} without positives or negatives left out)" if n_left_out else ""
+        lines = [
+            f"{self.source}: {summary['n_clips']} clips, "
+            f"{summary['n_tags_scored']} of {summary['n_tags']} tags scored{left_out}",
+            "",
+            f"{'':24} {'macro':>8} {'micro':>8}",
+            f"{'ROC-AUC':24} {summary['roc_auc_macro']:8.4f} {summary['roc_auc_micro']:8.4f}",
+            f"{'PR-AUC':24} {summary['pr_auc_macro']:8.4f} {summary['pr_auc_micro']:8.4f}",
+            f"{'positive rate':24} {summary['positive_rate']:8.4f}",
+            f"{'binary accuracy':24} {summary['binary_accuracy']:8.4f}"
+            f"   (saying no to everything: {summary['binary_accuracy_all_no']:.4f})",
+            "",
+            f"{'tag':24} {'ROC-AUC':>8} {'PR-AUC':>8} {'clips':>8}",
+        ]
+        for row in sorted(self.to_json()["tags"], key=lambda row: -(row["roc_auc"] or 0)):
+            if row["roc_auc"] is not None:
+                lines.append(
+                    f"{row['tag'][:24]:24} {row['roc_auc']:8.4f} {row['pr_auc']:8.4f} "
+                    f"{row['n_positive']:8d}"
+                )
+        return "\n".join(lines)
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def evaluate_scores(path: Path) -> Evaluation:
+    """Evaluate the scores of any model.
+
+    Parameters
+    ----------
+    path : Path
+        NumPy archive with the arrays ``est`` (n_clips, n_tags; scores), ``gt`` (n_clips, n_tags;
+        0 or 1) and, if wanted, ``tags`` (n_tags names).
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or no such archive, or the arrays do not fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ModelError(f"{path}: not a NumPy .npz archive ({error}); save one again") from None
+    missing = [name for name in ("est", "gt") if name not in arrays]
+    if missing:
+        raise ModelError(
+            f"{path}: lacks the array{'s' if len(missing) > 1 else ''} {' and '.join(missing)} "
+            f"(it has {', '.join(arrays) or 'none'}); save scores as est and labels as gt"
+        )
+    scores, labels = arrays["est"], arrays["gt"]
+    if not np.isin(labels, (0, 1)).all():
+        raise ModelError(f"{path}: gt holds values other than 0 and 1; save labels as 0 or 1")
+    try:
+        metrics = multilabel_metrics(labels.astype(np.uint8), scores)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: {error}; mend est and gt") from None
+    n_tags = scores.shape[1]
+    named = arrays.get("tags", np.array([f"tag {number}" for number in range(n_tags)]))
+    if named.shape != (n_tags,):
+        raise ModelError(f"{path}: tags has {named.size} names for {n_tags} columns; mend it")
+    return Evaluation(str(path), "all", tuple(str(tag) for tag in named), metrics, {})
+
+
+def evaluate_run(root: Path, *, part: str = "test", overrides: list[str] | None = None) -> Evaluation:
+    """Score one part of a run's own split and evaluate it.
+
+    Parameters
+    ----------
+    root : Path
+        The run folder.
+    part : str
+        ``"test"``, ``"validation"`` or ``"train"``, as split when it was trained.
+    overrides : list of str, optional
+        E.g. ``["store.root=elsewhere"]`` if the store has moved.
+
+    Returns
+    -------
+    Evaluation
+        Scores, metrics and pictures are in the run folder below ``evaluation/<part>``.
+
+    Raises
+    ------
+    ModelError
+        If the run cannot be loaded or the part is empty.
+    StoreError
+        If its store is missing or was made by another front end.
+    """
+    run = RunFolder(root)
+    run.require()
+    config = run.load_config(overrides)
+    store = Store(config.store.root)
+    front_end = config.make_front_end()
+    store.require_front_end(front_end, user="the model")
+    vocabulary = run.load_vocabulary()
+    index = store.index
+    parts = run.load_parts(index)
+    if not (parts == part).any():
+        raise ModelError(
+            f"{root}: no clip of its {part} part is in {store.root}; preprocess them, "
+            "or choose another --part"
+        )
+
+    from tagger.model import build_model
+    from tagger.train import PreparedData, score_rows
+
+    model = build_model(config, front_end, vocabulary.tags)
+    model.load_weights(run.best_weights)
+    labels = vocabulary.labels(index.labels, index.tags)
+    data = PreparedData(store, vocabulary, labels, parts)
+    rows = data.rows(part)
+    scores = score_rows(model, data, rows, config=config, title=f"score {part}")
+    metrics = multilabel_metrics(labels[rows], scores)
+    ids = [index.clips[row].id for row in rows]
+    files = _write(run, config, part, scores=scores, labels=labels[rows], ids=ids, metrics=metrics)
+    evaluation = Evaluation(str(root), part, vocabulary.tags, metrics, files)
+    write_json(files["metrics"], evaluation.to_json())
+    return evaluation
+
+
+def _write(
+    run: RunFolder,
+    config: Config,
+    part: str,
+    *,
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.uint8],
+    ids: list[str],
+    metrics: MultilabelMetrics,
+) -> dict[str, Path]:
+    """Write scores, tables and pictures of an evaluation; returns their paths by kind."""
+    from tagger.plots import plot_learning_curves, plot_tag_metrics
+
+    folder = run.evaluation / part
+    files = {
+        "scores": folder / "scores.npz",
+        "metrics": folder / "metrics.json",
+        "per tag": folder / "per_tag.csv",
+        "tag picture": folder / "per_tag.png",
+    }
+    tags = run.load_vocabulary().tags
+    with atomic_write(files["scores"]) as file:
+        np.savez_compressed(
+            file, est=scores, gt=labels, tags=np.array(tags), clip_ids=np.array(ids)
+        )
+    columns = zip(tags, metrics.roc_auc, metrics.pr_auc, metrics.n_positive, strict=True)
+    write_csv(files["per tag"], ["tag", "roc_auc", "pr_auc", "n_positive"], list(columns))
+    plot_tag_metrics(
+        tags,
+        files["tag picture"],
+        roc_auc=metrics.roc_auc,
+        pr_auc=metrics.pr_auc,
+        positive_rate=metrics.n_positive / len(labels),
+    )
+    history = read_history(run)
+    if history:
+        files["learning curves"] = folder / "learning_curves.png"
+        plot_learning_curves(history, files["learning curves"], monitor=config.train.monitor)
+    return files
+
+
+def read_history(run: RunFolder) -> list[dict[str, float]]:
+    """Rows of a run's metrics per epoch; empty before the first epoch has ended."""
+    import csv
+
+    if not run.metrics.exists():
+        return []
+    with run.metrics.open(encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def to_json_text(evaluation: Evaluation) -> str:
+    """The evaluation as one JSON document."""
+    return json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False)

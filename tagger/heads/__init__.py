@@ -1,0 +1,45 @@
+"""Heads: embedding -> logits. One module each, found by name."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from tagger.registry import Params, Registry
+
+
+class Head(ABC):
+    """Contract of a head.
+
+    A subclass sits in a module of its own in this package, bound to the name ``ENTRY``, and imports
+    Keras inside its methods only.
+
+    Parameters
+    ----------
+    params : Params
+        An instance of the subclass's own ``Params``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]]
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    @abstractmethod
+    def build(self, embedding: Any, n_outputs: int) -> Any:
+        """Add the layers of this head to a graph.
+
+        Parameters
+        ----------
+        embedding : Keras tensor [shape=(n_windows, n_dimensions)]
+            What the backbone gives.
+        n_outputs : int
+            Number of tags or classes.
+
+        Returns
+        -------
+        Keras tensor [shape=(n_windows, n_outputs)]
+            Logits; the task turns them into scores.
+        """
+
+
+HEADS: Registry[Head] = Registry("tagger.heads", "head")

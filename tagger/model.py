@@ -1,0 +1,234 @@
+"""Compose front end, backbone, head and task from a config; the only place that joins them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.features import FrontEnd
+from tagger.aggregate import clip_scores
+from tagger.backbones import BACKBONES, Backbone
+from tagger.config import Config
+from tagger.errors import ConfigError, ModelError
+from tagger.files import atomic_write
+from tagger.heads import HEADS
+from tagger.keras import keras, tf
+from tagger.pooling import pooling_layer
+from tagger.tasks import TASKS, Task
+
+
+class TaggerModel:
+    """A network that scores windows, and what makes clip scores of them.
+
+    Parameters
+    ----------
+    config : Config
+        Decides the entries and their parameters.
+    front_end : FrontEnd
+        Its windows are the inputs.
+    tags : sequence of str
+        Names of the outputs.
+    """
+
+    def __init__(self, config: Config, front_end: FrontEnd, tags: Sequence[str]) -> None:
+        self.tags = tuple(tags)
+        self.aggregate = config.model.aggregate
+        self.task: Task = TASKS.create(config.task.name, config.task.params)
+        self.backbone: Backbone = BACKBONES.create(
+            config.model.backbone.name, config.model.backbone.params
+        )
+        head = HEADS.create(config.model.head.name, config.model.head.params)
+        inputs = {
+            name: keras.Input(shape, name=name) for name, shape in front_end.input_shapes.items()
+        }
+        embedding = self.backbone.build(inputs)
+        self.embedding_model = keras.Model(inputs, embedding, name="backbone")
+        logits = head.build(embedding, len(self.tags))
+        # Scores every window by itself; the whole network but the pooling over time.
+        self.window_model = keras.Model(inputs, self.task.scores(logits), name="tagger")
+        self.time_pooling = pooling_layer(self.aggregate, name="time_pooling", dtype="float32")
+        self.time_pooling.build((None, None, len(self.tags)))
+        _freeze(self.embedding_model, config.model.backbone.freeze)
+        self._score = tf.function(
+            lambda windows: self.window_model(_as_float32(windows), training=False),
+            # Batches differ in size at the end of the data; one graph serves them all.
+            reduce_retracing=True,
+        )
+
+    @property
+    def layers(self) -> list[Any]:
+        """Layers with weights, from input to output."""
+        return [layer for layer in [*self.window_model.layers, self.time_pooling] if layer.weights]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """Variables by name."""
+        named = {
+            weight.name.removesuffix(":0"): weight
+            for weight in [*self.window_model.weights, *self.time_pooling.weights]
+        }
+        n_weights = len(self.window_model.weights) + len(self.time_pooling.weights)
+        if len(named) != n_weights:
+            raise ConfigError("two weights of the network share a name; give its layers other names")
+        return named
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """Variables that training moves."""
+        return [*self.window_model.trainable_variables, *self.time_pooling.trainable_variables]
+
+    def bag_scores(self, inputs: dict[str, Any], *, training: bool) -> Any:
+        """Clip scores of bags of windows, differentiable.
+
+        Parameters
+        ----------
+        inputs : dict of str to tensor [shape=(n_clips, n_windows, *input_shapes[name])]
+            Bags of equally many windows.
+        training : bool
+            Whether dropout and batch normalisation are in training mode.
+
+        Returns
+        -------
+        tensor [shape=(n_clips, n_tags), dtype=float32]
+        """
+        shape = tf.shape(next(iter(inputs.values())))
+        n_clips, n_windows = shape[0], shape[1]
+        flat = {
+            name: tf.reshape(array, (n_clips * n_windows, *array.shape[2:]))
+            for name, array in inputs.items()
+        }
+        scores = self.window_model(flat, training=training)
+        return self.time_pooling(tf.reshape(scores, (n_clips, n_windows, len(self.tags))))
+
+    def score_windows(self, windows: dict[str, Any]) -> npt.NDArray[np.float32]:
+        """Scores of windows.
+
+        Parameters
+        ----------
+        windows : dict of str to array [shape=(n_windows, *input_shapes[name])]
+            Float16 or float32.
+
+        Returns
+        -------
+        np.ndarray [shape=(n_windows, n_tags), dtype=float32]
+        """
+        tensors = {name: tf.convert_to_tensor(array) for name, array in windows.items()}
+        scores: npt.NDArray[np.float32] = self._score(tensors).numpy()
+        return scores
+
+    def clip_scores(self, window_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Scores of one clip from those of its windows, pooled as in training.
+
+        Parameters
+        ----------
+        window_scores : np.ndarray [shape=(n_windows, n_tags), dtype=float32]
+            At least one window.
+
+        Returns
+        -------
+        np.ndarray [shape=(n_tags,), dtype=float32]
+        """
+        alpha = self.time_pooling.kernel.numpy()[0] if self.aggregate == "autopool" else None
+        return clip_scores(window_scores, self.aggregate, alpha=alpha)
+
+    def save_weights(self, path: Path) -> None:
+        """Write all weights to an HDF5 file, one dataset per variable name, atomically."""
+        import h5py
+
+        with atomic_write(path) as file, h5py.File(file, "w") as h5:
+            for name, variable in self.weights.items():
+                h5.create_dataset(name, data=variable.numpy())
+
+    def load_weights(self, path: Path) -> None:
+        """Read weights that `save_weights` wrote.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing or damaged, or a weight is missing, unknown or of another shape.
+        """
+        import h5py
+
+        found: dict[str, npt.NDArray[Any]] = {}
+
+        def visit(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                found[name] = item[()]
+
+        try:
+            with h5py.File(path, "r") as h5:
+                h5.visititems(visit)
+        except FileNotFoundError:
+            raise ModelError(f"{path}: no such weight file; train first, or copy it") from None
+        except (OSError, RuntimeError) as error:
+            raise ModelError(f"{path}: damaged weight file ({error}); copy it again") from None
+        weights = self.weights
+        problems = [f"{name} is missing" for name in weights if name not in found]
+        problems += [f"{name} is unknown" for name in found if name not in weights]
+        problems += [
+            f"{name} has shape {found[name].shape}, not {tuple(weights[name].shape)}"
+            for name in weights
+            if name in found and found[name].shape != tuple(weights[name].shape)
+        ]
+        if problems:
+            shown = "; ".join(problems[:3])
+            raise ModelError(f"{path}: does not fit the network: {shown}; use its own config")
+        for name, variable in weights.items():
+            variable.assign(found[name])
+
+
+def _as_float32(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: tf.cast(tensor, tf.float32) for name, tensor in tensors.items()}
+
+
+def _freeze(embedding_model: Any, freeze: str) -> None:
+    """Stop training of the backbone: nowhere, everywhere, or up to and including a layer."""
+    if freeze == "none":
+        return
+    if freeze == "all":
+        embedding_model.trainable = False
+        return
+    names = [layer.name for layer in embedding_model.layers]
+    if freeze not in names:
+        with_weights = [layer.name for layer in embedding_model.layers if layer.weights]
+        raise ConfigError(
+            f"model.backbone.freeze={freeze!r} is not a layer; "
+            f"use none, all or one of {', '.join(with_weights)}"
+        )
+    for layer in embedding_model.layers[: names.index(freeze) + 1]:
+        layer.trainable = False
+
+
+def build_model(
+    config: Config, front_end: FrontEnd, tags: Sequence[str], *, precision: str = "float32"
+) -> TaggerModel:
+    """Build the network of a config.
+
+    Parameters
+    ----------
+    config : Config
+        Decides the entries and their parameters.
+    front_end : FrontEnd
+        Its windows are the inputs.
+    tags : sequence of str
+        Names of the outputs.
+    precision : str
+        Keras policy: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``.
+
+    Returns
+    -------
+    TaggerModel
+        With fresh weights; seed Keras before for the same ones.
+    """
+    # Dropout then draws from variables that a checkpoint holds: a resumed run drops the same units
+    # as an uninterrupted one.
+    keras.backend.experimental.enable_tf_random_generator()
+    keras.backend.clear_session()
+    previous = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        return TaggerModel(config, front_end, tags)
+    finally:
+        keras.mixed_precision.set_global_policy(previous)

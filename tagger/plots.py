@@ -1,0 +1,128 @@
+"""Pictures: taggram, learning curves, metrics per tag."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.files import atomic_write
+
+if TYPE_CHECKING:
+    from tagger.predict import Prediction
+
+_DPI = 120
+_N_TAGGRAM_TAGS = 20
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """Figure and axes that belong to no window system and no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=_DPI, format="png")
+
+
+def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGRAM_TAGS) -> None:
+    """Draw scores over time as a PNG.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What to draw.
+    path : Path
+        The picture.
+    n_tags : int
+        Tags with the highest clip scores, highest on top.
+    """
+    names = [tag for tag, _ in prediction.top(n_tags)]
+    columns = [prediction.tags.index(name) for name in names]
+    figure, axes = _figure(9, 1.4 + 0.24 * len(names))
+    hop = prediction.times[1] - prediction.times[0] if len(prediction.times) > 1 else None
+    width = hop or prediction.window_seconds
+    edges = np.append(prediction.times, prediction.times[-1] + width)
+    mesh = axes.pcolormesh(
+        edges,
+        np.arange(len(names) + 1),
+        prediction.taggram[:, columns].T,
+        vmin=0,
+        vmax=1,
+        cmap="magma",
+    )
+    axes.set_yticks(np.arange(len(names)) + 0.5, names)
+    axes.invert_yaxis()
+    axes.set_xlabel("time (seconds)")
+    axes.set_title(Path(prediction.path).name or "taggram", fontsize=10)
+    figure.colorbar(mesh, ax=axes, label="score", pad=0.01)
+    _save(figure, path)
+
+
+def plot_learning_curves(history: Sequence[dict[str, float]], path: Path, *, monitor: str) -> None:
+    """Draw losses and the monitored metric over the epochs as a PNG.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        Rows of a run's metrics.
+    path : Path
+        The picture.
+    monitor : str
+        Metric that chose the best epoch.
+    """
+    epochs = [row["epoch"] for row in history]
+    figure, axes = _figure(7, 4)
+    lines = []
+    for name, label in (("train_loss", "training loss"), ("validation_loss", "validation loss")):
+        lines += axes.plot(epochs, [row[name] for row in history], label=label, marker=".")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if monitor != "loss":
+        right = axes.twinx()
+        values = [row[f"validation_{monitor}"] for row in history]
+        lines += right.plot(epochs, values, label=f"validation {monitor}", color="C2", marker=".")
+        right.set_ylabel(monitor)
+    axes.legend(handles=lines, loc="center right")
+    _save(figure, path)
+
+
+def plot_tag_metrics(
+    tags: Sequence[str],
+    path: Path,
+    *,
+    roc_auc: npt.NDArray[np.float64],
+    pr_auc: npt.NDArray[np.float64],
+    positive_rate: npt.NDArray[np.float64],
+) -> None:
+    """Draw ROC-AUC and PR-AUC per tag as a PNG; tags that cannot be scored are left out.
+
+    Parameters
+    ----------
+    tags : sequence of str
+        Names.
+    path : Path
+        The picture.
+    roc_auc, pr_auc, positive_rate : np.ndarray [shape=(n_tags,)]
+        Per tag. The positive rate is the PR-AUC of guessing.
+    """
+    scored = np.flatnonzero(~np.isnan(roc_auc))
+    order = scored[np.argsort(-roc_auc[scored])]
+    rows = np.arange(len(order))
+    figure, axes = _figure(7, 1.4 + 0.22 * max(1, len(order)))
+    axes.plot(roc_auc[order], rows, "o", label="ROC-AUC", color="C0")
+    axes.plot(pr_auc[order], rows, "s", label="PR-AUC", color="C1")
+    axes.plot(positive_rate[order], rows, "|", label="positive rate", color="gray", markersize=9)
+    axes.set_yticks(rows, [tags[tag] for tag in order], fontsize=8)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_xlim(0, 1.02)
+    axes.grid(axis="x", alpha=0.4)
+    axes.legend(loc="lower left")
+    _save(figure, path)

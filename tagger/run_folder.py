@@ -1,0 +1,179 @@
+"""The run folder: everything that a training run leaves behind, and how to find it again."""
+
+import csv
+import io
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preprocess.index import ClipIndex
+from preprocess.splits import Parts
+from preprocess.vocabulary import Vocabulary
+from tagger import __version__
+from tagger.config import Config, load_config
+from tagger.errors import ModelError
+from tagger.files import write_json, write_text
+
+FORMAT_VERSION = 1
+_PACKAGES = ("tensorflow", "tf-keras", "numpy", "librosa", "pescador", "autopool", "soundfile")
+
+
+class RunFolder:
+    """Names of the files of a run.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.description = self.root / "run.json"
+        self.config = self.root / "config.yaml"
+        self.vocabulary = self.root / "vocabulary.json"
+        self.split = self.root / "split.csv"
+        self.metrics = self.root / "metrics.csv"
+        self.tensorboard = self.root / "tensorboard"
+        self.best_weights = self.root / "best.weights.h5"
+        self.last_weights = self.root / "last.weights.h5"
+        self.checkpoints = self.root / "checkpoints"
+        self.evaluation = self.root / "evaluation"
+
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.description.exists()
+
+    def require(self) -> dict[str, Any]:
+        """Check that a run of this format is here.
+
+        Returns
+        -------
+        dict
+            Its description (``run.json``).
+
+        Raises
+        ------
+        ModelError
+            If there is none, it is damaged or of another format version.
+        """
+        try:
+            content = json.loads(self.description.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelError(
+                f"{self.root}: no training run here; give the folder that 'tagger train' wrote"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.description}: damaged ({error}); train again") from None
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{self.root}: run of format version {version}, but this release reads "
+                f"{FORMAT_VERSION}; use the release that wrote it, or train again"
+            )
+        return dict(content)
+
+    def start(
+        self, config: Config, vocabulary: Vocabulary, *, index: ClipIndex, parts: Parts,
+        description: dict[str, Any],
+    ) -> None:
+        """Write what is known before the first step; the description comes last."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        config.save(self.config)
+        write_json(
+            self.vocabulary, {"tags": vocabulary.tags, "members": vocabulary.members}
+        )
+        rows = [
+            [clip.id, clip.path, str(part)]
+            for clip, part in zip(index.clips, parts, strict=True)
+        ]
+        write_csv(self.split, ["clip_id", "path", "part"], rows)
+        write_json(
+            self.description,
+            {"format_version": FORMAT_VERSION, "versions": versions(), **description},
+        )
+
+    def load_config(self, overrides: list[str] | None = None) -> Config:
+        """Effective config of the run."""
+        return load_config(self.config, overrides)
+
+    def load_vocabulary(self) -> Vocabulary:
+        """Tags of the run.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing or damaged.
+        """
+        try:
+            content = json.loads(self.vocabulary.read_text(encoding="utf-8"))
+            members = tuple(tuple(names) for names in content["members"])
+            return Vocabulary(tuple(content["tags"]), members)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{self.vocabulary}: missing or damaged ({error}); train again") from None
+
+    def load_parts(self, index: ClipIndex) -> Parts:
+        """Part of every clip of `index` as it was in training; clips added since have none."""
+        try:
+            with self.split.open(encoding="utf-8", newline="") as file:
+                part_of = {row["clip_id"]: row["part"] for row in csv.DictReader(file)}
+        except (OSError, KeyError) as error:
+            raise ModelError(f"{self.split}: missing or damaged ({error}); train again") from None
+        return np.array([part_of.get(clip.id, "") for clip in index.clips], dtype="<U10")
+
+
+def newest_run(folder: Path) -> Path:
+    """Run below `folder` whose weights are the newest.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    weights = [run.parent / "best.weights.h5" for run in folder.rglob("run.json")]
+    finished = [path for path in weights if path.exists()]
+    if not finished:
+        raise ModelError(
+            f"{folder}: no trained run here; train one with 'tagger train', or give --model RUN"
+        )
+    return max(finished, key=lambda path: path.stat().st_mtime).parent
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file atomically."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package, its commit, and of what decides the numbers."""
+    found = {"python": platform.python_version(), "tagger": __version__, "commit": git_commit()}
+    for package in _PACKAGES:
+        found[package] = metadata.version(package)
+    return found
+
+
+def git_commit() -> str:
+    """Commit that this code was checked out at; marked if it has changed since."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,69 @@
+"""Multi-label tagging: every tag is a yes-or-no question of its own."""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tagger.registry import Params
+from tagger.tasks import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class MultilabelParams(Params):
+    """Parameters of multi-label tagging."""
+
+    activation: Annotated[
+        Literal["sigmoid", "softmax"], Field(description="softmax only to repeat the report")
+    ] = "sigmoid"
+
+
+class Multilabel(Task):
+    """Sigmoid outputs and binary cross-entropy; ROC-AUC and PR-AUC."""
+
+    name = "multilabel"
+    Params = MultilabelParams
+    params: MultilabelParams
+    monitors: ClassVar[dict[str, bool]] = {
+        "pr_auc_macro": True,
+        "roc_auc_macro": True,
+        "pr_auc_micro": True,
+        "roc_auc_micro": True,
+        "loss": False,
+    }
+
+    def scores(self, logits: Any) -> Any:  # noqa: D102 (the contract documents it)
+        from tagger.keras import keras
+
+        # In float32 whatever the precision of the layers before: bfloat16 has 3 digits.
+        return keras.layers.Activation(self.params.activation, dtype="float32", name="scores")(
+            logits
+        )
+
+    def loss(self, labels: Any, scores: Any) -> Any:  # noqa: D102
+        from tagger.keras import keras, tf
+
+        return tf.reduce_mean(keras.losses.binary_crossentropy(labels, scores))
+
+    def metrics(  # noqa: D102
+        self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"
+    ) -> dict[str, float]:
+        from tagger.metrics import binary_cross_entropy, multilabel_metrics
+
+        summary = multilabel_metrics(labels, scores).summary
+        figures = {key: summary[key] for key in self.monitors if key != "loss"}
+        return {"loss": binary_cross_entropy(labels, scores), **figures}
+
+    def warnings(self) -> list[str]:  # noqa: D102
+        if self.params.activation != "softmax":
+            return []
+        return [
+            "task.params.activation=softmax makes the scores of a clip sum to 1, so that its tags "
+            "compete: a clip with five tags cannot score all of them high; use sigmoid unless you "
+            "repeat the report"
+        ]
+
+
+ENTRY = Multilabel

@@ -1,0 +1,548 @@
+"""The verb ``train``: stream patches, follow the gradient, keep the best weights.
+
+``python -m tagger.train`` is the same as ``tagger train``.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.run import store_hash
+from preprocess.splits import PARTS, split_parts
+from preprocess.store import Store
+from preprocess.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
+from tagger.config import Config, TrainConfig
+from tagger.errors import ConfigError
+from tagger.progress import notice, progress_bar, warn
+from tagger.run_folder import RunFolder, write_csv
+
+# Settings that may differ when a run is resumed: they change nothing that was learned.
+_MAY_DIFFER = frozenset(
+    {
+        "data.root",
+        "store.root",
+        "store.workers",
+        "run.root",
+        "stream.prefetch",
+        "stream.evaluation_batch_size",
+        "train.epochs",
+        "train.checkpoint_minutes",
+    }
+)
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that the loop knows besides the network and the optimizer.
+
+    Parameters
+    ----------
+    epoch : int
+        Finished epochs.
+    step : int
+        Finished steps, over all epochs; the position in the stream.
+    loss_sum : float
+        Of the losses of the running epoch.
+    seconds : float
+        Spent in the running epoch.
+    best : float or None
+        Best value of the monitored metric so far.
+    best_epoch : int
+        Epoch (from 1) that reached it.
+    rate_factor : float
+        What reduce-on-plateau has made of the learning rate.
+    epochs_since_reduction : int
+        Epochs without improvement since the rate was last lowered.
+    history : list of dict
+        A row per finished epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+    rate_factor: float = 1.0
+    epochs_since_reduction: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Progress":
+        """Inverse of ``dataclasses.asdict``."""
+        return cls(**{item.name: values[item.name] for item in fields(cls)})
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Outcome of a call of `train`.
+
+    Parameters
+    ----------
+    run : Path
+        The run folder.
+    finished : bool
+        False if it was interrupted and can be resumed.
+    best_epoch : int
+        Epoch (from 1) whose weights are the best.
+    history : list of dict
+        A row per epoch.
+    """
+
+    run: Path
+    finished: bool
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A store's clips, split and labelled as a config asks for.
+
+    Parameters
+    ----------
+    store : Store
+        Where the patches are.
+    vocabulary : Vocabulary
+        The tags.
+    labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
+        Of every clip of the store.
+    parts : np.ndarray [shape=(n_clips,), dtype=str]
+        Of every clip of the store.
+    """
+
+    store: Store
+    vocabulary: Vocabulary
+    labels: npt.NDArray[np.uint8]
+    parts: npt.NDArray[np.str_]
+
+    def rows(self, part: str) -> list[int]:
+        """Rows of the clips of one part."""
+        return [int(row) for row in np.flatnonzero(self.parts == part)]
+
+
+def prepare_data(config: Config) -> PreparedData:
+    """Open the store of a config, split its clips and pick its tags.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it was made by another front end.
+    ConfigError
+        If tags or split do not fit the data, or no clip is left to train or to validate on.
+    """
+    store = Store(config.store.root)
+    store.require_front_end(config.make_front_end(), user="the config")
+    index = store.index
+    synonyms = read_synonyms(config.data.synonyms) if config.data.synonyms else None
+    vocabulary = resolve_vocabulary(index, config.data.tags, synonyms=synonyms)
+    labels = vocabulary.labels(index.labels, index.tags)
+    parts = split_parts(index, config.data.split, seed=config.data.split_seed)
+    for part in ("train", "validation"):
+        if not (parts == part).any():
+            raise ConfigError(
+                f"{store.root}: no clip in the {part} part of the split {config.data.split!r}; "
+                "preprocess more clips or choose another data.split"
+            )
+    return PreparedData(store, vocabulary, labels, parts)
+
+
+def learning_rate(config: TrainConfig, *, step: int, n_steps: int, factor: float) -> float:
+    """Rate of a step: constant or a half cosine from first to last, times the plateau factor.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        First and, for the cosine, last rate.
+    step, n_steps : int
+        Number of the step, and of all steps.
+    factor : float
+        What reduce-on-plateau has made of it.
+    """
+    rate = config.learning_rate
+    if config.final_learning_rate is not None:
+        # Loshchilov & Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, n_steps))))
+        rate = config.final_learning_rate + (rate - config.final_learning_rate) * fall
+    return rate * factor
+
+
+def mixup_plan(
+    seed: int, step: int, *, batch_size: int, alpha: float
+) -> tuple[npt.NDArray[np.int32], float]:
+    """Partner of each example, and the share of the example itself.
+
+    From Zhang, Cisse, Dauphin & Lopez-Paz, "mixup" (ICLR 2018): one share per batch, drawn from
+    Beta(alpha, alpha). Drawn from the step's own generator, so that a resumed run draws the same.
+    """
+    if alpha == 0:
+        return np.arange(batch_size, dtype=np.int32), 1.0
+    # The third number keeps these draws apart from those of the stream.
+    rng = np.random.default_rng((seed, step, 1))
+    return rng.permutation(batch_size).astype(np.int32), float(rng.beta(alpha, alpha))
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[str]]:
+    """Collect the names of SIGINT and SIGTERM instead of dying; a second one dies as usual."""
+    received: list[str] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(signal.Signals(number).name)
+        notice(f"{received[-1]}: finishing this step and saving the state; once more to quit at once")
+        signal.signal(number, previous[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, note)
+    except ValueError:
+        # Not in the main thread: whoever runs us handles signals.
+        previous.clear()
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _refuse_other_config(config: Config, run: RunFolder) -> None:
+    ours, theirs = _flatten(config.to_dict()), _flatten(run.load_config().to_dict())
+    different = [
+        f"{key}={ours.get(key)!r} (the run has {theirs.get(key)!r})"
+        for key in sorted({*ours, *theirs})
+        if key not in _MAY_DIFFER and ours.get(key) != theirs.get(key)
+    ]
+    if different:
+        raise ConfigError(
+            f"{run.root}: cannot resume with {'; '.join(different[:3])}; "
+            f"use --config {run.config}, or start anew in another run.root"
+        )
+
+
+def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, Config, bool]:
+    """Run folder, and whether it goes on from an earlier start."""
+    run = RunFolder(config.run.root)
+    if not run.exists():
+        return run, config, False
+    if not resume:
+        raise ConfigError(
+            f"{run.root}: already holds a run; add --resume to go on with it, "
+            "or choose another run.root"
+        )
+    run.require()
+    _refuse_other_config(config, run)
+    return run, config, True
+
+
+def score_rows(
+    model: Any, data: PreparedData, rows: list[int], *, config: Config, title: str = "score"
+) -> npt.NDArray[np.float32]:
+    """Clip scores of some of the store's clips.
+
+    Parameters
+    ----------
+    model : TaggerModel
+        What scores.
+    data : PreparedData
+        Where the patches are.
+    rows : list of int
+        Which clips.
+    config : Config
+        Batch size and prefetch.
+    title : str
+        Of the progress bar.
+
+    Returns
+    -------
+    np.ndarray [shape=(len(rows), n_tags), dtype=float32]
+    """
+    from tagger.stream import prefetched_evaluation_batches
+
+    scores = np.zeros((len(rows), len(model.tags)), dtype=np.float32)
+    waiting: dict[int, list[npt.NDArray[np.float32]]] = {}
+    batches = prefetched_evaluation_batches(
+        data.store,
+        rows,
+        batch_size=config.stream.evaluation_batch_size,
+        prefetch=config.stream.prefetch,
+    )
+
+    def finish(position: int) -> None:
+        scores[position] = model.clip_scores(np.concatenate(waiting.pop(position)))
+
+    with progress_bar(title, len(rows)) as advance:
+        for windows, positions in batches:
+            window_scores = model.score_windows(windows)
+            for position in np.unique(positions):
+                waiting.setdefault(int(position), []).append(window_scores[positions == position])
+            # Clips come in order: all but the last one of a batch are complete.
+            for position in [p for p in waiting if p < positions[-1]]:
+                finish(position)
+                advance(1, "")
+        for position in list(waiting):
+            finish(position)
+            advance(1, "")
+    return scores
+
+
+def train(config: Config, *, resume: bool = False) -> TrainResult:
+    """Train a tagger on a patch store.
+
+    Parameters
+    ----------
+    config : Config
+        Everything.
+    resume : bool
+        Go on with the run in ``run.root`` if there is one, exactly as if it had never stopped.
+
+    Returns
+    -------
+    TrainResult
+        The run folder holds the rest: effective config, vocabulary, split, metrics per epoch,
+        best and last weights, and the state to resume from.
+
+    Raises
+    ------
+    ConfigError
+        If the run folder is taken, or the run to be resumed was started with other settings.
+    StoreError
+        If the store is missing, damaged or made by another front end.
+    ModelError
+        If weights to start from do not fit.
+    """
+    run, config, resumed = _open_run(config, resume=resume)
+    data = prepare_data(config)
+    front_end = config.make_front_end()
+
+    from tagger.checkpoint import Checkpoints
+    from tagger.devices import choose_precision, cpu_flags, find_device
+    from tagger.keras import keras, tf
+    from tagger.model import build_model
+    from tagger.stream import TrainingStream
+    from tagger.weights import load_backbone_weights
+
+    device = find_device()
+    precision = choose_precision(config.train.precision, device, cpu_flags())
+    notice(f"device: {device.kind} ({device.description}), precision: {precision}")
+
+    keras.utils.set_random_seed(config.train.seed)
+    model = build_model(config, front_end, data.vocabulary.tags, precision=precision)
+    for message in model.task.warnings():
+        warn(message)
+    if config.model.backbone.weights != "none" and not resumed:
+        for line in load_backbone_weights(model, config.model.backbone.weights):
+            notice(line)
+    optimizer = keras.optimizers.Adam(config.train.learning_rate)
+    if precision == "mixed_float16":
+        # Gradients too small for float16 are scaled up before and down after.
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(
+        run.checkpoints,
+        network=model.window_model,
+        time_pooling=model.time_pooling,
+        optimizer=optimizer,
+    )
+
+    rows = {part: data.rows(part) for part in PARTS}
+    stream = TrainingStream(
+        data.store,
+        rows["train"],
+        labels=data.labels[rows["train"]],
+        config=config.stream,
+        seed=config.train.seed,
+    )
+    notice(
+        f"{len(rows['train'])} clips to train on, {len(rows['validation'])} to validate, "
+        f"{len(data.vocabulary)} tags, {stream.steps_per_epoch} steps per epoch"
+    )
+
+    progress = Progress()
+    if resumed and (saved := checkpoints.restore()) is not None:
+        progress = Progress.from_dict(saved)
+        notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
+    elif not resumed:
+        description = {
+            "device": asdict(device),
+            "precision": precision,
+            "front_end_hash": front_end.spec_hash(),
+            "store_hash": store_hash(data.store.clips),
+            "n_clips": {part: len(rows[part]) for part in PARTS},
+        }
+        run.start(
+            config,
+            data.vocabulary,
+            index=data.store.index,
+            parts=data.parts,
+            description=description,
+        )
+    config.save(run.config)
+
+    @tf.function
+    def train_step(inputs: Any, labels: Any, partners: Any, share: Any) -> Any:
+        inputs = {name: tf.cast(array, tf.float32) for name, array in inputs.items()}
+        if config.train.mixup_alpha > 0:
+            inputs = {
+                name: share * array + (1 - share) * tf.gather(array, partners)
+                for name, array in inputs.items()
+            }
+            labels = share * labels + (1 - share) * tf.gather(labels, partners)
+        with tf.GradientTape() as tape:
+            scores = model.bag_scores(inputs, training=True)
+            loss = model.task.loss(labels, scores)
+            scaled = optimizer.get_scaled_loss(loss) if precision == "mixed_float16" else loss
+        gradients = tape.gradient(scaled, model.trainable_variables)
+        if precision == "mixed_float16":
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    larger_is_better = model.task.monitors[config.train.monitor]
+    n_steps = config.train.epochs * stream.steps_per_epoch
+    batch_size = config.stream.batch_size
+    writer = tf.summary.create_file_writer(str(run.tensorboard))
+    validation_labels = data.labels[rows["validation"]]
+    stopped_early = _should_stop(config.train, progress)
+    batches = None
+
+    with _stop_on_signals() as signals:
+        while progress.epoch < config.train.epochs and not stopped_early:
+            if batches is None:
+                batches = stream.prefetched(progress.step)
+            end = (progress.epoch + 1) * stream.steps_per_epoch
+            title = f"epoch {progress.epoch + 1}/{config.train.epochs}"
+            started = last_saved = time.monotonic()
+            with progress_bar(title, stream.steps_per_epoch) as advance:
+                advance(stream.steps_per_epoch - (end - progress.step), "")
+                while progress.step < end and not signals:
+                    batch = next(batches)
+                    rate = learning_rate(
+                        config.train,
+                        step=progress.step,
+                        n_steps=n_steps,
+                        factor=progress.rate_factor,
+                    )
+                    optimizer.learning_rate = rate
+                    partners, share = mixup_plan(
+                        config.train.seed,
+                        progress.step,
+                        batch_size=batch_size,
+                        alpha=config.train.mixup_alpha,
+                    )
+                    loss = train_step(
+                        batch.inputs, batch.labels, tf.constant(partners), tf.constant(share)
+                    )
+                    progress.step += 1
+                    progress.loss_sum += float(loss)
+                    steps_done = stream.steps_per_epoch - (end - progress.step)
+                    advance(1, f"loss {progress.loss_sum / steps_done:.4f}")
+                    if time.monotonic() - last_saved > 60 * config.train.checkpoint_minutes:
+                        last_saved = time.monotonic()
+                        elapsed = progress.seconds + last_saved - started
+                        checkpoints.save(
+                            progress.step, {**asdict(progress), "seconds": elapsed}
+                        )
+            progress.seconds += time.monotonic() - started
+            if signals:
+                checkpoints.save(progress.step, asdict(progress))
+                notice(
+                    f"stopped after {progress.step} steps; go on with: "
+                    f"tagger train --config {run.config} --resume"
+                )
+                return TrainResult(run.root, False, progress.best_epoch, progress.history)
+
+            scores = score_rows(
+                model, data, rows["validation"], config=config, title="  validate"
+            )
+            metrics = model.task.metrics(validation_labels, scores)
+            row = {
+                "epoch": progress.epoch + 1,
+                "steps": progress.step,
+                "train_loss": progress.loss_sum / stream.steps_per_epoch,
+                **{f"validation_{name}": value for name, value in metrics.items()},
+                "learning_rate": rate,
+                "seconds": progress.seconds,
+                "patches_per_second": stream.steps_per_epoch
+                * batch_size
+                * config.stream.patches_per_bag
+                / max(progress.seconds, 1e-9),
+            }
+            improved = _note_epoch(config.train, progress, row, larger_is_better)
+            model.save_weights(run.last_weights)
+            if improved:
+                model.save_weights(run.best_weights)
+            # The state comes after the weights that it speaks of: a run killed in between repeats
+            # the epoch and writes the same weights again.
+            checkpoints.save(progress.step, asdict(progress))
+            write_csv(run.metrics, list(row), [list(item.values()) for item in progress.history])
+            with writer.as_default(step=progress.epoch):
+                for name, value in row.items():
+                    tf.summary.scalar(name, value)
+                writer.flush()
+            shown = f"{config.train.monitor} {row[f'validation_{config.train.monitor}']:.4f}"
+            notice(
+                f"  epoch {progress.epoch}: train loss {row['train_loss']:.4f}, "
+                f"validation loss {row['validation_loss']:.4f}, {shown}{' (best)' if improved else ''}"
+            )
+            stopped_early = _should_stop(config.train, progress)
+    if stopped_early:
+        notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
+    return TrainResult(run.root, True, progress.best_epoch, progress.history)
+
+
+def _note_epoch(
+    config: TrainConfig, progress: Progress, row: dict[str, float], larger_is_better: bool
+) -> bool:
+    """Enter a finished epoch into `progress`; tells whether it is the best so far."""
+    value = row[f"validation_{config.monitor}"]
+    # A metric that cannot be computed (no tag with positives) counts as the worst value.
+    if math.isnan(value):
+        value = -math.inf if larger_is_better else math.inf
+    improved = progress.best is None or (
+        value > progress.best if larger_is_better else value < progress.best
+    )
+    progress.epoch += 1
+    progress.history.append(row)
+    progress.loss_sum, progress.seconds = 0.0, 0.0
+    if improved:
+        progress.best, progress.best_epoch = value, progress.epoch
+        progress.epochs_since_reduction = 0
+        return True
+    progress.epochs_since_reduction += 1
+    plateau = config.reduce_on_plateau
+    if plateau.patience is not None and progress.epochs_since_reduction >= plateau.patience:
+        lowest = plateau.min_learning_rate / config.learning_rate
+        progress.rate_factor = max(lowest, progress.rate_factor * plateau.factor)
+        progress.epochs_since_reduction = 0
+    return False
+
+
+def _should_stop(config: TrainConfig, progress: Progress) -> bool:
+    patience = config.early_stopping.patience
+    return patience is not None and progress.epoch - progress.best_epoch >= patience
+
+
+if __name__ == "__main__":
+    from tagger.cli import main
+
+    main(["train"])
