@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TAGGER := $(BIN)/tagger
+# Folder of the demo: its corpus, store and run.
+DEMO ?= demo
+DEMO_ROOTS = --set data.root=$(DEMO)/corpus --set store.root=$(DEMO)/store \
+	--set run.root=$(DEMO)/run
 
 .PHONY: setup demo test check format clean
 
@@ -20,14 +24,15 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: setup
-	$(TAGGER) demo-corpus demo/corpus
-	$(TAGGER) preprocess --config configs/demo.yaml
-	$(TAGGER) train --config configs/demo.yaml --resume
-	@set -e -o pipefail; clip=$$(ls demo/corpus/f/*.mp3 | head -n 1); \
-	echo "$(TAGGER) predict-tags --model demo/run --top-k 6 --taggram demo/taggram.png $$clip"; \
-	$(TAGGER) predict-tags --model demo/run --top-k 6 --taggram demo/taggram.png $$clip
-	$(TAGGER) evaluate demo/run
-	@echo "taggram: demo/taggram.png"
+	$(TAGGER) demo-corpus $(DEMO)/corpus
+	$(TAGGER) preprocess --config configs/demo.yaml $(DEMO_ROOTS)
+	$(TAGGER) train --config configs/demo.yaml $(DEMO_ROOTS) --resume
+	@echo; echo "A clip that training has not heard:"
+	@$(TAGGER) predict-tags --model $(DEMO)/run --top-k 6 --taggram $(DEMO)/taggram.png \
+		"$$(ls $(DEMO)/corpus/f/*.mp3 | head -n 1)"
+	@echo; echo "All test clips:"
+	@$(TAGGER) evaluate $(DEMO)/run
+	@echo "taggram: $(DEMO)/taggram.png"
 
 test: setup
 	$(BIN)/python -m pytest
@@ -43,4 +48,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf demo
+	rm -rf $(DEMO)

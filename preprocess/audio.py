@@ -130,7 +130,9 @@ def prepare_waveform(
     if mono.size == 0:
         raise AudioError("holds no samples; remove the clip or replace the file")
     # One NaN or infinity makes the sum of squares non-finite: one pass, no temporary mask.
-    if not np.isfinite(np.dot(mono, mono)) and not np.isfinite(mono).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(np.dot(mono, mono))
+    if suspicious and not np.isfinite(mono).all():
         raise AudioError("holds NaN or infinite samples; export the file again")
     resampled = resample(mono, sample_rate, target_rate=target_rate)
     if resampled.size == 0:

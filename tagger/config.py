@@ -235,7 +235,9 @@ def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a config file holds 'section: ...' lines; see configs/base.yaml")
+        raise ConfigError(
+            f"{path}: a config file holds 'section: ...' lines; see configs/base.yaml"
+        )
     parent = content.pop("extends", None)
     if parent is None:
         return content

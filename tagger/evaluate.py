@@ -145,7 +145,9 @@ def evaluate_scores(path: Path) -> Evaluation:
     return Evaluation(str(path), "all", tuple(str(tag) for tag in named), metrics, {})
 
 
-def evaluate_run(root: Path, *, part: str = "test", overrides: list[str] | None = None) -> Evaluation:
+def evaluate_run(
+    root: Path, *, part: str = "test", overrides: list[str] | None = None
+) -> Evaluation:
     """Score one part of a run's own split and evaluate it.
 
     Parameters

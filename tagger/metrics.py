@@ -99,9 +99,7 @@ def multilabel_metrics(
     return MultilabelMetrics(roc_auc, pr_auc, n_positive, summary)
 
 
-def binary_cross_entropy(
-    labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.floating]
-) -> float:
+def binary_cross_entropy(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.floating]) -> float:
     """Mean binary cross-entropy (natural logarithm) over clips and tags."""
     clipped = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
     return float(-np.log(np.where(labels != 0, clipped, 1 - clipped)).mean())

@@ -52,7 +52,7 @@ class TaggerModel:
         self.time_pooling.build((None, None, len(self.tags)))
         _freeze(self.embedding_model, config.model.backbone.freeze)
         self._score = tf.function(
-            lambda windows: self.window_model(_as_float32(windows), training=False),
+            lambda windows: self.window_model(windows, training=False),
             # Batches differ in size at the end of the data; one graph serves them all.
             reduce_retracing=True,
         )
@@ -71,7 +71,9 @@ class TaggerModel:
         }
         n_weights = len(self.window_model.weights) + len(self.time_pooling.weights)
         if len(named) != n_weights:
-            raise ConfigError("two weights of the network share a name; give its layers other names")
+            raise ConfigError(
+                "two weights of the network share a name; give its layers other names"
+            )
         return named
 
     @property
@@ -108,13 +110,16 @@ class TaggerModel:
         Parameters
         ----------
         windows : dict of str to array [shape=(n_windows, *input_shapes[name])]
-            Float16 or float32.
+            As float32 or float16.
 
         Returns
         -------
         np.ndarray [shape=(n_windows, n_tags), dtype=float32]
         """
-        tensors = {name: tf.convert_to_tensor(array) for name, array in windows.items()}
+        tensors = {
+            name: tf.convert_to_tensor(np.asarray(array, dtype=np.float32))
+            for name, array in windows.items()
+        }
         scores: npt.NDArray[np.float32] = self._score(tensors).numpy()
         return scores
 
@@ -177,10 +182,6 @@ class TaggerModel:
             raise ModelError(f"{path}: does not fit the network: {shown}; use its own config")
         for name, variable in weights.items():
             variable.assign(found[name])
-
-
-def _as_float32(tensors: dict[str, Any]) -> dict[str, Any]:
-    return {name: tf.cast(tensor, tf.float32) for name, tensor in tensors.items()}
 
 
 def _freeze(embedding_model: Any, freeze: str) -> None:

@@ -124,5 +124,6 @@ def plot_tag_metrics(
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", alpha=0.4)
-    axes.legend(loc="lower left")
+    # Above the axes: at 188 tags there is no corner of them that stays empty.
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     _save(figure, path)

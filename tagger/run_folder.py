@@ -80,18 +80,20 @@ class RunFolder:
         return dict(content)
 
     def start(
-        self, config: Config, vocabulary: Vocabulary, *, index: ClipIndex, parts: Parts,
+        self,
+        config: Config,
+        vocabulary: Vocabulary,
+        *,
+        index: ClipIndex,
+        parts: Parts,
         description: dict[str, Any],
     ) -> None:
         """Write what is known before the first step; the description comes last."""
         self.root.mkdir(parents=True, exist_ok=True)
         config.save(self.config)
-        write_json(
-            self.vocabulary, {"tags": vocabulary.tags, "members": vocabulary.members}
-        )
+        write_json(self.vocabulary, {"tags": vocabulary.tags, "members": vocabulary.members})
         rows = [
-            [clip.id, clip.path, str(part)]
-            for clip, part in zip(index.clips, parts, strict=True)
+            [clip.id, clip.path, str(part)] for clip, part in zip(index.clips, parts, strict=True)
         ]
         write_csv(self.split, ["clip_id", "path", "part"], rows)
         write_json(
@@ -116,7 +118,9 @@ class RunFolder:
             members = tuple(tuple(names) for names in content["members"])
             return Vocabulary(tuple(content["tags"]), members)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self.vocabulary}: missing or damaged ({error}); train again") from None
+            raise ModelError(
+                f"{self.vocabulary}: missing or damaged ({error}); train again"
+            ) from None
 
     def load_parts(self, index: ClipIndex) -> Parts:
         """Part of every clip of `index` as it was in training; clips added since have none."""

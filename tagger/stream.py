@@ -29,7 +29,7 @@ class Batch:
     Parameters
     ----------
     inputs : dict of str to array [shape=(batch_size, patches_per_bag, *input_shapes[name])]
-        In the store's precision.
+        As float32.
     labels : array [shape=(batch_size, n_tags), dtype=float32]
         1 where a clip carries a tag.
     """
@@ -167,7 +167,7 @@ class TrainingStream:
         size = self.config.batch_size
         for stacked in pescador.buffer_stream(self.examples(start * size), size):
             labels = stacked.pop(_LABEL)
-            yield Batch(stacked, labels)
+            yield Batch(_as_float32(stacked), labels)
 
     def prefetched(self, start: int = 0) -> Iterator[Batch]:
         """Batches of TensorFlow tensors, prepared ahead in the background by tf.data.
@@ -179,18 +179,21 @@ class TrainingStream:
         """
         from tagger.keras import tf
 
-        spec = self.store.spec
         bag = (self.config.batch_size, self.config.patches_per_bag)
         signature = (
             {
-                name: tf.TensorSpec((*bag, *shape), spec.dtype)
-                for name, shape in spec.input_shapes.items()
+                name: tf.TensorSpec((*bag, *shape), tf.float32)
+                for name, shape in self.store.spec.input_shapes.items()
             },
             tf.TensorSpec((self.config.batch_size, self.labels.shape[1]), tf.float32),
         )
         batches = ((batch.inputs, batch.labels) for batch in self.batches(start))
         for inputs, labels in _prefetched(batches, signature, self.config.prefetch):
             yield Batch(inputs, labels)
+
+
+def _as_float32(arrays: Example) -> Example:
+    return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
 
 
 def _prefetched(items: Iterator[Any], signature: Any, prefetch: int) -> Iterator[Any]:
@@ -233,7 +236,7 @@ def evaluation_batches(
     Yields
     ------
     windows : dict of str to np.ndarray [shape=(n, *input_shapes[name])]
-        In the store's precision.
+        As float32.
     positions : np.ndarray [shape=(n,)]
         For each window, which of `rows` it belongs to.
     """
@@ -256,11 +259,13 @@ def evaluation_batches(
         whole = waiting - waiting % batch_size
         for begin in range(0, whole, batch_size):
             end = begin + batch_size
-            yield {name: together[name][begin:end] for name in names}, positions[begin:end]
+            part = {name: together[name][begin:end] for name in names}
+            yield _as_float32(part), positions[begin:end]
         parts = [({name: together[name][whole:] for name in names}, positions[whole:])]
         waiting -= whole
     if waiting:
-        yield joined()
+        together, positions = joined()
+        yield _as_float32(together), positions
 
 
 def prefetched_evaluation_batches(
@@ -271,7 +276,7 @@ def prefetched_evaluation_batches(
 
     signature = (
         {
-            name: tf.TensorSpec((None, *shape), store.spec.dtype)
+            name: tf.TensorSpec((None, *shape), tf.float32)
             for name, shape in store.spec.input_shapes.items()
         },
         tf.TensorSpec((None,), tf.int64),

@@ -199,7 +199,9 @@ def _stop_on_signals() -> Iterator[list[str]]:
     def note(number: int, frame: Any) -> None:
         del frame
         received.append(signal.Signals(number).name)
-        notice(f"{received[-1]}: finishing this step and saving the state; once more to quit at once")
+        notice(
+            f"{received[-1]}: finishing this step and saving the state; once more to quit at once"
+        )
         signal.signal(number, previous[number])
 
     try:
@@ -400,7 +402,6 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
 
     @tf.function
     def train_step(inputs: Any, labels: Any, partners: Any, share: Any) -> Any:
-        inputs = {name: tf.cast(array, tf.float32) for name, array in inputs.items()}
         if config.train.mixup_alpha > 0:
             inputs = {
                 name: share * array + (1 - share) * tf.gather(array, partners)
@@ -459,9 +460,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                     if time.monotonic() - last_saved > 60 * config.train.checkpoint_minutes:
                         last_saved = time.monotonic()
                         elapsed = progress.seconds + last_saved - started
-                        checkpoints.save(
-                            progress.step, {**asdict(progress), "seconds": elapsed}
-                        )
+                        checkpoints.save(progress.step, {**asdict(progress), "seconds": elapsed})
             progress.seconds += time.monotonic() - started
             if signals:
                 checkpoints.save(progress.step, asdict(progress))
@@ -471,9 +470,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                 )
                 return TrainResult(run.root, False, progress.best_epoch, progress.history)
 
-            scores = score_rows(
-                model, data, rows["validation"], config=config, title="  validate"
-            )
+            scores = score_rows(model, data, rows["validation"], config=config, title="  validate")
             metrics = model.task.metrics(validation_labels, scores)
             row = {
                 "epoch": progress.epoch + 1,

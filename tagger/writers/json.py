@@ -19,9 +19,7 @@ class JsonWriter(Writer):
             "path": prediction.path,
             "seconds": round(float(prediction.times[-1]) + prediction.window_seconds, 6),
             "padded": prediction.padded,
-            "tags": [
-                {"tag": tag, "score": round(score, 6)} for tag, score in self.top(prediction)
-            ],
+            "tags": [{"tag": tag, "score": round(score, 6)} for tag, score in self.top(prediction)],
         }
         print(json.dumps(content, ensure_ascii=False), file=self.stream)
 

@@ -1,0 +1,110 @@
+"""Fixtures and synthesised audio that the tests share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+RATE = 16000
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = Path(__file__).parents[2] / "shared"
+
+# Columns of the tiny corpus; the first three clips share an artist, the last carries no tag.
+TINY_TAGS = ("guitar", "slow", "techno")
+TINY_CLIPS = (
+    # id, folder, track, artist, labels, seconds
+    ("10", "0", "ann-first-01-river", "ann", "110", 2.0),
+    ("11", "0", "ann-first-01-river", "ann", "100", 2.0),
+    ("12", "3", "ann-first-02-stone", "ann", "101", 3.0),
+    ("13", "b", "bob-loud-01-steel", "bob", "001", 2.0),
+    ("14", "c", "bob-loud-02-iron", "bob", "011", 2.5),
+    ("15", "d", "cid-night-01-owl", "cid", "010", 2.0),
+    ("16", "e", "cid-night-02-bat", "cid", "111", 0.5),
+    ("17", "f", "dot-noon-01-sun", "dot", "000", 2.0),
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the golden values anew instead of comparing with them",
+    )
+
+
+def sine(frequency_hz, seconds, *, rate=RATE, amplitude=1.0):
+    t = np.arange(round(seconds * rate)) / rate
+    return (amplitude * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
+
+
+def noise(seconds, *, rate=RATE, seed=0, amplitude=0.3):
+    rng = np.random.default_rng(seed)
+    return (amplitude * rng.standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+def sweep(low_hz, high_hz, seconds, *, rate=RATE, amplitude=0.8):
+    t = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * (low_hz * t + (high_hz - low_hz) * t**2 / (2 * seconds))
+    return (amplitude * np.sin(phase)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Reference data beside the checkout."""
+    if not (SHARED / "magnatagatune" / "annotations_final.csv").exists():
+        pytest.skip("the reference data is not beside the checkout")
+    return SHARED
+
+
+@pytest.fixture
+def golden(request):
+    """Compare named numbers with those in tests/golden, or store them with --update-golden."""
+
+    def compare(name, values, *, atol):
+        path = GOLDEN / f"{name}.json"
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            plain = {key: np.asarray(value).round(6).tolist() for key, value in values.items()}
+            path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        assert stored.keys() == values.keys()
+        for key, value in values.items():
+            np.testing.assert_allclose(value, stored[key], rtol=0, atol=atol, err_msg=key)
+
+    return compare
+
+
+def clip_path(clip):
+    return f"{clip[1]}/{clip[2]}-{int(clip[0])}-{int(clip[0]) + 3}.mp3"
+
+
+def write_tiny_corpus(root):
+    """Write a corpus in MagnaTagATune's layout: two tables, quoted and CRLF, and mp3 files."""
+    header = ["clip_id", *TINY_TAGS, "mp3_path"]
+    rows = [[clip[0], *clip[4], clip_path(clip)] for clip in TINY_CLIPS]
+    infos = [[c[0], c[2].split("-")[-1], c[3], c[2].split("-")[1], clip_path(c)] for c in TINY_CLIPS]
+    tables = {
+        "annotations_final.csv": [header, *rows],
+        "clip_info_final.csv": [["clip_id", "title", "artist", "album", "mp3_path"], *infos],
+    }
+    for name, lines in tables.items():
+        text = "".join("\t".join(f'"{value}"' for value in line) + "\r\n" for line in lines)
+        (root / name).write_bytes(text.encode("utf-8"))
+    for number, clip in enumerate(TINY_CLIPS):
+        path = root / clip_path(clip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = sine(200 * (number + 1), clip[5], amplitude=0.4)
+        sf.write(path, tone + noise(clip[5], seed=number, amplitude=0.05), RATE)
+    return root
+
+
+@pytest.fixture
+def tiny_corpus(tmp_path):
+    """A corpus of eight clips in MagnaTagATune's layout."""
+    root = tmp_path / "corpus"
+    root.mkdir()
+    return write_tiny_corpus(root)
