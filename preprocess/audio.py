@@ -231,6 +231,11 @@ def _read_with_soundfile(path: Path) -> tuple[npt.NDArray[np.float32], int]:
     try:
         with soundfile.SoundFile(path) as file:
             promised = file.frames
+            if file.format == "RAW":
+                # libsndfile takes any file named .au, .gsm or .vox for audio without a header.
+                raise AudioError(
+                    f"{path}: not decodable audio (no header); convert it to wav, flac, ogg or mp3"
+                )
             if promised >= _UNKNOWN_FRAMES:
                 raise AudioError(
                     f"{path}: its header does not say how long it is; write it again, e.g. with "

@@ -433,7 +433,9 @@ class StoreWriter:
 
     def abandon(self) -> None:
         """Stop without a manifest; the journal keeps what is finished for the next run."""
-        self._journal.close()
+        # On a full disk closing fails once more, and would hide the error that says so.
+        with contextlib.suppress(OSError):
+            self._journal.close()
 
 
 def _whole_json_lines(path: Path) -> Iterator[dict[str, Any]]:

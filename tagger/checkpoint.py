@@ -12,6 +12,15 @@ from tagger.progress import warn
 
 _PROGRESS = "progress.json"
 _VARIABLES = "variables"
+# What TensorFlow and JSON raise for a damaged state, by what of it is damaged.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    AssertionError,
+    IndexError,
+    RuntimeError,
+    tf.errors.OpError,
+)
 # The one before the newest is kept as well, in case that one is damaged.
 _N_KEPT = 2
 
@@ -60,7 +69,7 @@ class Checkpoints:
                 progress = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
                 status = self._checkpoint.read(str(state / _VARIABLES))
                 status.assert_existing_objects_matched()
-            except (OSError, ValueError, AssertionError, tf.errors.OpError) as error:
+            except _UNREADABLE as error:
                 reason = str(error).splitlines()[0][:200]
                 warn(f"{state}: damaged state ({reason}); taking the one before it")
                 continue

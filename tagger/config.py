@@ -154,7 +154,7 @@ def _expanded(registry: Registry[Any], entry: Any, key: str) -> dict[str, Any]:
         params = registry.params(entry.name, entry.params)
     except ConfigError as error:
         raise ValueError(f"{key}: {error}") from None
-    return params.model_dump()  # type: ignore[no-any-return]
+    return dict(params.model_dump())
 
 
 class Config(Section):
@@ -171,7 +171,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fill_in_params(self) -> "Config":
-        filled = {
+        filled: dict[str, tuple[Registry[Any], Any]] = {
             "data": (DATASETS, self.data),
             "front_end": (FRONT_ENDS, self.front_end),
             "model.backbone": (BACKBONES, self.model.backbone),

@@ -12,7 +12,8 @@ from tagger.errors import ModelError
 from tagger.files import content_hash, sha256_of_file, sync_folder
 from tagger.progress import notice, progress_bar
 
-_BLOCK_BYTES = 1 << 20
+# What has arrived of a block is lost when the connection breaks in its middle.
+_BLOCK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 30
 _FIRST_WAIT_SECONDS = 1.0
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -78,14 +79,29 @@ def cached_download(remote: RemoteFile, *, n_tries: int = 5) -> Path:
             return path
         notice(f"{path}: another checksum than published; downloading it again")
         path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{remote.name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _fetch_with_retries(remote, partial, path, n_tries=n_tries)
+        partial.replace(path)
+        sync_folder(folder)
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot be written ({error.strerror}); check disk space and rights, or set "
+            "TAGGER_CACHE to another folder"
+        ) from None
+    if remote.sha256 is None:
+        notice(f"{path}: no checksum is published; its sha256 is {sha256_of_file(path)}")
+    return path
+
+
+def _fetch_with_retries(remote: RemoteFile, partial: Path, path: Path, *, n_tries: int) -> None:
     wait = _FIRST_WAIT_SECONDS
     for attempt in range(1, n_tries + 1):
         try:
             _fetch(remote, partial)
             _verify(remote, partial)
-            break
+            return
         except _TransientError as error:
             if attempt == n_tries:
                 raise ModelError(
@@ -95,11 +111,6 @@ def cached_download(remote: RemoteFile, *, n_tries: int = 5) -> Path:
             notice(f"{remote.url}: {error}; trying again in {wait:.0f} s")
             time.sleep(wait)
             wait *= 2
-    partial.replace(path)
-    sync_folder(folder)
-    if remote.sha256 is None:
-        notice(f"{path}: no checksum is published; its sha256 is {sha256_of_file(path)}")
-    return path
 
 
 def _fetch(remote: RemoteFile, partial: Path) -> None:
@@ -128,6 +139,9 @@ def _fetch(remote: RemoteFile, partial: Path) -> None:
             resumed = response.status_code == requests.codes.partial_content
             if not resumed:
                 have = 0
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                partial.unlink(missing_ok=True)
+                raise _TransientError("the server sent another part than asked for")
             length = response.headers.get("Content-Length")
             expected = have + int(length) if length is not None else None
             _save(response, partial, have=have, expected=expected, name=remote.name)

@@ -255,5 +255,5 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
 
 
 def to_json_text(evaluation: Evaluation) -> str:
-    """The evaluation as one JSON document."""
+    """Return the evaluation as one JSON document."""
     return json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False)

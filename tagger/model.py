@@ -81,6 +81,20 @@ class TaggerModel:
         """Variables that training moves."""
         return [*self.window_model.trainable_variables, *self.time_pooling.trainable_variables]
 
+    @property
+    def random_states(self) -> dict[str, Any]:
+        """Generators that layers such as dropout draw from, by layer name.
+
+        Keras keeps them out of its own checkpoints; without them a resumed run would drop other
+        units than an uninterrupted one. It has no public way to them.
+        """
+        generators = {
+            layer.name: getattr(getattr(layer, "_random_generator", None), "_generator", None)
+            for layer in self.window_model.submodules
+            if isinstance(layer, keras.layers.Layer)
+        }
+        return {name: found for name, found in generators.items() if found is not None}
+
     def bag_scores(self, inputs: dict[str, Any], *, training: bool) -> Any:
         """Clip scores of bags of windows, differentiable.
 
@@ -223,8 +237,7 @@ def build_model(
     TaggerModel
         With fresh weights; seed Keras before for the same ones.
     """
-    # Dropout then draws from variables that a checkpoint holds: a resumed run drops the same units
-    # as an uninterrupted one.
+    # Dropout then draws from generators whose state can be saved and restored.
     keras.backend.experimental.enable_tf_random_generator()
     keras.backend.clear_session()
     previous = keras.mixed_precision.global_policy()

@@ -205,8 +205,8 @@ def _stop_on_signals() -> Iterator[list[str]]:
         signal.signal(number, previous[number])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, note)
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            previous[caught] = signal.signal(caught, note)
     except ValueError:
         # Not in the main thread: whoever runs us handles signals.
         previous.clear()
@@ -364,6 +364,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
         network=model.window_model,
         time_pooling=model.time_pooling,
         optimizer=optimizer,
+        **{f"random_{name}": state for name, state in model.random_states.items()},
     )
 
     rows = {part: data.rows(part) for part in PARTS}
@@ -400,7 +401,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
         )
     config.save(run.config)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def train_step(inputs: Any, labels: Any, partners: Any, share: Any) -> Any:
         if config.train.mixup_alpha > 0:
             inputs = {
@@ -496,10 +497,11 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                 for name, value in row.items():
                     tf.summary.scalar(name, value)
                 writer.flush()
-            shown = f"{config.train.monitor} {row[f'validation_{config.train.monitor}']:.4f}"
+            monitored = row[f"validation_{config.train.monitor}"]
             notice(
                 f"  epoch {progress.epoch}: train loss {row['train_loss']:.4f}, "
-                f"validation loss {row['validation_loss']:.4f}, {shown}{' (best)' if improved else ''}"
+                f"validation {config.train.monitor} {monitored:.4f}"
+                f"{' (best)' if improved else ''}"
             )
             stopped_early = _should_stop(config.train, progress)
     if stopped_early:

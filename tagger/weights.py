@@ -182,9 +182,8 @@ def load_by_layer_name(model: Any, path: Path) -> list[str]:
     variables = {weight.name.removesuffix(":0"): weight for weight in model.weights}
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     matched = match_tensors(tensors, shapes, source=str(path))
-    for weight, tensor in matched.items():
-        value = tensors[tensor]
-        if not np.isfinite(value).all():
+    for tensor in matched.values():
+        if not np.isfinite(tensors[tensor]).all():
             raise ModelError(f"{path}: {tensor} holds NaN or infinity; download it again")
     for weight, tensor in matched.items():
         variables[weight].assign(tensors[tensor])

@@ -148,7 +148,7 @@ def test_a_file_without_permission_is_refused_as_forbidden(tmp_path):
     assert "no permission" in refusal(path)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", [*FORMATS, "vox", "gsm"])
 @pytest.mark.parametrize(
     "content",
     [

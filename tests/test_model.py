@@ -26,9 +26,7 @@ def test_the_body_has_the_published_number_of_parameters():
 
 def test_the_layer_table_is_the_published_one():
     layers = build_model(load_config(), FRONT_END, ["tag"]).embedding_model.layers
-    shapes = {
-        layer.name: tuple(layer.kernel.shape) for layer in layers if hasattr(layer, "kernel")
-    }
+    shapes = {layer.name: tuple(layer.kernel.shape) for layer in layers if hasattr(layer, "kernel")}
     assert shapes == {
         "conv1": (3, 3, 1, 64),
         "conv2": (3, 3, 64, 128),

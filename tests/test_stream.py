@@ -100,7 +100,9 @@ def test_labels_belong_to_their_clips(store):
 def test_no_more_clips_are_open_than_active(store):
     """Between its first and last draw of a pass a clip is open."""
     per_clip, n_active = 6, 5
-    seen = [clip for clip, _ in draws(stream(store, patches_per_clip=per_clip, n_active=n_active), 240)]
+    seen = [
+        clip for clip, _ in draws(stream(store, patches_per_clip=per_clip, n_active=n_active), 240)
+    ]
     first = {clip: seen.index(clip) for clip in seen}
     last = {clip: len(seen) - 1 - seen[::-1].index(clip) for clip in seen}
     most = max(sum(first[c] <= i <= last[c] for c in first) for i in range(len(seen)))
@@ -108,7 +110,7 @@ def test_no_more_clips_are_open_than_active(store):
 
 
 def test_25863_clips_open_no_more_than_20_files(store, monkeypatch):
-    """Of the whole of MagnaTagATune only the clips that are active are read, and none stays open."""
+    """Only the clips that are active are read, and no file stays open."""
     n_clips = 25_863
     open_files, most_open, read = [], 0, set()
     original = io.open
@@ -172,9 +174,7 @@ def test_a_damaged_pickle_ends_the_stream_with_its_name(tmp_path):
 
 def test_an_empty_training_part_is_refused(store):
     with pytest.raises(ConfigError, match="no clips to train on"):
-        TrainingStream(
-            store, [], labels=np.zeros((0, 3), np.uint8), config=StreamConfig(), seed=0
-        )
+        TrainingStream(store, [], labels=np.zeros((0, 3), np.uint8), config=StreamConfig(), seed=0)
 
 
 def test_fewer_clips_than_active_streamers_still_stream(tmp_path):

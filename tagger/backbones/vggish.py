@@ -1,4 +1,4 @@
-"""VGGish (Hershey et al., ICASSP 2017): VGG's configuration A with four pools, on log-mel patches."""
+"""VGGish (Hershey et al., ICASSP 2017): a VGG with four pools, on log-mel patches."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ class _Convolution:
     n_filters: int
 
 
-_POOL = "pool"
+_POOL: Literal["pool"] = "pool"
 # The body, top to bottom. 4,499,712 parameters at width 1.
 LAYERS: tuple[_Convolution | Literal["pool"], ...] = (
     _Convolution("conv1", 64),

@@ -50,10 +50,10 @@ class Task(ABC):
     def metrics(
         self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"
     ) -> dict[str, float]:
-        """Figures of merit of clip scores on a whole part of the data; the keys of `monitors`."""
+        """Figures of merit of clip scores on a whole part of the data: the keys of `monitors`."""
 
     def warnings(self) -> list[str]:
-        """What a user should know about the chosen parameters, one line each."""
+        """Say what a user should know about the chosen parameters, one line each."""
         return []
 
 

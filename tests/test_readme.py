@@ -1,0 +1,237 @@
+"""Every command and code block of the README and of CONTRIBUTING is run here."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+REPOSITORY = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FIRST_SCREEN_LINES = 30
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    """Language and text of every block of a page."""
+    return BLOCK.findall((REPOSITORY / name).read_text(encoding="utf-8"))
+
+
+def blocks_with(name: str, text: str) -> str:
+    found = [content for _, content in blocks(name) if text in content]
+    assert len(found) == 1, f"{len(found)} blocks with {text!r}"
+    return found[0]
+
+
+def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            **environment,
+        },
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def sound(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    tones = sum(
+        np.sin(2 * np.pi * f * np.arange(round(seconds * 16000)) / 16000) for f in (220, 330)
+    )
+    return 0.1 * tones + 0.01 * rng.standard_normal(round(seconds * 16000))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """`make demo` for real, into a folder of its own; the folder, and what it printed."""
+    if not (REPOSITORY / ".venv" / ".ready").exists():
+        pytest.skip("make demo would set up .venv first: run these tests with make test")
+    folder = tmp_path_factory.mktemp("readme")
+    done = run(f"make demo DEMO={folder / 'demo'}", REPOSITORY)
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(demo: tuple[Path, str]) -> Path:
+    """Folder in which the README's commands find what they speak of."""
+    folder, _ = demo
+    (folder / "configs").symlink_to(REPOSITORY / "configs")
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
+    soundfile.write(folder / "song.mp3", sound(5, 0), 16000)
+    music = folder / "my_music"
+    (music / "deeper").mkdir(parents=True)
+    sheet = blocks_with("README.md", "path,tags")
+    # The two clips of the README, and enough others to split.
+    rows = sheet.splitlines() + [f"{n}.wav,{'guitar' if n % 2 else 'drums'}" for n in range(30)]
+    (music / "clips.csv").write_text("\n".join(rows) + "\n")
+    for number, row in enumerate(rows[1:]):
+        soundfile.write(music / row.split(",")[0], sound(2, number), 16000)
+    (folder / "my_music.yaml").write_text(blocks_with("README.md", "name: tag_csv"))
+    rng = np.random.default_rng(0)
+    np.savez(folder / "scores.npz", est=rng.random((50, 4)), gt=rng.random((50, 4)) < 0.5)
+    # A MagnaTagATune of a few clips, where the README says that it lies.
+    shutil.copytree(folder / "demo" / "corpus", folder / "data" / "magnatagatune")
+    table = (folder / "data/magnatagatune/annotations_final.csv").read_bytes().splitlines(True)
+    (folder / "data/magnatagatune/annotations_final.csv").write_bytes(b"".join(table[::4]))
+    return folder
+
+
+def test_make_demo_ends_with_tags_the_table_and_the_pictures(demo):
+    _, printed = demo
+    assert re.search(r"0\.\d{3} #+ +\w+", printed)
+    assert re.search(r"ROC-AUC +0\.\d{4} +0\.\d{4}", printed)
+    pictures = [Path(path) for path in re.findall(r"\S+\.png$", printed, re.MULTILINE)]
+    assert len(pictures) == 3
+    assert all(path.exists() for path in pictures)
+
+
+def test_the_demo_model_is_good(demo):
+    folder, _ = demo
+    metrics = json.loads((folder / "demo/run/evaluation/test/metrics.json").read_text())
+    assert metrics["roc_auc_macro"] >= 0.93
+    assert metrics["n_tags_scored"] >= 12
+    assert metrics["n_clips"] >= 30
+
+
+def test_make_demo_again_repeats_nothing(demo):
+    folder, _ = demo
+    before = (folder / "demo/run/last.weights.h5").stat().st_mtime_ns
+    run(f"make demo DEMO={folder / 'demo'}", REPOSITORY)
+    assert (folder / "demo/run/last.weights.h5").stat().st_mtime_ns == before
+
+
+def test_make_test_runs_the_tests():
+    # To run it here would be to run this test within itself.
+    planned = run("make --dry-run test", REPOSITORY).stdout
+    assert "-m pytest" in planned
+
+
+def test_a_song_is_tagged_by_the_commands_of_the_first_screen(home):
+    printed = run(blocks_with("README.md", "--model demo/run song.mp3"), home).stdout
+    assert printed.startswith("song.mp3")
+    assert len(printed.splitlines()) == 11
+
+
+def test_a_song_is_tagged_by_the_python_of_the_first_screen(home):
+    code = blocks_with("README.md", "from tagger import Tagger")
+    assert len(code.splitlines()) <= 10
+    printed = run(f"python - <<'END'\n{code}END", home).stdout
+    assert len(printed.splitlines()) >= 6
+    assert "(5, 17)" in printed
+
+
+def test_the_first_screen_shows_what_it_is_and_both_commands():
+    page = (REPOSITORY / "README.md").read_text().splitlines()[:FIRST_SCREEN_LINES]
+    assert {"make demo", "make test"} <= {line.split("  ")[0].strip() for line in page}
+    assert any("predict-tags" in line for line in page)
+
+
+def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
+    printed = run(blocks_with("README.md", "--config my_music.yaml --check"), home).stdout
+    assert "path,rank,tag,score" in printed
+    assert list((home / "pictures").glob("*.png"))
+    # The newest run was taken where none was named.
+    assert "guitar" in printed
+
+
+def test_magnatagatunes_commands_do_what_the_readme_says(home):
+    """With one epoch and a narrow network: the full size takes a GPU."""
+    small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
+    commands = blocks_with("README.md", "python -m tagger.train")
+    commands = re.sub(r"(python -m tagger\.train .*)", rf"\1 {small}", commands)
+    metrics = json.loads(run(commands, home).stdout.split("kept), 0 failed\n")[1].split("\n", 1)[1])
+    assert metrics["n_clips"] > 0
+    again = blocks_with("README.md", "--resume")
+    assert "1 epochs" in run(again.strip() + f" {small}", home).stdout
+
+
+def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_path):
+    """Against the address and size of the real thing the loader is tested elsewhere; here a file
+    of that shape lies in the cache, whose figures are not the published ones.
+    """
+    import h5py
+
+    from tagger.backbones.vggish import FULLY_CONNECTED
+    from tagger.config import load_config
+    from tagger.model import build_model
+
+    command = blocks_with("README.md", "model.backbone.weights=vggish")
+    embedding = "model.backbone.params.embedding=true"
+    config = load_config(None, [embedding])
+    model = build_model(config, config.make_front_end(), ["tag"]).embedding_model
+    assert [name for name, _ in FULLY_CONNECTED] == ["fc1_1", "fc1_2", "fc2"]
+    with h5py.File(tmp_path / "vggish.h5", "w") as h5:
+        for weight in model.weights:
+            h5.create_dataset(weight.name.removesuffix(":0"), data=weight.numpy())
+    printed = run(command.replace("=vggish ", f"={tmp_path / 'vggish.h5'} "), home).stdout
+    assert re.search(
+        r"published smoke test: FAIL: embedding mean \S+ \(expected 0.000657\)", printed
+    )
+
+
+def test_any_models_scores_are_evaluated_by_the_command_of_the_readme(home):
+    metrics = json.loads(run(blocks_with("README.md", "scores.npz --format json"), home).stdout)
+    assert metrics["n_tags_scored"] == 4
+
+
+def test_the_patches_of_the_readme_have_the_shape_it_says(home):
+    code = blocks_with("README.md", "log_mel_patches(waveform")
+    printed = run(f"python - <<'END'\n{code}print(patches.dtype, patches.shape)\nEND", home).stdout
+    assert printed == "float32 (5, 96, 64)\n"
+
+
+def test_no_block_of_the_readme_is_left_out():
+    """Each block is named by a test above: a new one needs a new test."""
+    tests = Path(__file__).read_text(encoding="utf-8")
+    named = re.findall(r'blocks_with\(\s*"README\.md", "(.+?)"\)', tests)
+    for language, content in blocks("README.md"):
+        is_make = content.startswith("make demo")
+        assert is_make or any(text in content for text in named), f"{language}: {content}"
+
+
+def test_the_head_and_config_of_contributing_work(tmp_path, monkeypatch):
+    import importlib
+
+    import tagger.heads
+    from tagger.config import load_config
+    from tagger.model import build_model
+
+    code = blocks_with("CONTRIBUTING.md", "class Hidden(Head)")
+    (tmp_path / "hidden.py").write_text(code)
+    monkeypatch.setattr(tagger.heads, "__path__", [*tagger.heads.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    config_text = blocks_with("CONTRIBUTING.md", "name: hidden")
+    parent = REPOSITORY / "configs" / "magnatagatune.yaml"
+    config_text = config_text.replace("magnatagatune.yaml", str(parent))
+    (tmp_path / "hidden.yaml").write_text(config_text)
+    config = load_config(tmp_path / "hidden.yaml", ["model.backbone.params.width=0.1"])
+    model = build_model(config, config.make_front_end(), ["tag"])
+    assert model.window_model.get_layer("hidden").units == 200
+
+
+def test_the_ways_of_contributing_lead_to_files_that_exist():
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:preprocess|tagger|tests|benchmarks)/[\w/.]*)`", page)
+    assert len(paths) > 15
+    missing = [p for p in paths if not (REPOSITORY / p).exists() and "hidden.py" not in p]
+    assert not missing
+
+
+def test_pinned_versions_carry_no_addresses():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 50
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+", pin) for pin in pins)
