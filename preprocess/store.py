@@ -294,6 +294,8 @@ def write_clip(
         The keys ``file``, ``n_windows``, ``checksum`` and ``tags`` of its `StoredClip`.
     """
     stored = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in windows.items()}
+    # A row of a table laid out by columns pickles otherwise: equal labels, another checksum.
+    label = np.ascontiguousarray(label, dtype=np.uint8)
     content = safe_pickle.dumps({"id": record.id, "label": label, "windows": stored})
     file = clip_file_name(record.id)
     write_bytes(root / file, content, durable=False)

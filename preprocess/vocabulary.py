@@ -78,7 +78,8 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check data.synonyms") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML ({reason}); mend it") from None
     if not isinstance(content, dict) or not all(
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         for names in content.values()

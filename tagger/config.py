@@ -4,6 +4,7 @@ A config file holds what differs from the defaults below, or from the file that 
 names. ``configs/base.yaml`` shows every key.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,8 @@ _MAX_EXTENDS = 10
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinity is within many a range, but is nothing to train with and saves as null.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -219,8 +221,8 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
-    """Content of a config file, merged into that of the file it extends."""
+def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
+    """Contents of a config file and of those that it extends, the farthest first."""
     if depth > _MAX_EXTENDS:
         raise ConfigError(f"{path}: 'extends' goes in a circle; break it")
     try:
@@ -229,21 +231,22 @@ def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such config file; check --config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check --config") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # A ValueError: what looks like a date but is none.
         problem = " ".join(str(error).split())
         raise ConfigError(f"{path}: not valid YAML ({problem}); mend it") from None
     if content is None:
-        return {}
+        return []
     if not isinstance(content, dict):
         raise ConfigError(
             f"{path}: a config file holds 'section: ...' lines; see configs/base.yaml"
         )
     parent = content.pop("extends", None)
     if parent is None:
-        return content
+        return [content]
     if not isinstance(parent, str):
         raise ConfigError(f"{path}: extends: give the name of one config file")
-    return _merge(_read_yaml(path.parent / parent, depth + 1), content)
+    return [*_read_yaml(path.parent / parent, depth + 1), content]
 
 
 def _override(text: str) -> dict[str, Any]:
@@ -254,7 +257,7 @@ def _override(text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text}: write it as section.key=value, e.g. train.epochs=5")
     try:
         nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from None
     if isinstance(nested, str):
         nested = _number_or_text(nested)
@@ -266,9 +269,11 @@ def _override(text: str) -> dict[str, Any]:
 def _number_or_text(text: str) -> Any:
     # YAML 1.1 reads 1e-4 (without a dot) as a text; nobody who writes it means one.
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    # A folder may be called nan.
+    return number if math.isfinite(number) else text
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -295,7 +300,10 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
     # default entry without repeating the entry's name.
     content = Config().to_dict()
     if path is not None:
-        content = _merge(content, _read_yaml(path))
+        # One after the other: whether a name is another one than before shows only against the
+        # defaults.
+        for changes in _read_yaml(path):
+            content = _merge(content, changes)
     for text in overrides or []:
         content = _merge(content, _override(text))
     try:

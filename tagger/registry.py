@@ -17,9 +17,9 @@ EntryT = TypeVar("EntryT")
 
 
 class Params(BaseModel):
-    """Parameters of one entry: frozen, typed, unknown keys refused."""
+    """Parameters of one entry: frozen, typed, unknown keys and infinity refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def describe_validation_error(error: ValidationError) -> str:

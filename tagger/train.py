@@ -351,9 +351,6 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
     model = build_model(config, front_end, data.vocabulary.tags, precision=precision)
     for message in model.task.warnings():
         warn(message)
-    if config.model.backbone.weights != "none" and not resumed:
-        for line in load_backbone_weights(model, config.model.backbone.weights):
-            notice(line)
     optimizer = keras.optimizers.Adam(config.train.learning_rate)
     if precision == "mixed_float16":
         # Gradients too small for float16 are scaled up before and down after.
@@ -381,10 +378,14 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
     )
 
     progress = Progress()
-    if resumed and (saved := checkpoints.restore()) is not None:
+    saved = checkpoints.restore() if resumed else None
+    if saved is not None:
         progress = Progress.from_dict(saved)
         notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
-    elif not resumed:
+    elif config.model.backbone.weights != "none":
+        for line in load_backbone_weights(model, config.model.backbone.weights):
+            notice(line)
+    if not resumed:
         description = {
             "device": asdict(device),
             "precision": precision,

@@ -86,7 +86,9 @@ def write_tiny_corpus(root):
     """Write a corpus in MagnaTagATune's layout: two tables, quoted and CRLF, and mp3 files."""
     header = ["clip_id", *TINY_TAGS, "mp3_path"]
     rows = [[clip[0], *clip[4], clip_path(clip)] for clip in TINY_CLIPS]
-    infos = [[c[0], c[2].split("-")[-1], c[3], c[2].split("-")[1], clip_path(c)] for c in TINY_CLIPS]
+    infos = [
+        [c[0], c[2].split("-")[-1], c[3], c[2].split("-")[1], clip_path(c)] for c in TINY_CLIPS
+    ]
     tables = {
         "annotations_final.csv": [header, *rows],
         "clip_info_final.csv": [["clip_id", "title", "artist", "album", "mp3_path"], *infos],

@@ -33,7 +33,10 @@ def log_mel_by_definition(waveform):
     for band in range(64):
         lower, center, upper = edges[band : band + 3]
         for number in range(1, 257):
-            slopes = (mel[number] - lower) / (center - lower), (upper - mel[number]) / (upper - center)
+            slopes = (
+                (mel[number] - lower) / (center - lower),
+                (upper - mel[number]) / (upper - center),
+            )
             weights[number, band] = max(0.0, min(slopes))
     rows = []
     for start in range(0, len(waveform) - 399, 160):
@@ -189,9 +192,7 @@ def test_channels_in_opposite_phase_cancel():
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
 def test_other_sample_rates_are_resampled(rate):
-    found = log_mel_patches(
-        np.stack([sine(1000, 3, rate=rate, amplitude=0.5)] * 2, axis=1), rate
-    )
+    found = log_mel_patches(np.stack([sine(1000, 3, rate=rate, amplitude=0.5)] * 2, axis=1), rate)
     wanted = log_mel_patches(sine(1000, 3, amplitude=0.5), RATE)
     assert found.shape == wanted.shape
     # Away from the ends, where a resampler has nothing to go by, and in the bands of the tone.
@@ -311,9 +312,7 @@ def test_the_shape_of_a_window_is_the_one_that_is_announced(params):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    n_samples=st.integers(1, 60000), hop_frames=st.integers(1, 150), keep_partial=st.booleans()
-)
+@given(n_samples=st.integers(1, 60000), hop_frames=st.integers(1, 150), keep_partial=st.booleans())
 def test_the_number_of_patches_follows_from_the_number_of_samples(
     n_samples, hop_frames, keep_partial
 ):

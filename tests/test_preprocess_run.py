@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -46,7 +47,7 @@ def read_index(corpus):
 def preprocessed(corpus, root, *, index=None, params=None, **kwargs):
     made = FRONT_ENDS.create("vggish", params or {})
     kwargs = {"n_workers": 1, "audio_root": corpus, "store_root": root, **kwargs}
-    return preprocess(index or read_index(corpus), made, **kwargs)
+    return preprocess(read_index(corpus) if index is None else index, made, **kwargs)
 
 
 def times(root):
@@ -78,11 +79,14 @@ def test_a_run_stores_the_patches_and_labels_of_every_clip(corpus, root):
     assert counts(result) == (N_CLIPS, 0, 0, 0)
     store = Store(root)
     index = read_index(corpus)
-    assert store.index == replace(index, source="") or store.index.clips == index.clips
+    assert store.index.clips == index.clips
+    assert store.tags == index.tags
     np.testing.assert_array_equal(store.index.labels, index.labels)
     for row, clip in enumerate(index.clips[:6]):
         samples, rate = sf.read(corpus / clip.path, dtype="float32")
-        np.testing.assert_array_equal(store.read(row)["log_mel"], log_mel_patches(samples, rate))
+        # libsndfile's mp3 reader rounds otherwise after the seek to the start that sf.read does.
+        wanted = log_mel_patches(samples, rate)
+        np.testing.assert_allclose(store.read(row)["log_mel"], wanted, rtol=0, atol=1e-5)
 
 
 def test_a_second_run_does_nothing(corpus, root, monkeypatch):
@@ -299,11 +303,25 @@ def test_half_precision_differs_by_its_rounding_at_most(corpus, tmp_path):
         np.testing.assert_allclose(half.read(row)["log_mel"], exact, rtol=2**-11, atol=1e-7)
 
 
-def test_the_number_of_workers_changes_nothing(corpus, tmp_path):
+def test_the_number_of_workers_changes_nothing_but_the_rounding(corpus, tmp_path):
+    # Matrix products on one thread, as in workers, and on several round differently.
     for n_workers in (1, 2):
-        preprocessed(corpus, tmp_path / str(n_workers), n_workers=n_workers)
+        root = tmp_path / str(n_workers)
+        preprocessed(corpus, root, n_workers=n_workers, dtype="float32")
     one, two = Store(tmp_path / "1"), Store(tmp_path / "2")
-    assert one.clips == two.clips
+    for row, (clip, other) in enumerate(zip(one.clips, two.clips, strict=True)):
+        assert replace(clip, checksum=other.checksum) == other
+        np.testing.assert_allclose(
+            one.read(row)["log_mel"], two.read(row)["log_mel"], rtol=0, atol=5e-6
+        )
+
+
+def test_the_layout_of_the_labels_changes_nothing(corpus, tmp_path):
+    index = read_index(corpus)
+    for order in "CF":
+        labels = np.asarray(index.labels, order=order)
+        preprocessed(corpus, tmp_path / order, index=ClipIndex(index.tags, index.clips, labels))
+    assert Store(tmp_path / "C").clips == Store(tmp_path / "F").clips
 
 
 # A run that is killed.
@@ -335,7 +353,7 @@ def write_many(corpus, n_clips):
 
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_store(tmp_path):
     corpus, root = tmp_path / "corpus", tmp_path / "killed"
-    write_many(corpus, 60)
+    write_many(corpus, 40)
     script = tmp_path / "preprocess_all.py"
     script.write_text(KILLED, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -343,18 +361,19 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_store(tmp_path):
         [sys.executable, script, corpus, root, "1"], env=environment, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and len(list(root.glob("clips/*/*.pkl"))) < 3:
-        pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     with pytest.raises(StoreError, match="interrupted"):
         Store(root)
     n_journal = len((root / JOURNAL).read_text(encoding="utf-8").splitlines()) - 1
-    assert 1 <= n_journal < 60
+    assert 1 <= n_journal < 40
 
     index = DATASETS.create("tag_csv", {}).index(corpus)
     result = preprocessed(corpus, root, index=index)
     assert result.n_kept >= n_journal - 1
-    assert result.n_written == 60 - result.n_kept
+    assert result.n_written == 40 - result.n_kept
     preprocessed(corpus, tmp_path / "whole", index=index)
     assert store_hash(Store(root).clips) == store_hash(Store(tmp_path / "whole").clips)
     names = {path.name for path in root.rglob("*") if path.is_file()}

@@ -236,7 +236,9 @@ def test_an_ordinary_reader_executes_the_same_attack(tmp_path, name):
     assert mark.exists()
 
 
-@pytest.mark.parametrize("name", ["load", "fromfile", "memmap", "loadtxt", "savetxt", "ndarray.tofile"])
+@pytest.mark.parametrize(
+    "name", ["load", "fromfile", "memmap", "loadtxt", "savetxt", "ndarray.tofile"]
+)
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_numpys_own_functions_are_refused(tmp_path, name, protocol):
     np.save(tmp_path / "a.npy", np.arange(3))
@@ -276,7 +278,13 @@ def test_a_persistent_id_is_refused(opcode):
 
 @pytest.mark.parametrize(
     "target",
-    [b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cnumpy._core.multiarray\n_reconstruct\n", b"]", b"}"],
+    [
+        b"cnumpy\nndarray\n",
+        b"cnumpy\ndtype\n",
+        b"cnumpy._core.multiarray\n_reconstruct\n",
+        b"]",
+        b"}",
+    ],
 )
 def test_the_state_of_anything_but_a_new_array_is_refused(target):
     # (None, {name: value}) asks for setattr, {name: value} for an entry of __dict__.
@@ -290,7 +298,14 @@ def dtype_with_state(state):
     call = b"cnumpy\ndtype\n" + text("f8") + b"\x85R"
     build = pickle.dumps(state, 2)[2:-1] + b"b"
     rest = b"K\x01\x85" + text("C") + b"tR."
-    return b"\x80\x04cnumpy._core.numeric\n_frombuffer\n(" + b"B\x08\0\0\0" + bytes(8) + call + build + rest
+    return (
+        b"\x80\x04cnumpy._core.numeric\n_frombuffer\n("
+        + b"B\x08\0\0\0"
+        + bytes(8)
+        + call
+        + build
+        + rest
+    )
 
 
 def test_a_type_cannot_be_turned_into_one_that_reads_beyond_its_buffer():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -36,9 +35,10 @@ TAGS = ("drums", "flute", "slow")
 IDS = ("first", "second", "third")
 LABELS = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.uint8)
 NASTY_IDS = (
-    "../../etc/passwd", "/absolute", "..", ".", "", "a/b", "a_b", "a b", "é", "è", "日本", "\n", "\0",
-    "x" * 5000, "x" * 5001, "CON", "-rf", "A", "a", "👍", "a\u202eb", "%2e%2e", "~", "$HOME", "a" * 59 + "/",
-)  # fmt: skip
+    *("../../etc/passwd", "/absolute", "..", ".", "", "a/b", "a_b", "a b", "A", "a", "CON", "-rf"),
+    *("é", "è", "日本", "👍", "a\u202eb", "\n", "\0", "%2e%2e", "~", "$HOME"),
+    *("x" * 5000, "x" * 5001, "a" * 59 + "/"),
+)
 
 
 def front_end(**params):
@@ -318,7 +318,10 @@ def test_the_front_end_that_made_the_store_is_accepted(store):
     [
         ({"hop_seconds": 0.48}, "hop_seconds=0.96 instead of 0.48"),
         ({"n_bands": 128}, "n_bands=64 instead of 128"),
-        ({"keep_partial": True, "min_hz": 20.0}, "keep_partial=False instead of True, min_hz=125.0"),
+        (
+            {"keep_partial": True, "min_hz": 20.0},
+            "keep_partial=False instead of True, min_hz=125.0",
+        ),
     ],
 )
 def test_another_front_end_is_refused_by_the_parameters_that_differ(store, params, message):
@@ -416,7 +419,7 @@ def test_the_journal_adds_to_the_manifest(tmp_path):
 
 def test_a_journal_of_other_parameters_is_refused(tmp_path):
     interrupted(tmp_path)
-    with pytest.raises(StoreError, match="instead of 0.48"):
+    with pytest.raises(StoreError, match=r"instead of 0\.48"):
         StoreWriter(tmp_path, StoreSpec.of(front_end(hop_seconds=0.48), "float16"), tags=TAGS)
 
 
@@ -472,7 +475,6 @@ except StoreError as error:
 
 def test_a_disk_that_is_full_is_told_by_the_name_of_the_store(tmp_path):
     # A limit on the size of files stands for it.
-    assert resource.RLIMIT_FSIZE
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         capture_output=True,

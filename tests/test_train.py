@@ -2,11 +2,13 @@ import csv
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -164,14 +166,15 @@ import sys
 from pathlib import Path
 from tagger.config import load_config
 from tagger.train import train
-result = train(load_config(Path(sys.argv[1]), [f"run.root={sys.argv[2]}"]), resume=True)
+overrides = [f"run.root={sys.argv[2]}", *sys.argv[3:]]
+result = train(load_config(Path(sys.argv[1]), overrides), resume=True)
 sys.exit(0 if result.finished else 130)
 """
 
 
-def start(config: Path, run: Path) -> subprocess.Popen[str]:
+def start(config: Path, run: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", RESUME_SCRIPT, str(config), str(run)],
+        [sys.executable, "-c", RESUME_SCRIPT, str(config), str(run), *overrides],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
@@ -190,11 +193,11 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "config.yaml", folder / "straight"
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_until(come: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not path.exists():
+    while not come():
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, f"{path} never came"
+        assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
 
 
@@ -204,7 +207,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_never_had(rich, tmp_path, nu
     run = tmp_path / "run"
     process = start(config, run)
     # After the first epoch: somewhere in the middle of the second.
-    wait_for(run / "metrics.csv", process)
+    wait_until((run / "metrics.csv").exists, process)
     process.send_signal(number)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 130, messages
@@ -222,12 +225,32 @@ def test_a_killed_run_goes_on_as_if_it_never_had(rich, tmp_path):
     config, straight = rich
     run = tmp_path / "run"
     process = start(config, run)
-    wait_for(run / "metrics.csv", process)
+    wait_until((run / "metrics.csv").exists, process)
     process.kill()
     process.communicate()
     resumed = start(config, run)
     _, messages = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, messages
+    assert_same_weights(run / "last.weights.h5", straight / "last.weights.h5")
+    assert metrics_without_times(run) == metrics_without_times(straight)
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_a_state_within_it(rich, tmp_path):
+    config, straight = rich
+    run = tmp_path / "run"
+    process = start(config, run, "train.checkpoint_minutes=0.00001")
+    states = run / "checkpoints"
+
+    def within_the_second_epoch() -> bool:
+        return any(20 < int(state.name) < 36 for state in states.glob("[0-9]*"))
+
+    wait_until(within_the_second_epoch, process)
+    process.kill()
+    process.communicate()
+    resumed = start(config, run)
+    _, messages = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, messages
+    assert int(re.search(r"resuming after epoch 1, step (\d+)", messages)[1]) > 20
     assert_same_weights(run / "last.weights.h5", straight / "last.weights.h5")
     assert metrics_without_times(run) == metrics_without_times(straight)
 
