@@ -7,7 +7,8 @@ file: nothing lists the entries, and a module is imported only when its name is 
 
 import importlib
 import pkgutil
-from typing import Any, Generic, TypeVar, cast
+from abc import ABC
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +21,26 @@ class Params(BaseModel):
     """Parameters of one entry: frozen, typed, unknown keys and infinity refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Entry(ABC):
+    """Base of the entries that have parameters; their name is that of their module.
+
+    Parameters
+    ----------
+    params : Params
+        An instance of the subclass's own ``Params``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]] = Params
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
 
 
 def describe_validation_error(error: ValidationError) -> str:

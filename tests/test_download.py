@@ -40,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_GET(self):  # noqa: N802 (the name is given)
+    def do_GET(self):
         server = self.server
         server.ranges.append(self.headers.get("Range"))
         server.behaviour(self, len(server.ranges))
@@ -137,7 +137,9 @@ def test_a_second_call_makes_no_request(serve):
     assert server.ranges == [None]
 
 
-def test_a_wrong_checksum_is_refused_with_the_address_and_where_to_put_the_file(serve, cache, waits):
+def test_a_wrong_checksum_is_refused_with_the_address_and_where_to_put_the_file(
+    serve, cache, waits
+):
     server = serve()
     remote = server.remote(WRONG_SHA256)
     with pytest.raises(ModelError) as caught:

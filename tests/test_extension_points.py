@@ -29,7 +29,6 @@ class TwoInputParams(Params):
 class TwoInputs(FrontEnd):
     """Levels of 10 parts of each half second, and mean and deviation of its samples."""
 
-    name = "two_inputs"
     Params = TwoInputParams
     sample_rate = 8000
     input_shapes = {"levels": (10,), "vector": (2,)}
@@ -68,7 +67,6 @@ class JoinedParams(Params):
 class Joined(Backbone):
     """A branch for each input, joined."""
 
-    name = "joined"
     Params = JoinedParams
 
     def build(self, inputs):
@@ -93,7 +91,6 @@ from tagger.registry import Params
 class Linear(Head):
     """Logits straight from the embedding."""
 
-    name = "linear"
     Params = Params
 
     def build(self, embedding, n_outputs):
@@ -114,7 +111,6 @@ from tagger.tasks import Task
 class SingleLabel(Task):
     """Accuracy decides."""
 
-    name = "single_label"
     Params = Params
     monitors = {"accuracy": True, "loss": False}
 
@@ -146,8 +142,6 @@ from tagger.writers import Writer
 
 class Bare(Writer):
     """The best tag alone."""
-
-    name = "bare"
 
     def write(self, prediction):
         print(self.top(prediction)[0][0], file=self.stream)

@@ -1,33 +1,22 @@
 """Data sets: annotation files -> `ClipIndex`. One module each, found by name."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from preprocess.index import ClipIndex, refuse_repeats
 from tagger.errors import ConfigError
-from tagger.registry import Params, Registry
+from tagger.registry import Entry, Registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Dataset(ABC):
+class Dataset(Entry):
     """Contract of a data set.
 
     A subclass sits in a module of its own in this package, bound to the name ``ENTRY``.
-
-    Parameters
-    ----------
-    params : Params
-        An instance of the subclass's own ``Params``.
     """
-
-    name: ClassVar[str]
-    Params: ClassVar[type[Params]]
-
-    def __init__(self, params: Any) -> None:
-        self.params = params
 
     @abstractmethod
     def index(self, root: Path) -> ClipIndex:

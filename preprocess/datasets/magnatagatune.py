@@ -31,7 +31,6 @@ class MagnatagatuneParams(Params):
 class Magnatagatune(Dataset):
     """MagnaTagATune, or any data set in its layout."""
 
-    name = "magnatagatune"
     Params = MagnatagatuneParams
     params: MagnatagatuneParams
 

@@ -29,7 +29,6 @@ class TagCsvParams(Params):
 class TagCsv(Dataset):
     """Rows of ``path,tags``; tags are separated by semicolons, e.g. ``a/song.mp3,rock;fast``."""
 
-    name = "tag_csv"
     Params = TagCsvParams
     params: TagCsvParams
 

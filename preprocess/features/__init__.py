@@ -1,13 +1,13 @@
 """Front ends: waveform -> named arrays, one row per window. One module each, found by name."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tagger.files import json_hash
-from tagger.registry import Params, Registry
+from tagger.registry import Entry, Registry
 
 Windows = dict[str, npt.NDArray[np.float32]]
 
@@ -16,26 +16,16 @@ class ShortClipWarning(UserWarning):
     """A clip was shorter than one window and was padded with zeros."""
 
 
-class FrontEnd(ABC):
+class FrontEnd(Entry):
     """Contract of a front end.
 
     A subclass sits in a module of its own in this package, bound to the name ``ENTRY``. The same
     object serves preprocessing and prediction; its `spec_hash` travels in store and run folder,
     and data made with another one is refused.
-
-    Parameters
-    ----------
-    params : Params
-        An instance of the subclass's own ``Params``.
     """
 
-    name: ClassVar[str]
-    Params: ClassVar[type[Params]]
     # Raised by one when the numbers that the code computes change while the parameters do not.
     version: ClassVar[int] = 1
-
-    def __init__(self, params: Any) -> None:
-        self.params = params
 
     @property
     @abstractmethod

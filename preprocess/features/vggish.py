@@ -118,7 +118,6 @@ class VggishParams(Params):
 class VggishFrontEnd(FrontEnd):
     """Log-mel patches under the name ``log_mel``."""
 
-    name = "vggish"
     Params = VggishParams
     params: VggishParams
 

@@ -1,29 +1,18 @@
 """Backbones: named windows -> one embedding per window. One module each, found by name."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from tagger.registry import Params, Registry
+from tagger.registry import Entry, Registry
 
 
-class Backbone(ABC):
+class Backbone(Entry):
     """Contract of a backbone.
 
     A subclass sits in a module of its own in this package, bound to the name ``ENTRY``. It imports
     Keras inside its methods only, as configs are checked without it.
-
-    Parameters
-    ----------
-    params : Params
-        An instance of the subclass's own ``Params``.
     """
-
-    name: ClassVar[str]
-    Params: ClassVar[type[Params]]
-
-    def __init__(self, params: Any) -> None:
-        self.params = params
 
     @abstractmethod
     def build(self, inputs: dict[str, Any]) -> Any:

@@ -67,7 +67,6 @@ class VggishParams(Params):
 class VggishBackbone(Backbone):
     """VGGish's convolutional body, pooled to an embedding."""
 
-    name = "vggish"
     Params = VggishParams
     params: VggishParams
 

@@ -1,28 +1,17 @@
 """Heads: embedding -> logits. One module each, found by name."""
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any
 
-from tagger.registry import Params, Registry
+from tagger.registry import Entry, Registry
 
 
-class Head(ABC):
+class Head(Entry):
     """Contract of a head.
 
     A subclass sits in a module of its own in this package, bound to the name ``ENTRY``, and imports
     Keras inside its methods only.
-
-    Parameters
-    ----------
-    params : Params
-        An instance of the subclass's own ``Params``.
     """
-
-    name: ClassVar[str]
-    Params: ClassVar[type[Params]]
-
-    def __init__(self, params: Any) -> None:
-        self.params = params
 
     @abstractmethod
     def build(self, embedding: Any, n_outputs: int) -> Any:

@@ -19,7 +19,6 @@ class DenseBlocksParams(Params):
 class DenseBlocks(Head):
     """`n_blocks` times batch-norm, dropout, dense; ReLU between, logits at the end."""
 
-    name = "dense_blocks"
     Params = DenseBlocksParams
     params: DenseBlocksParams
 

@@ -1,34 +1,24 @@
 """Tasks: what the outputs mean, what is minimised, what is reported. One module each."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tagger.registry import Params, Registry
+from tagger.registry import Entry, Registry
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 
-class Task(ABC):
+class Task(Entry):
     """Contract of a task.
 
     A subclass sits in a module of its own in this package, bound to the name ``ENTRY``, and imports
     Keras inside its methods only.
-
-    Parameters
-    ----------
-    params : Params
-        An instance of the subclass's own ``Params``.
     """
 
-    name: ClassVar[str]
-    Params: ClassVar[type[Params]]
     # Validation metrics that may choose the best epoch, with whether larger is better.
     monitors: ClassVar[dict[str, bool]]
-
-    def __init__(self, params: Any) -> None:
-        self.params = params
 
     @abstractmethod
     def scores(self, logits: Any) -> Any:

@@ -23,7 +23,6 @@ class MultilabelParams(Params):
 class Multilabel(Task):
     """Sigmoid outputs and binary cross-entropy; ROC-AUC and PR-AUC."""
 
-    name = "multilabel"
     Params = MultilabelParams
     params: MultilabelParams
     monitors: ClassVar[dict[str, bool]] = {

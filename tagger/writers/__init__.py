@@ -1,7 +1,7 @@
 """Writers: predictions -> text. One module and class per output format, found by name."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tagger.registry import Registry
 
@@ -23,8 +23,6 @@ class Writer(ABC):
     threshold : float
         Only tags that score at least this.
     """
-
-    name: ClassVar[str]
 
     def __init__(self, stream: TextIO, *, top_k: int, threshold: float) -> None:
         self.stream = stream

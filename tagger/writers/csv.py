@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 class CsvWriter(Writer):
     """Columns path, rank, tag, score."""
 
-    name = "csv"
-
     def begin(self) -> None:  # noqa: D102 (the contract documents it)
         csv.writer(self.stream, lineterminator="\n").writerow(["path", "rank", "tag", "score"])
 

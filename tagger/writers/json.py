@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 class JsonWriter(Writer):
     """``{"path": ..., "seconds": ..., "tags": [{"tag": ..., "score": ...}, ...]}`` per line."""
 
-    name = "json"
-
     def write(self, prediction: "Prediction") -> None:  # noqa: D102 (the contract documents it)
         content = {
             "path": prediction.path,

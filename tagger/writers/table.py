@@ -13,8 +13,6 @@ _BAR_CELLS = 20
 class TableWriter(Writer):
     """A line with the file's name, then a line per tag: score, bar, name."""
 
-    name = "table"
-
     def write(self, prediction: "Prediction") -> None:  # noqa: D102 (the contract documents it)
         end = prediction.times[-1] + prediction.window_seconds
         length = f"< {prediction.window_seconds:.2f} s" if prediction.padded else f"{end:.1f} s"

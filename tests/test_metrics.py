@@ -1,0 +1,351 @@
+"""Promises of the metrics and of the aggregation over time, against definitions by hand."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tagger.aggregate import clip_scores
+from tagger.errors import ModelError
+from tagger.evaluate import evaluate_scores
+from tagger.metrics import binary_cross_entropy, multilabel_metrics
+
+REFERENCE = "magnatagatune/reference/musicnn_mtat_won_test.npz"
+
+
+def roc_auc_by_pairs(labels, scores):
+    """Share of (positive, negative) pairs in the right order; ties count half."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    difference = positive[:, None] - negative[None, :]
+    return ((difference > 0) + 0.5 * (difference == 0)).mean()
+
+
+def average_precision_by_hand(labels, scores):
+    """Sum of precision times the step in recall, over thresholds from high to low."""
+    total, recall_before = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        said = scores >= threshold
+        precision = labels[said].mean()
+        recall = labels[said].sum() / labels.sum()
+        total += precision * (recall - recall_before)
+        recall_before = recall
+    return total
+
+
+def random_case(seed, *, n_clips=60, n_tags=4, ties=False):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n_clips, n_tags)) < rng.uniform(0.1, 0.9, n_tags)).astype(np.uint8)
+    scores = rng.random((n_clips, n_tags))
+    # In tenths: several clips have the same score.
+    return labels, (scores.round(1) if ties else scores).astype(np.float32)
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_per_tag_metrics_equal_their_definitions(seed, ties):
+    labels, scores = random_case(seed, ties=ties)
+    metrics = multilabel_metrics(labels, scores)
+    for tag in range(labels.shape[1]):
+        column = labels[:, tag], scores[:, tag]
+        assert metrics.roc_auc[tag] == pytest.approx(roc_auc_by_pairs(*column), abs=1e-12)
+        assert metrics.pr_auc[tag] == pytest.approx(average_precision_by_hand(*column), abs=1e-9)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_macro_is_the_mean_over_tags_and_micro_pools_all_decisions(ties):
+    labels, scores = random_case(7, ties=ties)
+    summary = multilabel_metrics(labels, scores).summary
+    columns = list(zip(labels.T, scores.T, strict=True))
+    assert summary["roc_auc_macro"] == pytest.approx(
+        np.mean([roc_auc_by_pairs(*column) for column in columns])
+    )
+    assert summary["pr_auc_macro"] == pytest.approx(
+        np.mean([average_precision_by_hand(*column) for column in columns])
+    )
+    flat = labels.ravel(), scores.ravel()
+    assert summary["roc_auc_micro"] == pytest.approx(roc_auc_by_pairs(*flat))
+    assert summary["pr_auc_micro"] == pytest.approx(average_precision_by_hand(*flat))
+    assert abs(summary["pr_auc_macro"] - summary["pr_auc_micro"]) > 0.001
+
+
+def test_tags_that_cannot_be_scored_are_left_out_and_counted():
+    labels, scores = random_case(1, n_tags=5)
+    labels[:, 1], labels[:, 3] = 0, 1
+    metrics = multilabel_metrics(labels, scores)
+    assert list(np.isnan(metrics.roc_auc)) == [False, True, False, True, False]
+    assert list(np.isnan(metrics.pr_auc)) == [False, True, False, True, False]
+    assert list(metrics.n_positive) == list(labels.sum(axis=0))
+    assert (metrics.summary["n_tags"], metrics.summary["n_tags_scored"]) == (5, 3)
+    kept = multilabel_metrics(labels[:, [0, 2, 4]], scores[:, [0, 2, 4]]).summary
+    for name in ("roc_auc_macro", "pr_auc_macro", "roc_auc_micro", "pr_auc_micro", "positive_rate"):
+        assert metrics.summary[name] == kept[name]
+
+
+def test_without_any_tag_to_score_the_averages_are_nan():
+    summary = multilabel_metrics(np.zeros((4, 2), np.uint8), np.full((4, 2), 0.3)).summary
+    assert np.isnan([summary["roc_auc_macro"], summary["pr_auc_micro"]]).all()
+    assert summary["n_tags_scored"] == 0
+
+
+def test_saying_no_to_everything_has_the_accuracy_that_is_shown_beside():
+    labels, _ = random_case(2)
+    summary = multilabel_metrics(labels, np.full(labels.shape, 0.1)).summary
+    assert summary["binary_accuracy"] == pytest.approx(summary["binary_accuracy_all_no"])
+    assert summary["binary_accuracy_all_no"] == pytest.approx((labels == 0).mean())
+
+
+def test_accuracy_counts_a_score_of_one_half_as_yes():
+    labels = np.array([[1, 0], [0, 1]], np.uint8)
+    scores = np.array([[0.5, 0.2], [0.49, 0.1]])
+    assert multilabel_metrics(labels, scores).summary["binary_accuracy"] == 0.75
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    labels, scores = random_case(3)
+    scores[5, 1] = value
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        multilabel_metrics(labels, scores)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_nothing_to_score_is_refused(shape):
+    with pytest.raises(ValueError, match="no clips or no tags"):
+        multilabel_metrics(np.zeros(shape, np.uint8), np.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5, 2), (4,), (4, 2, 1)])
+def test_shapes_that_do_not_fit_are_named(shape):
+    with pytest.raises(ValueError, match="shape"):
+        multilabel_metrics(np.ones((4, 2), np.uint8), np.ones(shape))
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([lambda x: 2 * x - 5, np.exp, lambda x: x**3]),
+)
+@settings(max_examples=20, deadline=None)
+def test_only_the_order_of_scores_counts_for_a_tag(seed, monotone):
+    labels, scores = random_case(seed, n_clips=20, n_tags=2)
+    wide = scores.astype(np.float64)
+    before, after = multilabel_metrics(labels, wide), multilabel_metrics(labels, monotone(wide))
+    np.testing.assert_array_equal(before.roc_auc, after.roc_auc)
+    np.testing.assert_array_equal(before.pr_auc, after.pr_auc)
+
+
+@pytest.mark.parametrize("scores", [None, np.array([[0, 1], [1, 0], [0.5, 1e-9]], np.float32)])
+def test_binary_cross_entropy_equals_that_of_keras(scores):
+    from tagger.keras import keras
+
+    labels, drawn = random_case(4)
+    if scores is None:
+        scores = drawn
+    else:
+        labels = np.array([[0, 1], [0, 1], [1, 1]], np.uint8)
+    expected = keras.losses.binary_crossentropy(labels.astype(np.float32), scores).numpy().mean()
+    assert binary_cross_entropy(labels, scores) == pytest.approx(expected, rel=1e-2)
+    if scores is drawn:
+        assert binary_cross_entropy(labels, scores) == pytest.approx(expected, rel=1e-5)
+
+
+# Files of scores
+
+
+def test_the_reference_scores_have_the_published_figures(shared):
+    evaluation = evaluate_scores(shared / REFERENCE)
+    summary = evaluation.metrics.summary
+    assert round(summary["roc_auc_macro"], 4) == 0.9109
+    assert round(summary["pr_auc_macro"], 4) == 0.4509
+
+
+def test_the_command_line_gives_the_published_figures(shared):
+    command = [sys.executable, "-m", "tagger", "evaluate", str(shared / REFERENCE)]
+    done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(done.stdout)
+    assert round(content["roc_auc_macro"], 4) == 0.9109
+    assert round(content["pr_auc_macro"], 4) == 0.4509
+    assert len(content["tags"]) == content["n_tags"] == 50
+
+
+def save_scores(path, labels, scores, **more):
+    np.savez(path, gt=labels, est=scores, **more)
+    return path
+
+
+def test_the_json_of_an_evaluation_has_null_for_what_cannot_be_computed(tmp_path):
+    labels, scores = random_case(5, n_tags=3)
+    labels[:, 1] = 0
+    path = save_scores(tmp_path / "a.npz", labels, scores, tags=np.array(["x", "y", "ü"]))
+    content = json.loads(json.dumps(evaluate_scores(path).to_json(), allow_nan=False))
+    assert content["schema_version"] == 1 and content["source"] == str(path)
+    assert [tag["tag"] for tag in content["tags"]] == ["x", "y", "ü"]
+    assert content["tags"][1] == {"tag": "y", "roc_auc": None, "pr_auc": None, "n_positive": 0}
+
+
+def test_the_table_of_an_evaluation_names_scored_tags_best_first(tmp_path):
+    labels, scores = random_case(5, n_tags=3)
+    labels[:, 1] = 0
+    scores[:, 2] = labels[:, 2]
+    path = save_scores(tmp_path / "a.npz", labels, scores, tags=np.array(["x", "y", "z"]))
+    table = evaluate_scores(path).table()
+    assert "60 clips, 2 of 3 tags scored (1 without positives or negatives left out)" in table
+    assert [line.split()[0] for line in table.splitlines()[-2:]] == ["z", "x"]
+
+
+def test_tags_without_names_are_numbered(tmp_path):
+    labels, scores = random_case(6, n_tags=2)
+    assert evaluate_scores(save_scores(tmp_path / "a.npz", labels, scores)).tags == (
+        "tag 0",
+        "tag 1",
+    )
+
+
+def _bytes_of(array, tmp_path):
+    np.save(tmp_path / "a.npy", array)
+    return (tmp_path / "a.npy").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "damaged", "npy", "pickled", "raw"])
+def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
+    import zipfile
+
+    labels, scores = random_case(0)
+    path = tmp_path / "scores.npz"
+    np.savez_compressed(path, gt=labels, est=scores)
+    whole = path.read_bytes()
+    if kind == "pickled":
+        np.savez(path, gt=np.array([{}, 1], object), est=scores)
+    elif kind == "raw":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("est", "1 2 3")
+            archive.writestr("gt", "1 0 1")
+    else:
+        damaged = whole[:60] + bytes(byte ^ 0x55 for byte in whole[60:120]) + whole[120:]
+        content = {
+            "text": b"not an archive",
+            "empty": b"",
+            "truncated": whole[: len(whole) // 2],
+            "damaged": damaged,
+            "npy": _bytes_of(scores, tmp_path),
+        }
+        path.write_bytes(content[kind])
+    with pytest.raises(ModelError) as caught:
+        evaluate_scores(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"est": np.zeros((2, 2))}, "lacks the array gt (it has est)"),
+        ({"x": np.zeros(2)}, "lacks the arrays est and gt (it has x)"),
+        ({"est": np.zeros((2, 2)), "gt": np.zeros((2, 3))}, "shape"),
+        ({"est": np.zeros(2), "gt": np.zeros(2)}, "shape"),
+        ({"est": np.zeros((0, 2)), "gt": np.zeros((0, 2))}, "no clips"),
+        ({"est": np.full((2, 2), np.nan), "gt": np.eye(2)}, "NaN"),
+        ({"est": np.full((2, 2), "a"), "gt": np.eye(2)}, "est"),
+        ({"est": np.zeros((2, 2)), "gt": np.eye(2) * 2}, "values other than 0 and 1"),
+        ({"est": np.zeros((2, 2)), "gt": np.eye(2) * np.nan}, "values other than 0 and 1"),
+        ({"est": np.eye(2), "gt": np.eye(2), "tags": np.array(["a"])}, "1 names for 2 columns"),
+        ({"est": np.eye(2) * 1j, "gt": np.eye(2)}, "est"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path, arrays, said):
+    path = tmp_path / "scores.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ModelError) as caught:
+        evaluate_scores(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and said in message and "\n" not in message
+
+
+def test_a_missing_file_of_scores_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"gone\.npz: no such file"):
+        evaluate_scores(tmp_path / "gone.npz")
+
+
+# Aggregation over time
+
+WINDOW_SCORES = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=8),
+    elements=st.floats(0, 1, width=32),
+)
+
+
+def alpha_for(scores, value):
+    return np.full(scores.shape[1], value, np.float32)
+
+
+@given(WINDOW_SCORES)
+def test_mean_and_max_are_those_over_the_windows(scores):
+    np.testing.assert_allclose(clip_scores(scores, "mean"), scores.mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(clip_scores(scores, "max"), scores.max(axis=0))
+
+
+@given(WINDOW_SCORES)
+def test_autopool_goes_from_the_mean_over_the_softmax_to_the_maximum(scores):
+    mean, maximum = scores.mean(axis=0), scores.max(axis=0)
+    pooled = {
+        alpha: clip_scores(scores, "autopool", alpha=alpha_for(scores, alpha))
+        for alpha in (0, 1, 1e6)
+    }
+    np.testing.assert_allclose(pooled[0], mean, atol=1e-6)
+    weights = np.exp(scores) / np.exp(scores).sum(axis=0)
+    np.testing.assert_allclose(pooled[1], (weights * scores).sum(axis=0), atol=1e-6)
+    np.testing.assert_allclose(pooled[1e6], maximum, atol=1e-5)
+
+
+@given(WINDOW_SCORES, st.floats(0, 1e4))
+def test_autopool_with_positive_alpha_lies_between_mean_and_maximum(scores, alpha):
+    pooled = clip_scores(scores, "autopool", alpha=alpha_for(scores, alpha))
+    assert (pooled >= scores.mean(axis=0) - 1e-6).all()
+    assert (pooled <= scores.max(axis=0) + 1e-6).all()
+
+
+@given(WINDOW_SCORES, st.randoms(use_true_random=False))
+@pytest.mark.parametrize("how", ["mean", "max", "autopool"])
+def test_the_order_of_windows_does_not_matter(how, scores, random):
+    alpha = np.linspace(-3, 3, scores.shape[1], dtype=np.float32)
+    order = random.sample(range(len(scores)), len(scores))
+    shuffled = clip_scores(scores[order], how, alpha=alpha)
+    np.testing.assert_allclose(shuffled, clip_scores(scores, how, alpha=alpha), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "autopool"])
+def test_a_single_window_is_its_own_clip_score(how):
+    scores = np.array([[0.2, 0.9, 0.0]], np.float32)
+    alpha = np.array([0, 5, 1e4], np.float32)
+    pooled = clip_scores(scores, how, alpha=alpha)
+    np.testing.assert_allclose(pooled, scores[0], atol=1e-7)
+    assert pooled.dtype == np.float32
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -2.0, 30.0, 1e4])
+def test_autopool_outside_the_network_equals_the_layer(alpha):
+    from tagger.pooling import AutoPool
+
+    scores = np.random.default_rng(0).random((9, 4), dtype=np.float32)
+    kernel = np.array([0, 1, -1, 0.5], np.float32) + np.float32(alpha)
+    layer = AutoPool()
+    layer.build((None, None, 4))
+    layer.set_weights([kernel[np.newaxis]])
+    pooled = clip_scores(scores, "autopool", alpha=kernel)
+    np.testing.assert_allclose(layer(scores[np.newaxis]).numpy()[0], pooled, atol=1e-6)
+
+
+def test_an_aggregation_that_cannot_be_done_is_refused():
+    scores = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match="median"):
+        clip_scores(scores, "median")
+    with pytest.raises(ValueError, match="alpha"):
+        clip_scores(scores, "autopool")
