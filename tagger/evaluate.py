@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ from tagger.metrics import MultilabelMetrics, multilabel_metrics
 from tagger.run_folder import RunFolder, write_csv
 
 SCHEMA_VERSION = 1
+# What NumPy and zipfile raise on a file that is no archive, a damaged one or an encrypted one.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,10 @@ def _number(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def evaluate_scores(path: Path) -> Evaluation:
     """Evaluate the scores of any model.
 
@@ -123,8 +140,10 @@ def evaluate_scores(path: Path) -> Evaluation:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ModelError(f"{path}: not a NumPy .npz archive ({error}); save one again") from None
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{path}: not a NumPy .npz archive ({_first_line(error)}); save one again"
+        ) from None
     missing = [name for name in ("est", "gt") if name not in arrays]
     if missing:
         raise ModelError(
@@ -137,7 +156,7 @@ def evaluate_scores(path: Path) -> Evaluation:
     try:
         metrics = multilabel_metrics(labels.astype(np.uint8), scores)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: {error}; mend est and gt") from None
+        raise ModelError(f"{path}: {_first_line(error)}; mend est and gt") from None
     n_tags = scores.shape[1]
     named = arrays.get("tags", np.array([f"tag {number}" for number in range(n_tags)]))
     if named.shape != (n_tags,):
@@ -187,14 +206,13 @@ def evaluate_run(
         )
 
     from tagger.model import build_model
-    from tagger.train import PreparedData, score_rows
+    from tagger.score import score_clips
 
     model = build_model(config, front_end, vocabulary.tags)
     model.load_weights(run.best_weights)
     labels = vocabulary.labels(index.labels, index.tags)
-    data = PreparedData(store, vocabulary, labels, parts)
-    rows = data.rows(part)
-    scores = score_rows(model, data, rows, config=config, title=f"score {part}")
+    rows = [int(row) for row in np.flatnonzero(parts == part)]
+    scores = score_clips(model, store, rows=rows, config=config.stream, title=f"score {part}")
     metrics = multilabel_metrics(labels[rows], scores)
     ids = [index.clips[row].id for row in rows]
     files = _write(run, config, part, scores=scores, labels=labels[rows], ids=ids, metrics=metrics)

@@ -168,16 +168,21 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str:
     """Commit that this code was checked out at; marked if it has changed since."""
-    folder = Path(__file__).parent
-    try:
+
+    def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder,
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             timeout=10,
             check=True,
         )
+        return done.stdout.strip()
+
+    try:
+        # Installed inside somebody else's repository, this file is not one of its own.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return done.stdout.strip()

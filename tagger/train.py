@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.run import store_hash
-from preprocess.splits import PARTS, split_parts
-from preprocess.store import Store
-from preprocess.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
+from preprocess.splits import PARTS
 from tagger.config import Config, TrainConfig
+from tagger.data import prepare_data
 from tagger.errors import ConfigError
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
+from tagger.score import score_clips
 
 # Settings that may differ when a run is resumed: they change nothing that was learned.
 _MAY_DIFFER = frozenset(
@@ -101,58 +101,6 @@ class TrainResult:
     finished: bool
     best_epoch: int
     history: list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """A store's clips, split and labelled as a config asks for.
-
-    Parameters
-    ----------
-    store : Store
-        Where the patches are.
-    vocabulary : Vocabulary
-        The tags.
-    labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
-        Of every clip of the store.
-    parts : np.ndarray [shape=(n_clips,), dtype=str]
-        Of every clip of the store.
-    """
-
-    store: Store
-    vocabulary: Vocabulary
-    labels: npt.NDArray[np.uint8]
-    parts: npt.NDArray[np.str_]
-
-    def rows(self, part: str) -> list[int]:
-        """Rows of the clips of one part."""
-        return [int(row) for row in np.flatnonzero(self.parts == part)]
-
-
-def prepare_data(config: Config) -> PreparedData:
-    """Open the store of a config, split its clips and pick its tags.
-
-    Raises
-    ------
-    StoreError
-        If there is no store, or it was made by another front end.
-    ConfigError
-        If tags or split do not fit the data, or no clip is left to train or to validate on.
-    """
-    store = Store(config.store.root)
-    store.require_front_end(config.make_front_end(), user="the config")
-    index = store.index
-    synonyms = read_synonyms(config.data.synonyms) if config.data.synonyms else None
-    vocabulary = resolve_vocabulary(index, config.data.tags, synonyms=synonyms)
-    labels = vocabulary.labels(index.labels, index.tags)
-    parts = split_parts(index, config.data.split, seed=config.data.split_seed)
-    for part in ("train", "validation"):
-        if not (parts == part).any():
-            raise ConfigError(
-                f"{store.root}: no clip in the {part} part of the split {config.data.split!r}; "
-                "preprocess more clips or choose another data.split"
-            )
-    return PreparedData(store, vocabulary, labels, parts)
 
 
 def learning_rate(config: TrainConfig, *, step: int, n_steps: int, factor: float) -> float:
@@ -254,57 +202,6 @@ def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, Config, bool]
     run.require()
     _refuse_other_config(config, run)
     return run, config, True
-
-
-def score_rows(
-    model: Any, data: PreparedData, rows: list[int], *, config: Config, title: str = "score"
-) -> npt.NDArray[np.float32]:
-    """Clip scores of some of the store's clips.
-
-    Parameters
-    ----------
-    model : TaggerModel
-        What scores.
-    data : PreparedData
-        Where the patches are.
-    rows : list of int
-        Which clips.
-    config : Config
-        Batch size and prefetch.
-    title : str
-        Of the progress bar.
-
-    Returns
-    -------
-    np.ndarray [shape=(len(rows), n_tags), dtype=float32]
-    """
-    from tagger.stream import prefetched_evaluation_batches
-
-    scores = np.zeros((len(rows), len(model.tags)), dtype=np.float32)
-    waiting: dict[int, list[npt.NDArray[np.float32]]] = {}
-    batches = prefetched_evaluation_batches(
-        data.store,
-        rows,
-        batch_size=config.stream.evaluation_batch_size,
-        prefetch=config.stream.prefetch,
-    )
-
-    def finish(position: int) -> None:
-        scores[position] = model.clip_scores(np.concatenate(waiting.pop(position)))
-
-    with progress_bar(title, len(rows)) as advance:
-        for windows, positions in batches:
-            window_scores = model.score_windows(windows)
-            for position in np.unique(positions):
-                waiting.setdefault(int(position), []).append(window_scores[positions == position])
-            # Clips come in order: all but the last one of a batch are complete.
-            for position in [p for p in waiting if p < positions[-1]]:
-                finish(position)
-                advance(1, "")
-        for position in list(waiting):
-            finish(position)
-            advance(1, "")
-    return scores
 
 
 def train(config: Config, *, resume: bool = False) -> TrainResult:
@@ -420,6 +317,9 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
+    def rate_of(step: int) -> float:
+        return learning_rate(config.train, step=step, n_steps=n_steps, factor=progress.rate_factor)
+
     larger_is_better = model.task.monitors[config.train.monitor]
     n_steps = config.train.epochs * stream.steps_per_epoch
     batch_size = config.stream.batch_size
@@ -439,13 +339,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                 advance(stream.steps_per_epoch - (end - progress.step), "")
                 while progress.step < end and not signals:
                     batch = next(batches)
-                    rate = learning_rate(
-                        config.train,
-                        step=progress.step,
-                        n_steps=n_steps,
-                        factor=progress.rate_factor,
-                    )
-                    optimizer.learning_rate = rate
+                    optimizer.learning_rate = rate_of(progress.step)
                     partners, share = mixup_plan(
                         config.train.seed,
                         progress.step,
@@ -472,14 +366,20 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                 )
                 return TrainResult(run.root, False, progress.best_epoch, progress.history)
 
-            scores = score_rows(model, data, rows["validation"], config=config, title="  validate")
+            scores = score_clips(
+                model,
+                data.store,
+                rows=rows["validation"],
+                config=config.stream,
+                title="  validate",
+            )
             metrics = model.task.metrics(validation_labels, scores)
             row = {
                 "epoch": progress.epoch + 1,
                 "steps": progress.step,
                 "train_loss": progress.loss_sum / stream.steps_per_epoch,
                 **{f"validation_{name}": value for name, value in metrics.items()},
-                "learning_rate": rate,
+                "learning_rate": rate_of(progress.step - 1),
                 "seconds": progress.seconds,
                 "patches_per_second": stream.steps_per_epoch
                 * batch_size

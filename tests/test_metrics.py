@@ -141,19 +141,18 @@ def test_only_the_order_of_scores_counts_for_a_tag(seed, monotone):
     np.testing.assert_array_equal(before.pr_auc, after.pr_auc)
 
 
-@pytest.mark.parametrize("scores", [None, np.array([[0, 1], [1, 0], [0.5, 1e-9]], np.float32)])
-def test_binary_cross_entropy_equals_that_of_keras(scores):
+def test_binary_cross_entropy_equals_that_of_keras():
     from tagger.keras import keras
 
-    labels, drawn = random_case(4)
-    if scores is None:
-        scores = drawn
-    else:
-        labels = np.array([[0, 1], [0, 1], [1, 1]], np.uint8)
+    labels, scores = random_case(4)
     expected = keras.losses.binary_crossentropy(labels.astype(np.float32), scores).numpy().mean()
-    assert binary_cross_entropy(labels, scores) == pytest.approx(expected, rel=1e-2)
-    if scores is drawn:
-        assert binary_cross_entropy(labels, scores) == pytest.approx(expected, rel=1e-5)
+    assert binary_cross_entropy(labels, scores) == pytest.approx(expected, rel=1e-5)
+
+
+def test_binary_cross_entropy_is_finite_where_a_model_is_sure_and_wrong():
+    labels, scores = np.array([[1, 0]], np.uint8), np.array([[0, 1]], np.float32)
+    assert binary_cross_entropy(labels, scores) == pytest.approx(-np.log(1e-7))
+    assert binary_cross_entropy(labels, 1 - scores) == pytest.approx(0, abs=1e-6)
 
 
 # Files of scores
@@ -209,11 +208,6 @@ def test_tags_without_names_are_numbered(tmp_path):
     )
 
 
-def _bytes_of(array, tmp_path):
-    np.save(tmp_path / "a.npy", array)
-    return (tmp_path / "a.npy").read_bytes()
-
-
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "damaged", "npy", "pickled", "raw"])
 def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
     import zipfile
@@ -235,12 +229,33 @@ def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
             "empty": b"",
             "truncated": whole[: len(whole) // 2],
             "damaged": damaged,
-            "npy": _bytes_of(scores, tmp_path),
         }
-        path.write_bytes(content[kind])
+        if kind == "npy":
+            with path.open("wb") as file:
+                np.save(file, scores)
+        else:
+            path.write_bytes(content[kind])
     with pytest.raises(ModelError) as caught:
         evaluate_scores(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_damage_to_an_archive_is_more_than_an_error_that_names_it(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    labels, scores = random_case(0, n_clips=20)
+    np.savez_compressed(path, gt=labels, est=scores)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(content))
+    try:
+        evaluation = evaluate_scores(path)
+    except ModelError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    else:
+        assert evaluation.metrics.summary["n_clips"] == 20
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import itertools
 import json
@@ -233,6 +234,28 @@ def test_a_killed_run_goes_on_as_if_it_never_had(rich, tmp_path):
     assert resumed.returncode == 0, messages
     assert_same_weights(run / "last.weights.h5", straight / "last.weights.h5")
     assert metrics_without_times(run) == metrics_without_times(straight)
+
+
+def test_a_run_stopped_at_the_last_step_of_an_epoch_goes_on(trained, tmp_path, monkeypatch):
+    class SignalBeforeValidation:
+        """Signals are looked for before each of the six steps, and after them."""
+
+        n_looked = 0
+
+        def __bool__(self) -> bool:
+            self.n_looked += 1
+            return self.n_looked > 6
+
+    make_store(tmp_path / "store", n_clips=64)
+    config = small_config(tmp_path, "stream.steps_per_epoch=6")
+    with monkeypatch.context() as patched:
+        never = contextlib.nullcontext(SignalBeforeValidation())
+        patched.setattr("tagger.train._stop_on_signals", lambda: never)
+        stopped = train(config)
+    assert not stopped.finished
+    assert stopped.history == []
+    assert train(config, resume=True).finished
+    assert_same_weights(tmp_path / "run/last.weights.h5", trained / "run/last.weights.h5")
 
 
 def test_a_run_killed_within_an_epoch_goes_on_from_a_state_within_it(rich, tmp_path):

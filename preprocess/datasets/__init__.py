@@ -69,13 +69,12 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
     import pandas as pd
 
     try:
-        # The header as a row: pandas would rename a column that occurs twice. index_col: it would
-        # take the first column for row names where rows have a field more than the header.
+        # The header is read as a row: of a header pandas would rename a column that occurs twice,
+        # and take the first column for row names where the rows have a field more than it.
         table = pd.read_csv(
             path,
             sep=separator,
             header=None,
-            index_col=False,
             dtype=str,
             keep_default_na=False,
             na_filter=False,
