@@ -8,6 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -103,8 +105,11 @@ def map_in_processes(
         alone, yields `WorkerDied`; the others are not affected.
     """
     if n_workers <= 1 or len(items) <= 1:
-        for item in items:
-            yield item, function(item)
+        # One thread here as well: on several, matrix products round differently, and a store would
+        # depend on how many processes made it.
+        with threadpool_limits(limits=1):
+            for item in items:
+                yield item, function(item)
         return
     remaining = list(items)
     while remaining:

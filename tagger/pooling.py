@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from autopool.tf import AutoPool1D
-
 from tagger.keras import keras, tf
+
+# isort: split
+# After tagger.keras, which tells TensorFlow to be on Keras 2 before it is imported.
+from autopool.tf import AutoPool1D
 
 # What a masked position gets before the softmax: zero weight in float32 without an infinity.
 _MASKED_LOGIT = -1e9

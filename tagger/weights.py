@@ -25,8 +25,15 @@ _CHECKPOINT_SUFFIXES = (".index", ".meta")
 # Kinds of variables, as TensorFlow 1 and Keras call them.
 _KERNEL_NAMES = frozenset({"weights", "kernel"})
 _BIAS_NAMES = frozenset({"biases", "bias"})
-# Optimizer slots and counters that checkpoints carry beside the network.
-_NOT_WEIGHTS = ("Adam", "global_step", "Momentum", "ExponentialMovingAverage", "save_counter")
+# Optimizer slots and counters that checkpoints and whole Keras models carry beside the network.
+_NOT_WEIGHTS = (
+    "Adam",
+    "global_step",
+    "Momentum",
+    "ExponentialMovingAverage",
+    "save_counter",
+    "optimizer_weights/",
+)
 
 
 def resolve_weights(name: str) -> Path:
@@ -74,7 +81,8 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
         reader = tf.train.load_checkpoint(str(path))
         names = reader.get_variable_to_shape_map()
         return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        # An IndexError: the data file is shorter than its index says.
         reason = str(error).splitlines()[0][:200]
         raise ModelError(
             f"{path}: not a TensorFlow checkpoint ({reason}); give a .ckpt or a Keras .h5 file"

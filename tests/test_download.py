@@ -137,9 +137,7 @@ def test_a_second_call_makes_no_request(serve):
     assert server.ranges == [None]
 
 
-def test_a_wrong_checksum_is_refused_with_the_address_and_where_to_put_the_file(
-    serve, cache, waits
-):
+def test_a_wrong_checksum_is_refused_naming_the_address_and_the_place(serve, cache, waits):
     server = serve()
     remote = server.remote(WRONG_SHA256)
     with pytest.raises(ModelError) as caught:

@@ -1,7 +1,10 @@
 """Promises of the pooling layers, and of where TensorFlow is imported."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,11 +104,9 @@ def test_masked_steps_change_nothing(layer_class, dtype, batch):
     )
     for row in range(3):
         admitted = tf.cast(batch[row : row + 1, mask[row]], dtype)
-        np.testing.assert_allclose(
-            pooled[row],
-            tf.cast(layer(admitted), tf.float32)[0],
-            rtol=0.02 if dtype != "float32" else 1e-6,
-        )
+        alone = tf.cast(layer(admitted), tf.float32)[0]
+        tolerance = 1e-6 if dtype == "float32" else 0.02
+        np.testing.assert_allclose(pooled[row], alone, rtol=tolerance)
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)
@@ -125,6 +126,7 @@ def test_without_any_admitted_step_the_result_is_finite(layer_class, batch):
     assert np.isfinite(layer_class()(batch, mask=np.zeros((3, 5), bool))).all()
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_a_saved_model_is_loaded_without_naming_its_layers(layer_class, suffix, batch, tmp_path):
@@ -175,11 +177,8 @@ def importers(pattern):
 
 
 def test_one_file_alone_sets_the_keras_flag():
-    setters = [
-        path
-        for path in SOURCES
-        if re.search(r"^[^#\n]*TF_USE_LEGACY_KERAS.*=", path.read_text("utf-8"), re.M)
-    ]
+    setting = re.compile(r"^[^#\n]*TF_USE_LEGACY_KERAS.*=", re.MULTILINE)
+    setters = [path for path in SOURCES if setting.search(path.read_text(encoding="utf-8"))]
     assert [path.relative_to(ROOT).as_posix() for path in setters] == ["tagger/keras.py"]
 
 
@@ -195,12 +194,12 @@ def test_the_published_pooling_layer_is_built_on_the_same_keras():
     assert issubclass(AutoPool, keras.layers.Layer)
 
 
-def test_importing_the_pooling_layers_first_still_sets_the_flag():
-    import subprocess
-    import sys
-
+def test_importing_the_package_first_is_enough_to_get_the_right_keras():
     code = (
-        "import tagger.pooling as p, tf_keras; print(issubclass(p.AutoPool, tf_keras.layers.Layer))"
+        "import tagger.pooling as p, tf_keras as k; print(issubclass(p.AutoPool, k.layers.Layer))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     assert done.stdout == "True\n", done.stderr

@@ -303,17 +303,11 @@ def test_half_precision_differs_by_its_rounding_at_most(corpus, tmp_path):
         np.testing.assert_allclose(half.read(row)["log_mel"], exact, rtol=2**-11, atol=1e-7)
 
 
-def test_the_number_of_workers_changes_nothing_but_the_rounding(corpus, tmp_path):
-    # Matrix products on one thread, as in workers, and on several round differently.
+def test_the_number_of_workers_changes_nothing(corpus, tmp_path):
     for n_workers in (1, 2):
         root = tmp_path / str(n_workers)
         preprocessed(corpus, root, n_workers=n_workers, dtype="float32")
-    one, two = Store(tmp_path / "1"), Store(tmp_path / "2")
-    for row, (clip, other) in enumerate(zip(one.clips, two.clips, strict=True)):
-        assert replace(clip, checksum=other.checksum) == other
-        np.testing.assert_allclose(
-            one.read(row)["log_mel"], two.read(row)["log_mel"], rtol=0, atol=5e-6
-        )
+    assert store_hash(Store(tmp_path / "1").clips) == store_hash(Store(tmp_path / "2").clips)
 
 
 def test_the_layout_of_the_labels_changes_nothing(corpus, tmp_path):
