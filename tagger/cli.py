@@ -1,13 +1,15 @@
 """The command line: parses and calls. Heavy imports happen inside the commands."""
 
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tagger.errors import TaggerError
+from tagger.errors import ConfigError, TaggerError
 
 if TYPE_CHECKING:
     from tagger.config import Config
@@ -146,7 +148,7 @@ def evaluate(
 
     from tagger.evaluate import evaluate_run, evaluate_scores, to_json_text
 
-    if source.suffix == ".npz":
+    if source.suffix.lower() == ".npz":
         evaluation = evaluate_scores(source)
     else:
         evaluation = evaluate_run(source, part=part, overrides=set_)
@@ -190,7 +192,7 @@ def predict_tags(
 
     files = list(expand_inputs(inputs))
     if taggram is not None and len(files) > 1 and taggram.suffix.lower() == ".png":
-        raise typer.BadParameter(f"--taggram {taggram} is one picture; give a folder for several")
+        raise ConfigError(f"--taggram {taggram} is one picture; give a folder for several")
     if model is None:
         model = newest_run(Path("runs"))
         notice(f"model: {model}")
@@ -223,7 +225,7 @@ def _draw_taggram(prediction: "Prediction", target: Path) -> None:
 
     if target.suffix.lower() != ".png":
         # Files of one name in two folders must not overwrite each other's picture.
-        digest = content_hash(prediction.path.encode())[:6]
+        digest = content_hash(os.fsencode(prediction.path))[:6]
         target = target / f"{Path(prediction.path).stem}-{digest}.png"
     plot_taggram(prediction, target)
     notice(f"taggram: {target}")
@@ -258,7 +260,7 @@ def demo_corpus(
     from tagger.progress import progress_bar
 
     if n_clips % 16:
-        raise typer.BadParameter(f"--n-clips {n_clips} is not a multiple of 16")
+        raise ConfigError(f"--n-clips {n_clips} is not a multiple of 16")
     with progress_bar("demo corpus", n_clips) as advance:
         annotations = write_demo_corpus(
             root,
@@ -284,7 +286,7 @@ def _differences(advance: Callable[[int], None]) -> Callable[[int], None]:
 
 def _choice(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise typer.BadParameter(f"{option} {value}: choose one of {', '.join(allowed)}")
+        raise ConfigError(f"{option} {value}: choose one of {', '.join(allowed)}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -295,8 +297,21 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Put before those of the process, e.g. ``["train"]``.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be Unicode; what cannot be encoded is escaped, also within JSON.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app([*(arguments or []), *sys.argv[1:]], prog_name="tagger")
     except TaggerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        _fail(str(error))
+    except OSError as error:
+        # A full disk or a folder without rights, which a traceback would not explain better.
+        if error.filename is None:
+            _fail(str(error))
+        _fail(f"{error.filename}: {error.strerror}; check the path, its rights and the disk space")
+
+
+def _fail(message: str) -> NoReturn:
+    line = " ".join(part.strip() for part in message.splitlines())
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)

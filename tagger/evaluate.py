@@ -213,7 +213,10 @@ def evaluate_run(
     labels = vocabulary.labels(index.labels, index.tags)
     rows = [int(row) for row in np.flatnonzero(parts == part)]
     scores = score_clips(model, store, rows=rows, config=config.stream, title=f"score {part}")
-    metrics = multilabel_metrics(labels[rows], scores)
+    try:
+        metrics = multilabel_metrics(labels[rows], scores)
+    except ValueError as error:
+        raise ModelError(f"{root}: {error}; train again with a lower learning rate") from None
     ids = [index.clips[row].id for row in rows]
     files = _write(run, config, part, scores=scores, labels=labels[rows], ids=ids, metrics=metrics)
     evaluation = Evaluation(str(root), part, vocabulary.tags, metrics, files)
@@ -263,13 +266,23 @@ def _write(
 
 
 def read_history(run: RunFolder) -> list[dict[str, float]]:
-    """Rows of a run's metrics per epoch; empty before the first epoch has ended."""
+    """Rows of a run's metrics per epoch; empty before the first epoch has ended.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged.
+    """
     import csv
 
     if not run.metrics.exists():
         return []
-    with run.metrics.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with run.metrics.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [{key: float(value) for key, value in row.items()} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ModelError(f"{run.metrics}: damaged ({error}); delete it or train again") from None
 
 
 def to_json_text(evaluation: Evaluation) -> str:

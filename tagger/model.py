@@ -181,7 +181,8 @@ class TaggerModel:
                 h5.visititems(visit)
         except FileNotFoundError:
             raise ModelError(f"{path}: no such weight file; train first, or copy it") from None
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            # HDF5 raises by what of the file is damaged.
             raise ModelError(f"{path}: damaged weight file ({error}); copy it again") from None
         weights = self.weights
         problems = [f"{name} is missing" for name in weights if name not in found]

@@ -1,5 +1,6 @@
 """Pictures: taggram, learning curves, metrics per tag."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,9 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, dpi=_DPI, format="png")
 
 
@@ -57,10 +60,11 @@ def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGR
         vmax=1,
         cmap="magma",
     )
-    axes.set_yticks(np.arange(len(names)) + 0.5, names)
+    # parse_math: names with two dollar signs are no formulas.
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("time (seconds)")
-    axes.set_title(Path(prediction.path).name or "taggram", fontsize=10)
+    axes.set_title(Path(prediction.path).name or "taggram", fontsize=10, parse_math=False)
     figure.colorbar(mesh, ax=axes, label="score", pad=0.01)
     _save(figure, path)
 
@@ -120,8 +124,8 @@ def plot_tag_metrics(
     axes.plot(roc_auc[order], rows, "o", label="ROC-AUC", color="C0")
     axes.plot(pr_auc[order], rows, "s", label="PR-AUC", color="C1")
     axes.plot(positive_rate[order], rows, "|", label="positive rate", color="gray", markersize=9)
-    axes.set_yticks(rows, [tags[tag] for tag in order], fontsize=8)
-    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_yticks(rows, [tags[tag] for tag in order], fontsize=8, parse_math=False)
+    axes.set_ylim(max(1, len(order)) - 0.5, -0.5)
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", alpha=0.4)
     # Above the axes: at 188 tags there is no corner of them that stays empty.

@@ -19,7 +19,7 @@ Advance = Callable[[int, str], None]
 
 def console() -> Console:
     """Console on the present stderr (asked for at each use, so that it can be redirected)."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return Console(file=sys.stderr, highlight=False, emoji=False, soft_wrap=True)
 
 
 def notice(message: str) -> None:

@@ -65,7 +65,7 @@ class RunFolder:
         """
         try:
             content = json.loads(self.description.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ModelError(
                 f"{self.root}: no training run here; give the folder that 'tagger train' wrote"
             ) from None
@@ -127,7 +127,7 @@ class RunFolder:
         try:
             with self.split.open(encoding="utf-8", newline="") as file:
                 part_of = {row["clip_id"]: row["part"] for row in csv.DictReader(file)}
-        except (OSError, KeyError) as error:
+        except (OSError, ValueError, KeyError, csv.Error) as error:
             raise ModelError(f"{self.split}: missing or damaged ({error}); train again") from None
         return np.array([part_of.get(clip.id, "") for clip in index.clips], dtype="<U10")
 
@@ -162,7 +162,11 @@ def versions() -> dict[str, str]:
     """Versions of Python, of this package, its commit, and of what decides the numbers."""
     found = {"python": platform.python_version(), "tagger": __version__, "commit": git_commit()}
     for package in _PACKAGES:
-        found[package] = metadata.version(package)
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            # Installed under another name, e.g. tensorflow-cpu.
+            found[package] = "unknown"
     return found
 
 

@@ -19,7 +19,7 @@ from preprocess.run import store_hash
 from preprocess.splits import PARTS
 from tagger.config import Config, TrainConfig
 from tagger.data import prepare_data
-from tagger.errors import ConfigError
+from tagger.errors import ConfigError, ModelError
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score import score_clips
@@ -373,6 +373,11 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                 config=config.stream,
                 title="  validate",
             )
+            if not np.isfinite(scores).all():
+                raise ModelError(
+                    f"{run.root}: training diverged in epoch {progress.epoch + 1} (scores are "
+                    "NaN); start anew in another run.root with a lower train.learning_rate"
+                )
             metrics = model.task.metrics(validation_labels, scores)
             row = {
                 "epoch": progress.epoch + 1,

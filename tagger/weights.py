@@ -101,7 +101,8 @@ def _read_h5(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with h5py.File(path, "r") as h5:
             h5.visititems(visit)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        # All but the first two come from damaged types and shapes.
         raise ModelError(f"{path}: not an HDF5 weight file ({error}); copy it again") from None
     return tensors
 
@@ -190,8 +191,11 @@ def load_by_layer_name(model: Any, path: Path) -> list[str]:
     variables = {weight.name.removesuffix(":0"): weight for weight in model.weights}
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     matched = match_tensors(tensors, shapes, source=str(path))
-    for tensor in matched.values():
-        if not np.isfinite(tensors[tensor]).all():
+    for weight, tensor in matched.items():
+        # As the network will hold it: a float64 may be beyond float32.
+        with np.errstate(over="ignore"):
+            value = tensors[tensor].astype(variables[weight].dtype.as_numpy_dtype, copy=False)
+        if not np.isfinite(value).all():
             raise ModelError(f"{path}: {tensor} holds NaN or infinity; download it again")
     for weight, tensor in matched.items():
         variables[weight].assign(tensors[tensor])

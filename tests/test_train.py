@@ -317,6 +317,14 @@ def test_another_front_ends_store_is_refused_by_name(trained, tmp_path):
         train(config)
 
 
+def test_a_training_that_diverges_says_so(tmp_path, monkeypatch):
+    # A rate that no config can name, as Adam with batch normalisation survives even 1e30.
+    monkeypatch.setattr("tagger.train.learning_rate", lambda *_, **__: float("nan"))
+    make_store(tmp_path / "store", n_clips=32)
+    with pytest.raises(ModelError, match=r"diverged in epoch 1.*lower train.learning_rate"):
+        train(small_config(tmp_path))
+
+
 def test_a_part_without_clips_is_refused(tmp_path):
     make_store(tmp_path / "store", n_clips=8)
     with pytest.raises(ConfigError, match="no clip in the validation part"):

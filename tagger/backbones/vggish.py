@@ -123,15 +123,17 @@ class VggishBackbone(Backbone):
         return x
 
     def smoke_test(self, model: Any) -> SmokeTest | None:  # noqa: D102
-        if not self.params.embedding or self.params.width != 1.0:
-            return None
         import numpy as np
 
         from preprocess import log_mel_patches
 
         rate = 16000
         sine = np.sin(2 * np.pi * 1000 * np.arange(3 * rate) / rate)
-        inputs = {self.params.input: log_mel_patches(sine, rate)}
+        patches = log_mel_patches(sine, rate)
+        published = self.params.embedding and self.params.width == 1.0
+        if not published or model.input_shape != {self.params.input: (None, *patches.shape[1:])}:
+            return None
+        inputs = {self.params.input: patches}
         embeddings = model(inputs, training=False).numpy()
         figures = {
             "embedding mean": (float(embeddings.mean()), _SMOKE_TEST_MEAN),
