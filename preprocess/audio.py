@@ -146,7 +146,9 @@ def _require_readable(path: Path) -> None:
     """Raise an AudioError that tells missing, forbidden, empty and non-file apart."""
     try:
         if path.is_dir():
-            raise AudioError(f"{path}: is a folder; give an audio file")
+            raise AudioError(
+                f"{path}: is a folder without audio files; give files, or a folder that holds some"
+            )
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             # Opening a pipe would wait for its other end.

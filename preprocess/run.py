@@ -17,7 +17,7 @@ from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, writ
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError, StoreError
 from tagger.files import json_hash
-from tagger.progress import progress_bar
+from tagger.progress import notice, progress_bar
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,10 @@ def preprocess(
             for task, outcome in map_in_processes(work, tasks, n_workers=workers):
                 _record(task, outcome, writer=writer, result=result)
                 advance(1, f"{len(result.failures)} failed" if result.failures else "")
-    except BaseException:
+    except BaseException as error:
         writer.abandon()
+        if isinstance(error, KeyboardInterrupt):
+            notice(f"interrupted: {len(writer.finished)} clips are kept; run it again to go on")
         raise
     # A clip that was fine once and fails now must not stay in the manifest.
     for clip_id in result.failures:

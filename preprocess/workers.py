@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +19,7 @@ ResultT = TypeVar("ResultT")
 # Enough tasks under way to keep workers busy, few enough to keep memory constant.
 _TASKS_PER_WORKER = 4
 _CHUNK = 8
+_WATCH_SECONDS = 1.0
 
 
 class WorkerDied:
@@ -24,6 +28,19 @@ class WorkerDied:
 
 def _apply(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return [function(item) for item in items]
+
+
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        # A parent that was killed tells nobody: its workers would wait for work for ever.
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Pool(Generic[ItemT, ResultT]):
@@ -47,7 +64,12 @@ class _Pool(Generic[ItemT, ResultT]):
         remaining = iter(items)
         pending: dict[Future[list[ResultT]], list[ItemT]] = {}
         try:
-            with ProcessPoolExecutor(self.n_workers, mp_context=context) as pool:
+            with ProcessPoolExecutor(
+                self.n_workers,
+                mp_context=context,
+                initializer=_start_worker,
+                initargs=(os.getpid(),),
+            ) as pool:
                 try:
                     while True:
                         while len(pending) < in_flight:

@@ -212,7 +212,11 @@ def predict_tags(
         writer.write(prediction)
         sys.stdout.flush()
         if taggram is not None:
-            _draw_taggram(prediction, taggram)
+            try:
+                _draw_taggram(prediction, taggram)
+            except OSError as error:
+                n_failed += 1
+                print(f"failed: {taggram}: {error.strerror}; check --taggram", file=sys.stderr)
     writer.end()
     if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS, FrontEnd
@@ -40,12 +40,20 @@ class DataConfig(Section):
         "data/magnatagatune"
     )
     tags: Annotated[
-        Literal["all"] | Annotated[int, Field(ge=1)] | list[str],
+        Literal["all"] | Annotated[int, Field(ge=1, strict=True)] | list[str],
         Field(description="'all', the number of most frequent tags, or a list"),
     ] = "all"
     synonyms: Annotated[Path | None, Field(description="YAML file that merges tags")] = None
     split: Annotated[str, Field(description="how clips are split")] = "folder"
     split_seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _tags_are_all_a_number_or_a_list(cls, value: Any) -> Any:
+        # One sentence instead of a problem for each of the three types.
+        if isinstance(value, bool | float) or (isinstance(value, str) and value != "all"):
+            raise ValueError(f"{value!r} is neither 'all' nor a number nor a [list, of, tags]")
+        return value
 
     @model_validator(mode="after")
     def _known_split(self) -> "DataConfig":
@@ -205,7 +213,7 @@ class Config(Section):
 
     def save(self, path: Path) -> None:
         """Write the effective configuration: loading it reruns the same thing."""
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

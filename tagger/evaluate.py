@@ -94,9 +94,10 @@ class Evaluation:
             f"{'':24} {'macro':>8} {'micro':>8}",
             f"{'ROC-AUC':24} {summary['roc_auc_macro']:8.4f} {summary['roc_auc_micro']:8.4f}",
             f"{'PR-AUC':24} {summary['pr_auc_macro']:8.4f} {summary['pr_auc_micro']:8.4f}",
-            f"{'positive rate':24} {summary['positive_rate']:8.4f}",
+            f"{'positive rate':24} {summary['positive_rate']:8.4f}   (of the tags scored)",
             f"{'binary accuracy':24} {summary['binary_accuracy']:8.4f}"
-            f"   (saying no to everything: {summary['binary_accuracy_all_no']:.4f})",
+            f"   (of all tags; saying no to everything: "
+            f"{summary['binary_accuracy_all_no']:.4f})",
             "",
             f"{'tag':24} {'ROC-AUC':>8} {'PR-AUC':>8} {'clips':>8}",
         ]
@@ -196,6 +197,7 @@ def evaluate_run(
     store = Store(config.store.root)
     front_end = config.make_front_end()
     store.require_front_end(front_end, user="the model")
+    run.require_front_end(front_end)
     vocabulary = run.load_vocabulary()
     index = store.index
     parts = run.load_parts(index)

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.audio import Waveform, find_audio_files, prepare_waveform
-from preprocess.run import windows_of_file
+from preprocess.run import windows_of_file, windows_of_waveform
 from tagger.config import Config
-from tagger.errors import AudioError
 from tagger.run_folder import RunFolder
 
 # Windows scored at once: bounds the memory that a long file takes.
@@ -111,7 +110,9 @@ class Tagger:
         """
         folder = RunFolder(Path(run))
         folder.require()
-        return cls(folder.load_config(), folder.load_vocabulary().tags, folder.best_weights)
+        config = folder.load_config()
+        folder.require_front_end(config.make_front_end())
+        return cls(config, folder.load_vocabulary().tags, folder.best_weights)
 
     def predict(self, path: str | Path) -> Prediction:
         """Tag a file.
@@ -155,8 +156,7 @@ class Tagger:
         """
         target = self.front_end.sample_rate
         prepared = prepare_waveform(waveform, sample_rate, target_rate=target)
-        padded = len(prepared) / target < self.front_end.window_seconds
-        return self._prediction("", self.front_end.windows(prepared), padded)
+        return self._prediction("", *windows_of_waveform(prepared, self.front_end))
 
     def _prediction(
         self, path: str, windows: dict[str, npt.NDArray[np.float32]], padded: bool
@@ -184,16 +184,10 @@ class Tagger:
 def expand_inputs(paths: Iterable[Path]) -> Iterator[Path]:
     """Files as given, and the audio files below folders.
 
-    Raises
-    ------
-    AudioError
-        If a folder holds no audio files.
+    A folder that holds none is given itself: as the one bad input that it is, it stops no other.
     """
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        files = find_audio_files(path)
-        if not files:
-            raise AudioError(f"{path}: no audio files in this folder; check the path")
-        yield from files
+        yield from find_audio_files(path) or [path]

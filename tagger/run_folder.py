@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.features import FrontEnd
 from preprocess.index import ClipIndex
 from preprocess.splits import Parts
 from preprocess.vocabulary import Vocabulary
@@ -70,7 +72,10 @@ class RunFolder:
                 f"{self.root}: no training run here; give the folder that 'tagger train' wrote"
             ) from None
         except (OSError, ValueError) as error:
-            raise ModelError(f"{self.description}: damaged ({error}); train again") from None
+            raise ModelError(
+                f"{self.description}: damaged ({error}); "
+                "delete the folder and train again, or choose another run.root"
+            ) from None
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
             raise ModelError(
@@ -88,8 +93,16 @@ class RunFolder:
         parts: Parts,
         description: dict[str, Any],
     ) -> None:
-        """Write what is known before the first step; the description comes last."""
+        """Write what is known before the first step; the description comes last.
+
+        Of an earlier run whose description is gone nothing may stay: its states would be taken for
+        this run's.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
+        for folder in (self.checkpoints, self.tensorboard, self.evaluation):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.best_weights, self.last_weights, self.metrics):
+            file.unlink(missing_ok=True)
         config.save(self.config)
         write_json(self.vocabulary, {"tags": vocabulary.tags, "members": vocabulary.members})
         rows = [
@@ -98,12 +111,39 @@ class RunFolder:
         write_csv(self.split, ["clip_id", "path", "part"], rows)
         write_json(
             self.description,
-            {"format_version": FORMAT_VERSION, "versions": versions(), **description},
+            {
+                "format_version": FORMAT_VERSION,
+                "versions": versions(),
+                "front_end_hash": config.make_front_end().spec_hash(),
+                **description,
+            },
         )
 
     def load_config(self, overrides: list[str] | None = None) -> Config:
-        """Effective config of the run."""
+        """Effective config of the run.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing.
+        """
+        if not self.config.exists():
+            raise ModelError(f"{self.config}: missing; copy the whole run folder, or train again")
         return load_config(self.config, overrides)
+
+    def require_front_end(self, front_end: FrontEnd) -> None:
+        """Refuse the run if it was trained on windows that this release no longer makes.
+
+        Raises
+        ------
+        ModelError
+            If the front end has changed since.
+        """
+        if self.require().get("front_end_hash") != front_end.spec_hash():
+            raise ModelError(
+                f"{self.root}: trained with another version of the front end {front_end.name!r}; "
+                "use the release that wrote it, or train again"
+            )
 
     def load_vocabulary(self) -> Vocabulary:
         """Tags of the run.
@@ -122,6 +162,11 @@ class RunFolder:
                 f"{self.vocabulary}: missing or damaged ({error}); train again"
             ) from None
 
+    def n_clips(self) -> int:
+        """Clips that the store had when the run was started."""
+        with self.split.open(encoding="utf-8", newline="") as file:
+            return sum(1 for _ in csv.DictReader(file))
+
     def load_parts(self, index: ClipIndex) -> Parts:
         """Part of every clip of `index` as it was in training; clips added since have none."""
         try:
@@ -129,6 +174,8 @@ class RunFolder:
                 part_of = {row["clip_id"]: row["part"] for row in csv.DictReader(file)}
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise ModelError(f"{self.split}: missing or damaged ({error}); train again") from None
+        if not part_of:
+            raise ModelError(f"{self.split}: damaged (it holds no clips); train again")
         return np.array([part_of.get(clip.id, "") for clip in index.clips], dtype="<U10")
 
 

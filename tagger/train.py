@@ -18,7 +18,7 @@ import numpy.typing as npt
 from preprocess.run import store_hash
 from preprocess.splits import PARTS
 from tagger.config import Config, TrainConfig
-from tagger.data import prepare_data
+from tagger.data import PreparedData, prepare_data
 from tagger.errors import ConfigError, ModelError
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
@@ -33,7 +33,6 @@ _MAY_DIFFER = frozenset(
         "run.root",
         "stream.prefetch",
         "stream.evaluation_batch_size",
-        "train.epochs",
         "train.checkpoint_minutes",
     }
 )
@@ -177,10 +176,14 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _refuse_other_config(config: Config, run: RunFolder) -> None:
     ours, theirs = _flatten(config.to_dict()), _flatten(run.load_config().to_dict())
+    may_differ = set(_MAY_DIFFER)
+    if config.train.final_learning_rate is None:
+        # With the cosine another number of epochs is another rate at every step.
+        may_differ.add("train.epochs")
     different = [
         f"{key}={ours.get(key)!r} (the run has {theirs.get(key)!r})"
         for key in sorted({*ours, *theirs})
-        if key not in _MAY_DIFFER and ours.get(key) != theirs.get(key)
+        if key not in may_differ and ours.get(key) != theirs.get(key)
     ]
     if different:
         raise ConfigError(
@@ -199,9 +202,22 @@ def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, Config, bool]
             f"{run.root}: already holds a run; add --resume to go on with it, "
             "or choose another run.root"
         )
-    run.require()
+    run.require_front_end(config.make_front_end())
     _refuse_other_config(config, run)
     return run, config, True
+
+
+def _refuse_other_data(run: RunFolder, data: PreparedData) -> None:
+    """Refuse to go on with other clips: a test clip of before might be a training clip now."""
+    index = data.store.index
+    same = run.load_vocabulary() == data.vocabulary and np.array_equal(
+        run.load_parts(index), data.parts
+    )
+    if not same or run.n_clips() != len(index):
+        raise ConfigError(
+            f"{run.root}: cannot resume, as the clips, tags or split of {data.store.root} have "
+            "changed since; restore the store, or start anew in another run.root"
+        )
 
 
 def train(config: Config, *, resume: bool = False) -> TrainResult:
@@ -231,6 +247,8 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
     """
     run, config, resumed = _open_run(config, resume=resume)
     data = prepare_data(config)
+    if resumed:
+        _refuse_other_data(run, data)
     front_end = config.make_front_end()
 
     from tagger.checkpoint import Checkpoints
@@ -242,6 +260,9 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
 
     device = find_device()
     precision = choose_precision(config.train.precision, device, cpu_flags())
+    if resumed:
+        # On another device "auto" might choose another one in the middle of the run.
+        precision = run.require()["precision"]
     notice(f"device: {device.kind} ({device.description}), precision: {precision}")
 
     keras.utils.set_random_seed(config.train.seed)
@@ -279,6 +300,11 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
     if saved is not None:
         progress = Progress.from_dict(saved)
         notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
+        if config.train.epochs < progress.epoch:
+            raise ConfigError(
+                f"{run.root}: has {progress.epoch} epochs already, more than "
+                f"train.epochs={config.train.epochs}; ask for at least as many"
+            )
     elif config.model.backbone.weights != "none":
         for line in load_backbone_weights(model, config.model.backbone.weights):
             notice(line)
@@ -286,7 +312,6 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
         description = {
             "device": asdict(device),
             "precision": precision,
-            "front_end_hash": front_end.spec_hash(),
             "store_hash": store_hash(data.store.clips),
             "n_clips": {part: len(rows[part]) for part in PARTS},
         }
@@ -297,7 +322,8 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
             parts=data.parts,
             description=description,
         )
-    config.save(run.config)
+    else:
+        config.save(run.config)
 
     @tf.function  # type: ignore[untyped-decorator]
     def train_step(inputs: Any, labels: Any, partners: Any, share: Any) -> Any:
@@ -379,6 +405,12 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                     "NaN); start anew in another run.root with a lower train.learning_rate"
                 )
             metrics = model.task.metrics(validation_labels, scores)
+            if math.isnan(metrics[config.train.monitor]) and progress.epoch == 0:
+                warn(
+                    f"{config.train.monitor} cannot be computed: among {len(scores)} validation "
+                    "clips no tag has both positives and negatives; the latest weights are kept "
+                    "as the best. Give more clips, or set data.split or train.monitor=loss"
+                )
             row = {
                 "epoch": progress.epoch + 1,
                 "steps": progress.step,
@@ -420,11 +452,14 @@ def _note_epoch(
 ) -> bool:
     """Enter a finished epoch into `progress`; tells whether it is the best so far."""
     value = row[f"validation_{config.monitor}"]
-    # A metric that cannot be computed (no tag with positives) counts as the worst value.
+    # A metric that cannot be computed (no tag with positives) counts as the worst value. As long as
+    # it never could be, the latest weights are as good as any.
     if math.isnan(value):
         value = -math.inf if larger_is_better else math.inf
-    improved = progress.best is None or (
-        value > progress.best if larger_is_better else value < progress.best
+    improved = (
+        progress.best is None
+        or math.isinf(progress.best)
+        or (value > progress.best if larger_is_better else value < progress.best)
     )
     progress.epoch += 1
     progress.history.append(row)
@@ -436,7 +471,7 @@ def _note_epoch(
     progress.epochs_since_reduction += 1
     plateau = config.reduce_on_plateau
     if plateau.patience is not None and progress.epochs_since_reduction >= plateau.patience:
-        lowest = plateau.min_learning_rate / config.learning_rate
+        lowest = min(1.0, plateau.min_learning_rate / config.learning_rate)
         progress.rate_factor = max(lowest, progress.rate_factor * plateau.factor)
         progress.epochs_since_reduction = 0
     return False

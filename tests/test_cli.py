@@ -461,10 +461,14 @@ def test_without_any_run_the_tags_cannot_be_predicted(refusal, tmp_path, monkeyp
     assert "train one with 'tagger train', or give --model" in refusal("predict-tags", "a.mp3")
 
 
-def test_a_folder_without_audio_is_one_line(refusal, trained, tmp_path):
+def test_a_folder_without_audio_is_one_line_and_stops_no_other_input(tagger, trained, tmp_path):
     (tmp_path / "empty").mkdir()
-    line = refusal("predict-tags", tmp_path / "empty", "--model", trained / "run")
-    assert f"{tmp_path / 'empty'}: no audio files in this folder" in line
+    sf.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(32000) / 5), 16000)
+    inputs = [tmp_path / "empty", tmp_path / "good.wav"]
+    code, out, err = tagger("predict-tags", *inputs, "--model", trained / "run")
+    assert code == 1
+    assert f"failed: {tmp_path / 'empty'}: is a folder without audio files" in err
+    assert out.startswith(str(tmp_path / "good.wav"))
 
 
 def test_missing_weights_are_one_line(refusal, tmp_path):
@@ -473,18 +477,20 @@ def test_missing_weights_are_one_line(refusal, tmp_path):
     assert f"{tmp_path / 'gone.ckpt'}: no such weight file" in line
 
 
-def test_a_result_that_cannot_be_written_is_one_line(tagger, trained, tmp_path):
+def test_a_picture_that_cannot_be_drawn_is_one_line_and_stops_nothing(tagger, trained, tmp_path):
     sf.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(32000) / 5), 16000)
     (tmp_path / "file").write_text("in the way")
-    code, _, err = tagger(
+    (tmp_path / "other.wav").symlink_to(tmp_path / "good.wav")
+    code, out, err = tagger(
         "predict-tags",
         tmp_path / "good.wav",
+        tmp_path / "other.wav",
         f"--model={trained / 'run'}",
-        f"--taggram={tmp_path / 'file' / 'a.png'}",
+        f"--taggram={tmp_path / 'file' / 'pictures'}",
     )
-    assert code == 2 and "Traceback" not in err
-    assert err.splitlines()[-1].startswith("error: ")
-    assert str(tmp_path / "file") in err.splitlines()[-1]
+    assert code == 1 and "Traceback" not in err
+    assert err.count(f"failed: {tmp_path / 'file' / 'pictures'}") == 2
+    assert "good.wav" in out and "other.wav" in out
 
 
 def test_a_package_that_is_installed_under_another_name_is_no_error(tagger, monkeypatch):

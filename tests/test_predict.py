@@ -99,9 +99,31 @@ def test_folders_are_searched_for_audio(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     found = [path.name for path in expand_inputs([tmp_path])]
     assert found == ["two.flac", "one.wav"]
+
+
+def test_a_folder_without_audio_is_one_bad_input_among_others(tagger, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AudioError, match="no audio files"):
-        list(expand_inputs([tmp_path / "empty"]))
+    (tmp_path / "one.wav").write_bytes(b"x")
+    inputs = [tmp_path / "empty", tmp_path / "one.wav"]
+    assert list(expand_inputs(inputs)) == inputs
+    with pytest.raises(AudioError, match="folder without audio files"):
+        tagger.predict(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("n_samples", "padded"), [(15_500, True), (15_600, False)])
+def test_padding_is_told_alike_for_files_and_waveforms(tagger, tmp_path, n_samples, padded):
+    samples = tone(2)[:n_samples]
+    soundfile.write(tmp_path / "clip.wav", samples, RATE)
+    assert tagger.predict(tmp_path / "clip.wav").padded is padded
+    assert tagger.predict_waveform(samples, RATE).padded is padded
+
+
+def test_a_run_of_an_older_front_end_is_refused(run, monkeypatch):
+    from preprocess.features import FRONT_ENDS
+
+    monkeypatch.setattr(FRONT_ENDS.get("vggish"), "version", 2)
+    with pytest.raises(ModelError, match="another version of the front end 'vggish'"):
+        Tagger.load(run)
 
 
 def test_a_run_without_weights_is_refused(run, tmp_path):

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -322,6 +323,7 @@ def test_the_layout_of_the_labels_changes_nothing(corpus, tmp_path):
 
 KILLED = """
 import sys
+import time
 from pathlib import Path
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS
@@ -436,3 +438,35 @@ def test_the_hash_of_a_store_depends_on_content_and_order(corpus, root):
     other = [replace(clips[0], checksum="0" * 32), *clips[1:]]
     assert store_hash(clips) != store_hash(other)
     assert json.dumps([clip.to_json() for clip in clips])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_workers_end_when_their_parent_is_killed(corpus, tmp_path):
+    """Otherwise each killed run would leave processes that wait for ever."""
+    script = (
+        "import os, time\n"
+        "from preprocess.workers import map_in_processes\n"
+        "if __name__ == '__main__':\n"
+        "    for _, pid in map_in_processes(worker.pid, list(range(64)), n_workers=2):\n"
+        "        print(pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    (tmp_path / "worker.py").write_text(
+        "import os, time\ndef pid(n):\n    time.sleep(0.2)\n    return os.getpid()\n"
+    )
+    (tmp_path / "main.py").write_text("import worker\n" + script)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"},
+    )
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}/stat").exists():
+        if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.1)

@@ -134,6 +134,53 @@ def test_resuming_with_other_settings_is_refused_by_key(trained):
         )
 
 
+def test_resuming_on_a_changed_store_is_refused(tmp_path):
+    """Otherwise a clip that was to test might train."""
+    make_store(tmp_path / "store", n_clips=32)
+    config = small_config(tmp_path, "train.epochs=1", "data.split=report")
+    train(config)
+    make_store(tmp_path / "store", n_clips=48)
+    with pytest.raises(ConfigError, match=r"clips, tags or split of .* have changed"):
+        train(config, resume=True)
+
+
+def test_states_of_a_run_that_is_gone_are_not_taken_for_a_new_ones(tmp_path):
+    make_store(tmp_path / "store", n_clips=32)
+    train(small_config(tmp_path, "train.epochs=3"))
+    (tmp_path / "run" / "run.json").unlink()
+    config = small_config(tmp_path, "train.epochs=1", "train.seed=1")
+    train(config)
+    result = train(config, resume=True)
+    assert len(result.history) == 1
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+
+
+def test_another_number_of_epochs_is_refused_where_the_cosine_depends_on_it(trained, tmp_path):
+    make_store(tmp_path / "store", n_clips=32)
+    cosine = ["train.final_learning_rate=0.0001", "train.epochs=1"]
+    train(small_config(tmp_path, *cosine))
+    with pytest.raises(ConfigError, match=r"train.epochs=2 \(the run has 1\)"):
+        train(small_config(tmp_path, cosine[0], "train.epochs=2"), resume=True)
+    with pytest.raises(ConfigError, match="has 2 epochs already"):
+        train(load_config(trained / "run" / "config.yaml", ["train.epochs=1"]), resume=True)
+
+
+def test_a_plateau_never_raises_a_rate_below_the_floor():
+    config = TrainConfig(learning_rate=1e-8, reduce_on_plateau={"patience": 1}, monitor="loss")
+    progress = Progress()
+    for value in (1.0, 2.0, 3.0):
+        _note_epoch(config, progress, {"validation_loss": value}, larger_is_better=False)
+    assert progress.rate_factor == 1.0
+
+
+def test_the_latest_weights_are_kept_where_the_metric_never_can_be_computed():
+    progress = Progress()
+    for _ in range(3):
+        row = {"validation_pr_auc_macro": float("nan")}
+        assert _note_epoch(TrainConfig(), progress, row, larger_is_better=True)
+    assert progress.best_epoch == 3
+
+
 def test_resuming_where_nothing_was_starts_a_run(tmp_path):
     make_store(tmp_path / "store", n_clips=32)
     result = train(small_config(tmp_path, "train.epochs=1"), resume=True)
