@@ -1,5 +1,6 @@
 """The verb ``preprocess``: every clip of a data set along the way to the store."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -65,15 +66,11 @@ class PreprocessResult:
 
 @cache
 def _front_end(name: str, params_json: str) -> FrontEnd:
-    import json
-
     return FRONT_ENDS.create(name, json.loads(params_json))
 
 
 def front_end_of(spec: dict[str, Any]) -> FrontEnd:
     """Front end that a stored spec describes; one object per process."""
-    import json
-
     return _front_end(spec["name"], json.dumps(spec["params"], sort_keys=True))
 
 

@@ -162,13 +162,14 @@ class RunFolder:
                 f"{self.vocabulary}: missing or damaged ({error}); train again"
             ) from None
 
-    def n_clips(self) -> int:
-        """Clips that the store had when the run was started."""
-        with self.split.open(encoding="utf-8", newline="") as file:
-            return sum(1 for _ in csv.DictReader(file))
+    def load_split(self) -> dict[str, str]:
+        """Part of every clip that the store had when the run was started, by clip id.
 
-    def load_parts(self, index: ClipIndex) -> Parts:
-        """Part of every clip of `index` as it was in training; clips added since have none."""
+        Raises
+        ------
+        ModelError
+            If the file is missing or damaged.
+        """
         try:
             with self.split.open(encoding="utf-8", newline="") as file:
                 part_of = {row["clip_id"]: row["part"] for row in csv.DictReader(file)}
@@ -176,6 +177,11 @@ class RunFolder:
             raise ModelError(f"{self.split}: missing or damaged ({error}); train again") from None
         if not part_of:
             raise ModelError(f"{self.split}: damaged (it holds no clips); train again")
+        return part_of
+
+    def load_parts(self, index: ClipIndex) -> Parts:
+        """Part of every clip of `index` as it was in training; clips added since have none."""
+        part_of = self.load_split()
         return np.array([part_of.get(clip.id, "") for clip in index.clips], dtype="<U10")
 
 

@@ -132,7 +132,6 @@ def mixup_plan(
     """
     if alpha == 0:
         return np.arange(batch_size, dtype=np.int32), 1.0
-    # The third number keeps these draws apart from those of the stream.
     rng = np.random.default_rng((seed, step, 1))
     return rng.permutation(batch_size).astype(np.int32), float(rng.beta(alpha, alpha))
 
@@ -192,11 +191,11 @@ def _refuse_other_config(config: Config, run: RunFolder) -> None:
         )
 
 
-def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, Config, bool]:
+def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, bool]:
     """Run folder, and whether it goes on from an earlier start."""
     run = RunFolder(config.run.root)
     if not run.exists():
-        return run, config, False
+        return run, False
     if not resume:
         raise ConfigError(
             f"{run.root}: already holds a run; add --resume to go on with it, "
@@ -204,16 +203,14 @@ def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, Config, bool]
         )
     run.require_front_end(config.make_front_end())
     _refuse_other_config(config, run)
-    return run, config, True
+    return run, True
 
 
 def _refuse_other_data(run: RunFolder, data: PreparedData) -> None:
     """Refuse to go on with other clips: a test clip of before might be a training clip now."""
-    index = data.store.index
-    same = run.load_vocabulary() == data.vocabulary and np.array_equal(
-        run.load_parts(index), data.parts
-    )
-    if not same or run.n_clips() != len(index):
+    ids = [clip.id for clip in data.store.index.clips]
+    split = dict(zip(ids, data.parts.tolist(), strict=True))
+    if run.load_vocabulary() != data.vocabulary or run.load_split() != split:
         raise ConfigError(
             f"{run.root}: cannot resume, as the clips, tags or split of {data.store.root} have "
             "changed since; restore the store, or start anew in another run.root"
@@ -245,7 +242,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
     ModelError
         If weights to start from do not fit.
     """
-    run, config, resumed = _open_run(config, resume=resume)
+    run, resumed = _open_run(config, resume=resume)
     data = prepare_data(config)
     if resumed:
         _refuse_other_data(run, data)

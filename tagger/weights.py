@@ -12,8 +12,8 @@ from tagger.errors import ModelError
 
 # Weights that can be named instead of given as a path.
 REGISTERED: dict[str, RemoteFile] = {
-    # VGGish trained on AudioSet's YouTube-100M predecessor, as published by its authors. They give
-    # no checksum; the smoke test tells whether the right weights arrived.
+    # VGGish as published by its authors. They give no checksum; the smoke test tells whether the
+    # right weights arrived.
     "vggish": RemoteFile(
         url="https://storage.googleapis.com/audioset/vggish_model.ckpt",
         name="vggish_model.ckpt",
