@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.run import windows_of_file
 from preprocess.store import Store
+from preprocess.windows import windows_of_file
+from tagger.bundle import Bundle
+from tagger.export import load_model
 from tagger.metrics import multilabel_metrics
-from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
 
 
@@ -27,7 +28,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     run = RunFolder(arguments.run)
-    tagger = Tagger.load(arguments.run)
+    model = load_model(Bundle(run.bundle))
+    front_end = run.load_config().make_front_end()
     store = Store(arguments.store_root or run.load_config().store.root)
     rows = np.flatnonzero(run.load_parts(store.index) == "test")[: arguments.n_clips]
     labels = run.load_vocabulary().labels(store.index.labels[rows], store.tags)
@@ -35,9 +37,9 @@ def main() -> None:
     worst_window = 0.0
     for row in rows:
         path = arguments.data_root / store.clips[row].record.path
-        windows, _ = windows_of_file(path, tagger.front_end)
+        windows, _ = windows_of_file(path, front_end)
         window_scores = {
-            dtype: tagger._model.score_windows(
+            dtype: model.score_windows(
                 {name: array.astype(dtype) for name, array in windows.items()}
             )
             for dtype in clip_scores
@@ -45,7 +47,7 @@ def main() -> None:
         difference = np.abs(window_scores["float32"] - window_scores["float16"]).max()
         worst_window = max(worst_window, float(difference))
         for dtype, scores in window_scores.items():
-            clip_scores[dtype].append(tagger._model.clip_scores(scores))
+            clip_scores[dtype].append(model.clip_scores(scores))
     exact, rounded = (np.stack(clip_scores[dtype]) for dtype in ("float32", "float16"))
     print(f"clips: {len(rows)}")
     print(f"largest difference of a window's score: {worst_window:.2e}")

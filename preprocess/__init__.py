@@ -1,7 +1,8 @@
 """From audio files to a store of labelled log-mel patches.
 
-The way of the data: `audio` -> `features` -> `patches` -> `store`; `datasets` and `splits` say
-which clips there are, and `run` takes all of them along that way.
+The way of the data: `audio` -> `features` -> `patches` -> `store`. `windows` takes a file along it
+as far as its patches; `datasets` and `splits` say which clips there are, and `run` takes all of
+them to the store.
 """
 
 from typing import TYPE_CHECKING

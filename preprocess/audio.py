@@ -1,12 +1,16 @@
 """The only place that decodes or resamples audio."""
 
-import io
 import json
 import shutil
 import stat
 import subprocess
+import tempfile
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +18,8 @@ import numpy.typing as npt
 from tagger.errors import AudioError
 
 Waveform = npt.NDArray[np.float32]
+# Of all channels [shape=(n_samples, n_channels)].
+_Samples = npt.NDArray[np.float32]
 
 # What libsndfile decodes; everything else goes through ffmpeg where it is installed.
 SOUNDFILE_SUFFIXES = frozenset(
@@ -22,7 +28,18 @@ SOUNDFILE_SUFFIXES = frozenset(
 FFMPEG_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ac3", ".amr"})
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
+# For a block, or for the whole file where it is read at once.
 _FFMPEG_TIMEOUT_SECONDS = 600
+
+# Values of all channels decoded at once at most, however many channels and whatever rate: 16 MB.
+_BLOCK_VALUES = 4_000_000
+
+# Samples resampled at once: more of them leave the processor's cache.
+_RESAMPLED_SAMPLES = 65_536
+
+# An mp3 decoder that has jumped into a file lacks what its first frames take from those before
+# them; so much in front of the wanted part is decoded and thrown away.
+_LEAD_SECONDS = 0.25
 
 # Others are damaged headers; resampling from 1 Hz would ask for 16,000 times the memory.
 _SAMPLE_RATES_HZ = (1_000, 1_000_000)
@@ -64,10 +81,13 @@ def mix_to_mono(samples: npt.NDArray[np.floating]) -> Waveform:
         raise AudioError("a waveform without channels; give at least one")
     if n_channels == 1:
         return samples[:, 0]
-    # A matrix product is some 30 times faster than samples.mean(axis=1) on the interleaved
-    # channels of a stereo file, and the same average.
-    weights: Waveform = np.full(n_channels, 1.0 / n_channels, dtype=np.float32)
-    mono: Waveform = np.matmul(samples, weights, dtype=np.float32)
+    # Channel by channel: faster than a mean or a matrix product over interleaved channels, and the
+    # rounding of a sample does not depend on where in a block it stands.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono: Waveform = np.add(samples[:, 0], samples[:, 1])
+        for channel in range(2, n_channels):
+            mono += samples[:, channel]
+        mono *= np.float32(1.0 / n_channels)
     return mono
 
 
@@ -117,29 +137,42 @@ def prepare_waveform(
         If there are no samples, they are integers, one is NaN or infinite, or the rate is no rate
         of audio.
     """
-    lowest, highest = _SAMPLE_RATES_HZ
-    if not lowest <= sample_rate <= highest:
-        raise AudioError(
-            f"has the sample rate {sample_rate} Hz; give one from {lowest} to {highest} Hz"
-        )
+    _require_rate(sample_rate)
     samples = np.asarray(samples)
     if not np.issubdtype(samples.dtype, np.floating):
         # Their range is not known here, and taken as it is 16-bit audio would be 90 dB too loud.
         raise AudioError(f"has samples of the type {samples.dtype}; give floats from -1 to 1")
     mono = mix_to_mono(samples)
     if mono.size == 0:
-        raise AudioError("holds no samples; remove the clip or replace the file")
+        raise AudioError(_NO_SAMPLES)
+    _require_finite(mono)
+    resampled = resample(mono, sample_rate, target_rate=target_rate)
+    if resampled.size == 0:
+        raise AudioError(_too_short(target_rate))
+    return resampled
+
+
+_NO_SAMPLES = "holds no samples; remove the clip or replace the file"
+
+
+def _too_short(target_rate: int) -> str:
+    return f"is shorter than a sample at {target_rate} Hz; remove the clip or replace the file"
+
+
+def _require_rate(sample_rate: int) -> None:
+    lowest, highest = _SAMPLE_RATES_HZ
+    if not lowest <= sample_rate <= highest:
+        raise AudioError(
+            f"has the sample rate {sample_rate} Hz; give one from {lowest} to {highest} Hz"
+        )
+
+
+def _require_finite(mono: Waveform) -> None:
     # One NaN or infinity makes the sum of squares non-finite: one pass, no temporary mask.
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(np.dot(mono, mono))
     if suspicious and not np.isfinite(mono).all():
         raise AudioError("holds NaN or infinite samples; export the file again")
-    resampled = resample(mono, sample_rate, target_rate=target_rate)
-    if resampled.size == 0:
-        raise AudioError(
-            f"is shorter than a sample at {target_rate} Hz; remove the clip or replace the file"
-        )
-    return resampled
 
 
 def _require_readable(path: Path) -> None:
@@ -221,99 +254,465 @@ def _missing_of_last_page(file: BinaryIO, size: int) -> float:
     return max(0.0, (length - len(page)) / size)
 
 
-def _read_with_soundfile(path: Path) -> tuple[npt.NDArray[np.float32], int]:
-    import soundfile
+@dataclass(frozen=True)
+class _Part:
+    """The part of a file that is read, in seconds."""
 
-    missing = _missing_share(path)
-    if missing > 0:
-        raise AudioError(
-            f"{path}: truncated: {_percent(missing)} of its audio data is missing; "
-            "copy or download it again"
-        )
+    start: float
+    length: float
+
+
+def _middle_part(path: Path, seconds: float, *, n_frames: int, sample_rate: int) -> _Part | None:
+    """Part of so many seconds in the middle of a file; None where that is all of it."""
     try:
-        with soundfile.SoundFile(path) as file:
-            promised = file.frames
-            if file.format == "RAW":
-                # libsndfile takes any file named .au, .gsm or .vox for audio without a header.
-                raise AudioError(
-                    f"{path}: not decodable audio (no header); convert it to wav, flac, ogg or mp3"
-                )
-            if promised >= _UNKNOWN_FRAMES:
-                raise AudioError(
-                    f"{path}: its header does not say how long it is; write it again, e.g. with "
-                    "ffmpeg -i"
-                )
-            samples = file.read(dtype="float32", always_2d=True)
-            rate = int(file.samplerate)
-    except MemoryError:
-        raise AudioError(
-            f"{path}: not enough memory for the {promised} samples that its header promises; "
-            "split the file, or replace it if it is shorter"
-        ) from None
-    except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
-        # libsndfile, its mp3 reader and soundfile itself each raise another class.
-        reason = str(error).split(": ", 1)[-1].strip().rstrip(".")
-        raise AudioError(
-            f"{path}: not decodable audio ({reason}); convert it to wav, flac, ogg or mp3"
-        ) from None
-    # mp3 headers estimate the length; a fifth less than promised is a cut file, not an estimate.
-    if len(samples) < 0.8 * promised:
-        raise AudioError(
-            f"{path}: truncated or damaged: {_percent(1 - len(samples) / promised)} of its audio "
-            "cannot be decoded; copy or download it again"
-        )
-    return samples, rate
+        _require_rate(sample_rate)
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
+    wanted = max(1, round(seconds * sample_rate))
+    if wanted >= n_frames:
+        return None
+    return _Part((n_frames - wanted) // 2 / sample_rate, wanted / sample_rate)
+
+
+def _block_frames(block_seconds: float, sample_rate: int, n_channels: int) -> int:
+    return max(1, min(round(block_seconds * sample_rate), _BLOCK_VALUES // n_channels))
+
+
+class _Decoder(Protocol):
+    """What decodes a file."""
+
+    def middle(self, seconds: float) -> _Part | None:
+        """Part of so many seconds in the middle; None where the file is no longer than that."""
+
+    def blocks(
+        self, part: _Part | None, block_seconds: float | None
+    ) -> Generator[tuple[_Samples, int], None, None]:
+        """Give samples of all channels and their rate; at least one block, which may be empty."""
+
+
+@dataclass(frozen=True)
+class _SoundfileDecoder:
+    """wav, flac, ogg, mp3 and the like, through libsndfile."""
+
+    path: Path
+
+    def middle(self, seconds: float) -> _Part | None:
+        with closing(self._open()) as file:
+            return _middle_part(
+                self.path, seconds, n_frames=file.frames, sample_rate=int(file.samplerate)
+            )
+
+    def blocks(
+        self, part: _Part | None, block_seconds: float | None
+    ) -> Generator[tuple[_Samples, int], None, None]:
+        with closing(self._open()) as file:
+            rate, promised = int(file.samplerate), int(file.frames)
+            if part is not None:
+                promised = round(part.length * rate)
+                lead = self._seek(file, round(part.start * rate))
+            # After each read soundfile seeks to where it is, from where an mp3 goes on without what
+            # its next frames take from the last ones. Nothing is read twice here.
+            file.seekable = lambda: False
+            if part is not None and lead:
+                self._read(file, lead)
+            size = max(1, promised)
+            if block_seconds is not None:
+                size = min(size, _block_frames(block_seconds, rate, file.channels))
+            n_read, exhausted = 0, False
+            while not exhausted:
+                wanted = min(size, promised - n_read)
+                samples = self._read(file, wanted)
+                n_read += len(samples)
+                exhausted = len(samples) < wanted or n_read >= promised
+                if exhausted:
+                    self._require_enough(n_read, promised)
+                yield samples, rate
+
+    def _open(self) -> Any:
+        import soundfile
+
+        missing = _missing_share(self.path)
+        if missing > 0:
+            raise AudioError(
+                f"{self.path}: truncated: {_percent(missing)} of its audio data is missing; "
+                "copy or download it again"
+            )
+        with self._errors_named():
+            file = soundfile.SoundFile(self.path)
+        if file.format == "RAW":
+            # libsndfile takes any file named .au, .gsm or .vox for audio without a header.
+            file.close()
+            raise AudioError(
+                f"{self.path}: not decodable audio (no header); convert it to wav, flac, ogg or mp3"
+            )
+        if file.frames >= _UNKNOWN_FRAMES:
+            file.close()
+            raise AudioError(
+                f"{self.path}: its header does not say how long it is; write it again, e.g. with "
+                "ffmpeg -i"
+            )
+        return file
+
+    def _seek(self, file: Any, start: int) -> int:
+        """Go to a little before `start`; return by how many frames."""
+        lead = min(start, round(_LEAD_SECONDS * file.samplerate)) if file.format == "MP3" else 0
+        with self._errors_named():
+            file.seek(start - lead)
+        return lead
+
+    def _read(self, file: Any, n_frames: int) -> _Samples:
+        try:
+            with self._errors_named():
+                samples: _Samples = file.read(n_frames, dtype="float32", always_2d=True)
+                return samples
+        except MemoryError:
+            raise AudioError(
+                f"{self.path}: not enough memory for the {file.frames} samples that its header "
+                "promises; split the file, or replace it if it is shorter"
+            ) from None
+
+    def _require_enough(self, n_read: int, promised: int) -> None:
+        # mp3 headers estimate the length; a fifth less than promised is a cut file, not an
+        # estimate.
+        if n_read < 0.8 * promised:
+            raise AudioError(
+                f"{self.path}: truncated or damaged: {_percent(1 - n_read / promised)} of its "
+                "audio cannot be decoded; copy or download it again"
+            )
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        import soundfile
+
+        try:
+            yield
+        except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
+            # libsndfile, its mp3 reader and soundfile itself each raise another class.
+            reason = str(error).split(": ", 1)[-1].strip().rstrip(".")
+            raise AudioError(
+                f"{self.path}: not decodable audio ({reason}); convert it to wav, flac, ogg or mp3"
+            ) from None
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
 
 
-def _read_with_ffmpeg(path: Path) -> tuple[npt.NDArray[np.float32], int]:
-    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
-        raise AudioError(
-            f"{path}: {path.suffix} files need ffmpeg, which is not installed; "
-            "install it or convert the file to wav, flac, ogg or mp3"
-        )
-    import soundfile
+@dataclass(frozen=True)
+class _FfmpegDecoder:
+    """m4a, aac and others, through a pipe from ffmpeg."""
 
+    path: Path
+    sample_rate: int
+    n_channels: int
+    seconds: float | None
+
+    @classmethod
+    def probe(cls, path: Path) -> "_FfmpegDecoder":
+        """Ask ffprobe for what raw samples do not tell of themselves."""
+        if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
+            raise AudioError(
+                f"{path}: {path.suffix} files need ffmpeg, which is not installed; "
+                "install it or convert the file to wav, flac, ogg or mp3"
+            )
+        entries = "stream=sample_rate,channels,duration:format=duration"
+        command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", entries]
+        try:
+            probe = subprocess.run(
+                [*command, "-of", "json", _ffmpeg_name(path)],
+                capture_output=True,
+                timeout=_FFMPEG_TIMEOUT_SECONDS,
+                check=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise _ffmpeg_too_slow(path) from None
+        except subprocess.CalledProcessError as error:
+            raise _ffmpeg_failed(path, error.stderr) from None
+        try:
+            found = json.loads(probe.stdout)
+            streams = found.get("streams")
+            if not streams:
+                raise AudioError(f"{path}: holds no audio stream; give an audio file")
+            stream = streams[0]
+            rate, channels = int(stream["sample_rate"]), int(stream["channels"])
+            if channels < 1:
+                raise ValueError("no channels")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _ffmpeg_failed(path, b"ffprobe tells no sample rate and channels") from None
+        return cls(path, rate, channels, _duration(stream) or _duration(found.get("format")))
+
+    def middle(self, seconds: float) -> _Part | None:
+        if self.seconds is None:
+            raise AudioError(
+                f"{self.path}: it does not say how long it is, so that its middle is not known; "
+                "use all of it, or convert it to wav, flac, ogg or mp3"
+            )
+        n_frames = round(self.seconds * self.sample_rate)
+        return _middle_part(self.path, seconds, n_frames=n_frames, sample_rate=self.sample_rate)
+
+    def blocks(
+        self, part: _Part | None, block_seconds: float | None
+    ) -> Generator[tuple[_Samples, int], None, None]:
+        cut = [] if part is None else ["-ss", f"{part.start:.6f}", "-t", f"{part.length:.6f}"]
+        # Rate and channels are those of the file; given, they cannot be others than is thought.
+        form = ["-ar", str(self.sample_rate), "-ac", str(self.n_channels)]
+        source = [*cut, "-i", _ffmpeg_name(self.path), "-map", "0:a:0"]
+        command = ["ffmpeg", "-v", "error", "-nostdin", *source, *form, "-f", "f32le"]
+        size = None
+        if block_seconds is not None:
+            size = _block_frames(block_seconds, self.sample_rate, self.n_channels)
+        n_read = 0
+        # Into a file, for a pipe that nobody reads would stop ffmpeg when it is full.
+        with (
+            tempfile.TemporaryFile() as complaints,
+            subprocess.Popen(
+                [*command, "-c:a", "pcm_f32le", "-"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+            ) as process,
+        ):
+            try:
+                while True:
+                    samples = self._read(process, size)
+                    ended = size is None or len(samples) < size
+                    n_read += len(samples)
+                    if ended:
+                        self._require_success(process, complaints, n_read, part)
+                    yield samples, self.sample_rate
+                    if ended:
+                        break
+            finally:
+                # Dropped half way, it would wait for a reader for ever.
+                process.kill()
+
+    def _read(self, process: "subprocess.Popen[bytes]", size: int | None) -> _Samples:
+        assert process.stdout is not None
+        frame_bytes = 4 * self.n_channels
+        with _killed_after(process, _FFMPEG_TIMEOUT_SECONDS) as overdue:
+            content = process.stdout.read(-1 if size is None else size * frame_bytes)
+        if overdue.is_set():
+            raise _ffmpeg_too_slow(self.path)
+        n_frames, left_over = divmod(len(content), frame_bytes)
+        if left_over:
+            raise AudioError(
+                f"{self.path}: what ffmpeg decodes of it breaks off within a sample; "
+                "convert it to wav, flac, ogg or mp3"
+            )
+        samples = np.frombuffer(content, dtype="<f4").reshape(n_frames, self.n_channels)
+        # A copy that may be written to, as from every other decoder.
+        return samples.astype(np.float32)
+
+    def _require_success(
+        self,
+        process: "subprocess.Popen[bytes]",
+        complaints: IO[bytes],
+        n_read: int,
+        part: _Part | None,
+    ) -> None:
+        with _killed_after(process, _FFMPEG_TIMEOUT_SECONDS) as overdue:
+            status = process.wait()
+        if overdue.is_set():
+            raise _ffmpeg_too_slow(self.path)
+        if status != 0:
+            complaints.seek(0)
+            raise _ffmpeg_failed(self.path, complaints.read())
+        if n_read == 0:
+            raise AudioError(
+                f"{self.path}: ffmpeg decodes nothing of it; convert it to wav, flac, ogg or mp3"
+            )
+        if part is not None and n_read < 0.8 * part.length * self.sample_rate:
+            raise AudioError(
+                f"{self.path}: truncated or damaged: of the {part.length:.1f} s in its middle "
+                f"{n_read / self.sample_rate:.1f} s can be decoded; copy or download it again"
+            )
+
+
+def _ffmpeg_name(path: Path) -> str:
     # The prefix keeps a file name such as "-i" or "http:x" from being taken for something else.
-    source = f"file:{path}"
-    quiet = ["-v", "error"]
-    decode = ["ffmpeg", *quiet, "-nostdin", "-i", source, "-map", "0:a:0", "-f", "wav"]
+    return f"file:{path}"
+
+
+def _duration(entry: Any) -> float | None:
     try:
-        probe = subprocess.run(
-            ["ffprobe", *quiet, "-select_streams", "a:0", "-show_entries", "stream=sample_rate"]
-            + ["-of", "json", source],
-            capture_output=True,
-            timeout=_FFMPEG_TIMEOUT_SECONDS,
-            check=True,
-        )
-        if not json.loads(probe.stdout).get("streams"):
-            raise AudioError(f"{path}: holds no audio stream; give an audio file")
-        decoded = subprocess.run(
-            [*decode, "-c:a", "pcm_f32le", "-"],
-            capture_output=True,
-            timeout=_FFMPEG_TIMEOUT_SECONDS,
-            check=True,
-        )
-    except subprocess.TimeoutExpired:
-        raise AudioError(
-            f"{path}: ffmpeg did not finish within {_FFMPEG_TIMEOUT_SECONDS} s; convert the file"
-        ) from None
-    except (subprocess.CalledProcessError, json.JSONDecodeError) as error:
-        lines = getattr(error, "stderr", b"").decode("utf-8", "replace").strip().splitlines()
-        reason = lines[-1] if lines else "unknown reason"
-        raise AudioError(
-            f"{path}: ffmpeg cannot decode it ({reason}); convert it to wav, flac, ogg or mp3"
-        ) from None
+        seconds = float(entry["duration"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    # Not of NaN or infinity.
+    return seconds if 0 < seconds < 1e9 else None
+
+
+@contextmanager
+def _killed_after(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that keeps its reader waiting; the event tells that it was."""
+    overdue = threading.Event()
+
+    def kill() -> None:
+        overdue.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
     try:
-        samples, rate = soundfile.read(io.BytesIO(decoded.stdout), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        raise AudioError(
-            f"{path}: ffmpeg decodes nothing of it ({error}); convert it to wav, flac, ogg or mp3"
-        ) from None
-    return samples, int(rate)
+        yield overdue
+    finally:
+        timer.cancel()
+
+
+def _ffmpeg_too_slow(path: Path) -> AudioError:
+    return AudioError(
+        f"{path}: ffmpeg did not finish within {_FFMPEG_TIMEOUT_SECONDS} s; convert the file"
+    )
+
+
+def _ffmpeg_failed(path: Path, complaints: bytes) -> AudioError:
+    lines = complaints.decode("utf-8", "replace").strip().splitlines()
+    reason = lines[-1] if lines else "unknown reason"
+    return AudioError(
+        f"{path}: ffmpeg cannot decode it ({reason}); convert it to wav, flac, ogg or mp3"
+    )
+
+
+class AudioStream:
+    """Mono samples of a file, block by block; use `stream_audio`.
+
+    Each iteration decodes the file anew. An iterator that is dropped half way leaves nothing open.
+
+    Attributes
+    ----------
+    offset_seconds : float
+        Where the part that is read starts within the file; 0 for the whole.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        decoder: _Decoder,
+        *,
+        target_rate: int,
+        part: _Part | None,
+        block_seconds: float | None,
+    ) -> None:
+        self._path = path
+        self._decoder = decoder
+        self._target_rate = target_rate
+        self._part = part
+        self._block_seconds = block_seconds
+        self.offset_seconds = 0.0 if part is None else part.start
+
+    def __iter__(self) -> Generator[Waveform, None, None]:
+        # It may have gone since the stream was made.
+        _require_readable(self._path)
+        n_decoded = n_given = 0
+        resampler: Any = None
+        with closing(self._decoder.blocks(self._part, self._block_seconds)) as blocks:
+            for samples, rate in blocks:
+                if n_decoded == 0:
+                    resampler = self._resampler(rate)
+                mono = self._mono(samples)
+                n_decoded += len(mono)
+                for block in _resampled(mono, resampler):
+                    n_given += len(block)
+                    yield block
+        for block in _resampled(None, resampler):
+            n_given += len(block)
+            yield block
+        if n_given == 0:
+            problem = _too_short(self._target_rate) if n_decoded else _NO_SAMPLES
+            raise AudioError(f"{self._path}: {problem}")
+
+    def _resampler(self, rate: int) -> Any:
+        try:
+            _require_rate(rate)
+        except AudioError as error:
+            raise AudioError(f"{self._path}: {error}") from None
+        if rate == self._target_rate:
+            return None
+        import soxr
+
+        return soxr.ResampleStream(rate, self._target_rate, 1, dtype="float32", quality="HQ")
+
+    def _mono(self, samples: _Samples) -> Waveform:
+        mono = mix_to_mono(samples)
+        try:
+            _require_finite(mono)
+        except AudioError as error:
+            raise AudioError(f"{self._path}: {error}") from None
+        return mono
+
+
+def _resampled(mono: Waveform | None, resampler: Any) -> Iterator[Waveform]:
+    """Resample more samples, or those still inside where None tells the end."""
+    if resampler is None:
+        if mono is not None and len(mono):
+            yield mono
+        return
+    last = mono is None
+    samples = np.empty(0, dtype=np.float32) if mono is None else mono
+    for start in range(0, max(1, len(samples)), _RESAMPLED_SAMPLES):
+        piece: Waveform = resampler.resample_chunk(
+            samples[start : start + _RESAMPLED_SAMPLES], last=last
+        )
+        if len(piece):
+            yield piece
+
+
+def stream_audio(
+    path: Path,
+    *,
+    target_rate: int,
+    middle_seconds: float | None = None,
+    block_seconds: float | None = 30.0,
+) -> AudioStream:
+    """Decode a file to mono samples at `target_rate`, block by block.
+
+    The samples are the same, bit for bit, whatever the size of the blocks.
+
+    Parameters
+    ----------
+    path : Path
+        wav, flac, ogg, mp3 and the like through libsndfile; m4a, aac and others through ffmpeg
+        where it is installed.
+    target_rate : int
+        Samples per second of the result.
+    middle_seconds : float, optional
+        Only so many seconds in the middle of the file are read, and the whole of a shorter one;
+        default the whole file.
+    block_seconds : float, optional
+        So much is decoded at once at most, and less of many channels; None decodes all at once.
+
+    Returns
+    -------
+    AudioStream
+        An iterable of blocks [shape=(n_samples,), dtype=float32], none of them empty.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, forbidden, empty, truncated, not audio, or holds no finite samples.
+        The message names the file and the remedy. What only decoding shows is raised by the
+        iterator, at the end if need be.
+    ValueError
+        If `middle_seconds` or `block_seconds` is not positive.
+    """
+    for name, value in (("middle_seconds", middle_seconds), ("block_seconds", block_seconds)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, not {value}")
+    path = Path(path)
+    _require_readable(path)
+    decoder: _Decoder
+    if path.suffix.lower() in FFMPEG_SUFFIXES:
+        decoder = _FfmpegDecoder.probe(path)
+    else:
+        decoder = _SoundfileDecoder(path)
+    return AudioStream(
+        path,
+        decoder,
+        target_rate=target_rate,
+        part=None if middle_seconds is None else decoder.middle(middle_seconds),
+        block_seconds=block_seconds,
+    )
 
 
 def load_audio(path: Path, *, target_rate: int) -> Waveform:
@@ -338,16 +737,8 @@ def load_audio(path: Path, *, target_rate: int) -> Waveform:
         If the file is missing, forbidden, empty, truncated, not audio, or holds no finite samples.
         The message names the file and the remedy.
     """
-    path = Path(path)
-    _require_readable(path)
-    if path.suffix.lower() in FFMPEG_SUFFIXES:
-        samples, sample_rate = _read_with_ffmpeg(path)
-    else:
-        samples, sample_rate = _read_with_soundfile(path)
-    try:
-        return prepare_waveform(samples, sample_rate, target_rate=target_rate)
-    except AudioError as error:
-        raise AudioError(f"{path}: {error}") from None
+    blocks = list(stream_audio(path, target_rate=target_rate, block_seconds=None))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def find_audio_files(folder: Path) -> list[Path]:

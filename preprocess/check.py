@@ -8,7 +8,8 @@ from typing import Any
 from preprocess.audio import load_audio
 from preprocess.features import FrontEnd
 from preprocess.index import ClipIndex, ClipRecord
-from preprocess.run import front_end_of, windows_of_waveform
+from preprocess.run import front_end_of
+from preprocess.windows import windows_of_waveform
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError
 from tagger.files import sha256_of_file

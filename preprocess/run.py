@@ -1,7 +1,6 @@
 """The verb ``preprocess``: every clip of a data set along the way to the store."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.audio import load_audio
-from preprocess.features import FRONT_ENDS, FrontEnd, ShortClipWarning, Windows
+from preprocess.features import FRONT_ENDS, FrontEnd
 from preprocess.index import ClipIndex, ClipRecord
 from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, write_clip
+from preprocess.windows import windows_of_file
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError, StoreError
 from tagger.files import json_hash
@@ -72,41 +71,6 @@ def _front_end(name: str, params_json: str) -> FrontEnd:
 def front_end_of(spec: dict[str, Any]) -> FrontEnd:
     """Front end that a stored spec describes; one object per process."""
     return _front_end(spec["name"], json.dumps(spec["params"], sort_keys=True))
-
-
-def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
-    """Decode a file and compute its windows.
-
-    Parameters
-    ----------
-    path : Path
-        Audio file.
-    front_end : FrontEnd
-        What computes them.
-
-    Returns
-    -------
-    windows : dict of str to np.ndarray [shape=(n_windows, *input_shapes[name])]
-        Features of every window.
-    padded : bool
-        The clip was shorter than a window and was padded with zeros.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be used.
-    """
-    return windows_of_waveform(load_audio(path, target_rate=front_end.sample_rate), front_end)
-
-
-def windows_of_waveform(
-    waveform: npt.NDArray[np.float32], front_end: FrontEnd
-) -> tuple[Windows, bool]:
-    """Compute the windows of a mono waveform at the front end's rate, as `windows_of_file`."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ShortClipWarning)
-        windows = front_end.windows(waveform)
-    return windows, any(issubclass(item.category, ShortClipWarning) for item in caught)
 
 
 def _process(task: _Task, job: _Job) -> StoredClip | str:

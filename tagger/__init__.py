@@ -1,22 +1,22 @@
 """Multi-label music tagging: train on your own labels, tag any audio.
 
->>> from tagger import Tagger
->>> Tagger.load("runs/scenes").predict("song.mp3").top(3)  # doctest: +SKIP
+>>> import tagger
+>>> tagger.top_tags("song.mp3", n=3)  # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Tagger", "__version__"]
+__all__ = ["Embedding", "Prediction", "Tagger", "__version__", "top_tags"]
 
 if TYPE_CHECKING:
-    from tagger.predict import Tagger
+    from tagger.predict import Embedding, Prediction, Tagger, top_tags
 
 
 def __getattr__(name: str) -> Any:
-    # Tagger needs TensorFlow, which takes seconds to import: only who asks for it waits.
-    if name == "Tagger":
-        from tagger.predict import Tagger
+    # NumPy and the rest take a tenth of a second to import: only who asks for them waits.
+    if name in __all__:
+        from tagger import predict
 
-        return Tagger
+        return getattr(predict, name)
     raise AttributeError(f"module 'tagger' has no attribute {name!r}")

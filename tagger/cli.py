@@ -13,11 +13,13 @@ from tagger.errors import ConfigError, TaggerError
 
 if TYPE_CHECKING:
     from tagger.config import Config
-    from tagger.predict import Prediction
+    from tagger.inputs import Input
+    from tagger.predict import Tagger
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+_QUANTIZATIONS = ("none", "dynamic", "float16")
 
 app = typer.Typer(
     name="tagger",
@@ -157,82 +159,282 @@ def evaluate(
         print(f"{kind}: {path}", file=sys.stderr if format_ == "json" else sys.stdout)
 
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        envvar="TAGGER_MODEL",
+        help="Run or bundle (folder or gs://), or a name of 'tagger models list'; default the "
+        "newest run below runs/, else musicnn-mtt.",
+    ),
+]
+QuantizeOption = Annotated[
+    str,
+    typer.Option("--quantize", help="Which of the model's exports: none, dynamic or float16."),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Threads that decode and compute; default the processors."),
+]
+MiddleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--window-middle", metavar="SECONDS", min=0.01, help="Only so much of a file's middle."
+    ),
+]
+InputsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FILE...",
+        help="Audio files, folders, quoted patterns; - is audio on standard input.",
+    ),
+]
+FilesFromOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--files-from", metavar="LIST", help="File with a name per line; - is standard input."
+    ),
+]
+
+
+def _one_thread_per_product() -> None:
+    # Read by NumPy when it is imported: threads of its own would only disturb ours.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _inputs(names: list[str] | None, files_from: Path | None) -> "list[Input]":
+    from tagger.inputs import expand_inputs, read_list
+
+    listed: list[str] = []
+    if files_from == Path("-"):
+        listed = read_list(sys.stdin.buffer)
+    elif files_from is not None:
+        try:
+            with files_from.open("rb") as stream:
+                listed = read_list(stream)
+        except OSError as error:
+            raise ConfigError(
+                f"--files-from {files_from}: cannot be read ({error.strerror}); check the path"
+            ) from None
+    if not names and not listed:
+        raise ConfigError("no files given; name audio files or folders, or use --files-from")
+    return expand_inputs([*(names or []), *listed])
+
+
+def _load_tagger(model: str | None, quantize: str, jobs: int | None) -> "Tagger":
+    from tagger.models import default_model
+    from tagger.predict import Tagger
+    from tagger.progress import notice
+
+    if model is None:
+        model = default_model()
+        notice(f"model: {model}")
+    return Tagger.load(model, quantize=quantize, jobs=jobs)
+
+
 @app.command(name="predict-tags")
 def predict_tags(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Audio files, or folders of them.")
-    ],
-    model: Annotated[
-        Path | None,
+    inputs: InputsArgument = None,
+    files_from: FilesFromOption = None,
+    model: ModelOption = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="At most so many tags of each file.")
+    ] = 10,
+    threshold: Annotated[
+        str | None,
         typer.Option(
-            "--model",
-            metavar="RUN",
-            envvar="TAGGER_MODEL",
-            help="Folder that 'tagger train' wrote; default the newest below runs/.",
+            "--threshold",
+            metavar="SCORE|auto",
+            help="Only tags that score this; auto: the model's own threshold of each tag.",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Tags of each file.")] = 10,
-    threshold: Annotated[
-        float, typer.Option("--threshold", min=0, max=1, help="Only tags that score this.")
-    ] = 0.0,
-    format_: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    segments: Annotated[
+        bool, typer.Option("--segments", help="Tags of each window, with its times.")
+    ] = False,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="Tags of segments: neighbouring windows over the threshold."),
+    ] = False,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="table, json, jsonl, csv, parquet, audacity, npz or png."),
+    ] = "table",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File, or folder of audacity, npz and png; default stdout."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew instead of going on with the output.")
+    ] = False,
     taggram: Annotated[
         Path | None,
-        typer.Option(help="Draw tags over time: a .png file, or a folder for several files."),
+        typer.Option(help="Also draw tags over time: a .png file, or a folder for several files."),
     ] = None,
+    write_tags: Annotated[
+        bool, typer.Option("--write-tags", help="Also write them into the files, as their genre.")
+    ] = False,
+    undo_write_tags: Annotated[
+        bool, typer.Option("--undo-write-tags", help="Only give the files their old genre back.")
+    ] = False,
+    middle: MiddleOption = None,
+    quantize: QuantizeOption = "none",
+    jobs: JobsOption = None,
 ) -> None:
-    """Tag audio files with a trained run."""
+    """Tag audio files. Without a model of your own, musicnn-mtt is fetched and used."""
+    _one_thread_per_product()
+    from tagger.records import Selection
+    from tagger.tag_files import Options, tag_files, undo_tags
     from tagger.writers import WRITERS
 
     _choice("--format", format_, WRITERS.names())
-
-    from tagger.predict import Tagger, expand_inputs
-    from tagger.progress import notice, warn
-    from tagger.run_folder import newest_run
-
-    files = list(expand_inputs(inputs))
-    if taggram is not None and len(files) > 1 and taggram.suffix.lower() == ".png":
-        raise ConfigError(f"--taggram {taggram} is one picture; give a folder for several")
-    if model is None:
-        model = newest_run(Path("runs"))
-        notice(f"model: {model}")
-    tagger = Tagger.load(model)
-    writer = WRITERS.get(format_)(sys.stdout, top_k=top_k, threshold=threshold)
-    n_failed = 0
-    writer.begin()
-    for file in files:
-        try:
-            prediction = tagger.predict(file)
-        except TaggerError as error:
-            n_failed += 1
-            print(f"failed: {error}", file=sys.stderr)
-            continue
-        if prediction.padded:
-            warn(f"{file}: shorter than a patch, padded with zeros")
-        writer.write(prediction)
-        sys.stdout.flush()
-        if taggram is not None:
-            try:
-                _draw_taggram(prediction, taggram)
-            except OSError as error:
-                n_failed += 1
-                print(f"failed: {taggram}: {error.strerror}; check --taggram", file=sys.stderr)
-    writer.end()
+    _choice("--quantize", quantize, _QUANTIZATIONS)
+    score = _threshold(threshold)
+    files = _inputs(inputs, files_from)
+    if undo_write_tags:
+        n_restored, n_failed = undo_tags(files)
+        print(f"{n_restored} of {len(files)} files have their genre back")
+    else:
+        default = WRITERS.get(format_).default_segments
+        mode = "merged" if merge else "windows" if segments else default
+        options = Options(
+            format=format_,
+            output=output,
+            selection=Selection(
+                top_k=top_k, threshold=score, model_thresholds=threshold == "auto", segments=mode
+            ),
+            middle_seconds=middle,
+            taggram=taggram,
+            write_tags=write_tags,
+            overwrite=overwrite,
+        )
+        n_failed = tag_files(_load_tagger(model, quantize, jobs), files, options)
     if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _draw_taggram(prediction: "Prediction", target: Path) -> None:
-    from tagger.files import content_hash
-    from tagger.plots import plot_taggram
-    from tagger.progress import notice
+def _threshold(text: str | None) -> float | None:
+    if text is None or text == "auto":
+        return None
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise ConfigError(f"--threshold {text}: give a score from 0 to 1, or auto")
+    return score
 
-    if target.suffix.lower() != ".png":
-        # Files of one name in two folders must not overwrite each other's picture.
-        digest = content_hash(os.fsencode(prediction.path))[:6]
-        target = target / f"{Path(prediction.path).stem}-{digest}.png"
-    plot_taggram(prediction, target)
-    notice(f"taggram: {target}")
+
+@app.command()
+def embed(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .npz or .parquet file.", show_default=False)
+    ],
+    inputs: InputsArgument = None,
+    files_from: FilesFromOption = None,
+    model: ModelOption = None,
+    layer: Annotated[
+        str, typer.Option("--layer", help="See 'tagger models info MODEL'.")
+    ] = "penultimate",
+    mean: Annotated[
+        bool, typer.Option("--mean", help="One row per file, not one per window.")
+    ] = False,
+    middle: MiddleOption = None,
+    quantize: QuantizeOption = "none",
+    jobs: JobsOption = None,
+) -> None:
+    """Write embeddings of audio files: what the network sees before it decides on tags."""
+    _one_thread_per_product()
+    from tagger.embed_files import embed_files
+
+    _choice("--quantize", quantize, _QUANTIZATIONS)
+    files = _inputs(inputs, files_from)
+    tagger = _load_tagger(model, quantize, jobs)
+    n_failed = embed_files(
+        tagger, files, output=output, layer=layer, mean=mean, middle_seconds=middle
+    )
+    print(f"{output}: {len(files) - n_failed} files, {n_failed} failed")
+    if n_failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Training run, bundle, or registered name.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="litert, onnx or savedmodel.")
+    ] = "litert",
+    quantize: Annotated[
+        str, typer.Option("--quantize", help="none, dynamic (int8) or float16.")
+    ] = "none",
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option("--clips", help="Audio files to check it with; default the run's own."),
+    ] = None,
+) -> None:
+    """Export a model into its bundle, and check that it answers as Keras does."""
+    from tagger.exporters import EXPORTERS
+
+    _choice("--format", format_, EXPORTERS.names())
+    _choice("--quantize", quantize, _QUANTIZATIONS)
+
+    from tagger.export import export_model
+
+    for line in export_model(model, format_=format_, quantize=quantize, clips=clips or ()):
+        print(line)
+
+
+models_app = typer.Typer(
+    name="models", help="Models that can be used by name.", no_args_is_help=True
+)
+app.add_typer(models_app)
+
+
+@models_app.command(name="list")
+def models_list() -> None:
+    """List the registered models."""
+    from tagger.models import pulled_bundle, registered_models
+
+    print(f"{'name':14} {'tags':>4} {'ROC-AUC':>8} {'PR-AUC':>7}  {'here':4} what")
+    for name, entry in registered_models().items():
+        figures = [entry.published.get(key) for key in ("roc_auc_macro", "pr_auc_macro")]
+        roc_auc, pr_auc = ("-" if value is None else f"{value:.4f}" for value in figures)
+        here = "yes" if (pulled_bundle(name) / "bundle.json").exists() else "no"
+        print(f"{name:14} {entry.n_tags:4d} {roc_auc:>8} {pr_auc:>7}  {here:4} {entry.summary}")
+
+
+@models_app.command(name="pull")
+def models_pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Of 'models list'.")],
+    again: Annotated[bool, typer.Option("--again", help="Even if it is here already.")] = False,
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option("--clips", help="Audio files to check it with; default synthesised ones."),
+    ] = None,
+) -> None:
+    """Fetch registered models and convert them (needs the extra 'train'; using them does not)."""
+    from tagger.models import pull
+
+    for name in names:
+        bundle = pull(name, again=again, clips=tuple(clips or ()))
+        print(f"{bundle.name}: {bundle.root} (version {bundle.version})")
+        for item in bundle.exports:
+            print(f"  {item.describe()}")
+
+
+@models_app.command(name="info")
+def models_info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, bundle or training run.")],
+) -> None:
+    """Describe a model: tags, embeddings, exports and where it comes from."""
+    from tagger.models import describe_model
+
+    for line in describe_model(model):
+        print(line)
 
 
 @app.command()
@@ -308,6 +510,13 @@ def main(arguments: list[str] | None = None) -> None:
         app([*(arguments or []), *sys.argv[1:]], prog_name="tagger")
     except TaggerError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        from tagger.extras import explain
+
+        missing = explain(error)
+        if missing is None:
+            raise
+        _fail(str(missing))
     except OSError as error:
         # A full disk or a folder without rights, which a traceback would not explain better.
         if error.filename is None:

@@ -5,12 +5,14 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import requests
+from typing import TYPE_CHECKING
 
 from tagger.errors import ModelError
 from tagger.files import content_hash, sha256_of_file, sync_folder
 from tagger.progress import notice, progress_bar
+
+if TYPE_CHECKING:
+    import requests
 
 # What has arrived of a block is lost when the connection breaks in its middle.
 _BLOCK_BYTES = 1 << 16
@@ -115,6 +117,8 @@ def _fetch_with_retries(remote: RemoteFile, partial: Path, path: Path, *, n_trie
 
 def _fetch(remote: RemoteFile, partial: Path) -> None:
     """Append what is missing of the file to `partial`."""
+    import requests
+
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     # A server may otherwise compress, and the range would be one of the compressed bytes.
@@ -152,7 +156,7 @@ def _fetch(remote: RemoteFile, partial: Path) -> None:
 
 
 def _save(
-    response: requests.Response, partial: Path, *, have: int, expected: int | None, name: str
+    response: "requests.Response", partial: Path, *, have: int, expected: int | None, name: str
 ) -> None:
     with (
         partial.open("ab" if have else "wb") as file,

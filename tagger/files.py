@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_TEMPORARY_PREFIX = ".tmp-"
+# Names of files and folders that are still being written.
+TEMPORARY_PREFIX = ".tmp-"
 
 
 def _umask() -> int:
@@ -38,7 +39,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         File open for writing bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     try:
         # mkstemp makes private files; give the rights that an ordinary open() would have given.
         os.fchmod(descriptor, 0o666 & ~_umask())
@@ -88,7 +89,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing folder of that name is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -108,11 +109,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def remove_temporary_files(folder: Path) -> None:
     """Remove what writes that were killed have left directly inside `folder`."""
-    for leftover in folder.glob(_TEMPORARY_PREFIX + "*"):
+    for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Send what native code writes to stderr to nowhere; Python's own messages as well."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def content_hash(content: bytes) -> str:

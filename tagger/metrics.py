@@ -99,6 +99,43 @@ def multilabel_metrics(
     return MultilabelMetrics(roc_auc, pr_auc, n_positive, summary)
 
 
+def best_f1_thresholds(
+    labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.floating]
+) -> list[float | None]:
+    """Threshold of each tag at which F1 is highest.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
+        1 where a clip carries a tag.
+    scores : np.ndarray [shape=(n_clips, n_tags)]
+        What a model says; finite.
+
+    Returns
+    -------
+    list of float or None
+        Half-way between the lowest score that is taken and the highest that is not. None for a tag
+        without positives or without negatives.
+    """
+    thresholds: list[float | None] = []
+    for tag in range(scores.shape[1]):
+        order = np.argsort(-scores[:, tag], kind="stable")
+        ranked = scores[order, tag].astype(np.float64)
+        hits = np.cumsum(labels[order, tag] != 0)
+        n_positive = int(hits[-1]) if len(hits) else 0
+        if not 0 < n_positive < len(hits):
+            thresholds.append(None)
+            continue
+        # F1 of taking the first n: 2 hits / (n taken + n positive).
+        f1 = 2 * hits / (np.arange(1, len(hits) + 1) + n_positive)
+        # A cut between two equal scores cannot be made.
+        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0
+        last = int(np.argmax(f1))
+        below = ranked[last + 1] if last + 1 < len(ranked) else 0.0
+        thresholds.append(float((ranked[last] + below) / 2))
+    return thresholds
+
+
 def binary_cross_entropy(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.floating]) -> float:
     """Mean binary cross-entropy (natural logarithm) over clips and tags."""
     clipped = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)

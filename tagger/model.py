@@ -1,6 +1,6 @@
 """Compose front end, backbone, head and task from a config; the only place that joins them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from preprocess.features import FrontEnd
 from tagger.aggregate import clip_scores
 from tagger.backbones import BACKBONES, Backbone
+from tagger.bundle import SCORES
 from tagger.config import Config
 from tagger.errors import ConfigError, ModelError
 from tagger.files import atomic_write
@@ -29,7 +30,7 @@ class TaggerModel:
     front_end : FrontEnd
         Its windows are the inputs.
     tags : sequence of str
-        Names of the outputs.
+        Names of the outputs; without any the network ends at the embedding and has no head.
     """
 
     def __init__(self, config: Config, front_end: FrontEnd, tags: Sequence[str]) -> None:
@@ -45,9 +46,17 @@ class TaggerModel:
         }
         embedding = self.backbone.build(inputs)
         self.embedding_model = keras.Model(inputs, embedding, name="backbone")
-        logits = head.build(embedding, len(self.tags))
-        # Scores every window by itself; the whole network but the pooling over time.
-        self.window_model = keras.Model(inputs, self.task.scores(logits), name="tagger")
+        self.window_model = self.embedding_model
+        outputs = self.backbone.embeddings(_outputs_of(self.embedding_model))
+        outputs = outputs or {"embedding": embedding}
+        if self.tags:
+            logits = head.build(embedding, len(self.tags))
+            # Scores every window by itself; the whole network but the pooling over time.
+            self.window_model = keras.Model(inputs, self.task.scores(logits), name="tagger")
+            outputs |= head.embeddings(_outputs_of(self.window_model))
+            outputs[SCORES] = self.window_model.output
+        # All that can be asked of a window, by name: scores and embeddings. No weights of its own.
+        self.output_model = keras.Model(inputs, outputs, name="outputs")
         self.time_pooling = pooling_layer(self.aggregate, name="time_pooling", dtype="float32")
         self.time_pooling.build((None, None, len(self.tags)))
         _freeze(self.embedding_model, config.model.backbone.freeze)
@@ -137,6 +146,14 @@ class TaggerModel:
         scores: npt.NDArray[np.float32] = self._score(tensors).numpy()
         return scores
 
+    @property
+    def alpha(self) -> npt.NDArray[np.float32] | None:
+        """Learned weights of AutoPool over time, one per tag; None for other poolings."""
+        if self.aggregate != "autopool":
+            return None
+        alpha: npt.NDArray[np.float32] = self.time_pooling.kernel.numpy()[0]
+        return alpha
+
     def clip_scores(self, window_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Scores of one clip from those of its windows, pooled as in training.
 
@@ -149,8 +166,7 @@ class TaggerModel:
         -------
         np.ndarray [shape=(n_tags,), dtype=float32]
         """
-        alpha = self.time_pooling.kernel.numpy()[0] if self.aggregate == "autopool" else None
-        return clip_scores(window_scores, self.aggregate, alpha=alpha)
+        return clip_scores(window_scores, self.aggregate, alpha=self.alpha)
 
     def save_weights(self, path: Path) -> None:
         """Write all weights to an HDF5 file, one dataset per variable name, atomically."""
@@ -197,6 +213,10 @@ class TaggerModel:
             raise ModelError(f"{path}: does not fit the network: {shown}; use its own config")
         for name, variable in weights.items():
             variable.assign(found[name])
+
+
+def _outputs_of(model: Any) -> Callable[[str], Any]:
+    return lambda name: model.get_layer(name).output
 
 
 def _freeze(embedding_model: Any, freeze: str) -> None:

@@ -11,10 +11,12 @@ import numpy.typing as npt
 from tagger.files import atomic_write
 
 if TYPE_CHECKING:
-    from tagger.predict import Prediction
+    from tagger.prediction import Prediction
 
 _DPI = 120
 _N_TAGGRAM_TAGS = 20
+# The picture has hardly more pixels across.
+_TAGGRAM_COLUMNS = 1000
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -45,17 +47,20 @@ def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGR
         The picture.
     n_tags : int
         Tags with the highest clip scores, highest on top.
+
+    Notes
+    -----
+    A window is drawn up to the start of the next one. Time that no window covers stays empty. Of
+    more windows than the picture is wide, each column shows the highest score of several.
     """
-    names = [tag for tag, _ in prediction.top(n_tags)]
-    columns = [prediction.tags.index(name) for name in names]
+    columns = np.argsort(-prediction.scores, kind="stable")[:n_tags]
+    names = [_drawable(prediction.tags[column]) for column in columns]
     figure, axes = _figure(9, 1.4 + 0.24 * len(names))
-    hop = prediction.times[1] - prediction.times[0] if len(prediction.times) > 1 else None
-    width = hop or prediction.window_seconds
-    edges = np.append(prediction.times, prediction.times[-1] + width)
+    edges, values = _taggram_cells(prediction, columns)
     mesh = axes.pcolormesh(
         edges,
         np.arange(len(names) + 1),
-        prediction.taggram[:, columns].T,
+        values.T,
         vmin=0,
         vmax=1,
         cmap="magma",
@@ -64,9 +69,43 @@ def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGR
     axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("time (seconds)")
-    axes.set_title(Path(prediction.path).name or "taggram", fontsize=10, parse_math=False)
+    title = _drawable(Path(prediction.path).name) or "taggram"
+    axes.set_title(title, fontsize=10, parse_math=False)
     figure.colorbar(mesh, ax=axes, label="score", pad=0.01)
     _save(figure, path)
+
+
+def _drawable(name: str) -> str:
+    """Escape the bytes of a file name that is no Unicode, which fonts refuse."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _taggram_cells(
+    prediction: "Prediction", columns: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    """Edges of the cells in seconds, and what they show; NaN in gaps between windows.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_cells + 1,), dtype=float64]
+    np.ndarray [shape=(n_cells, n_shown_tags), dtype=float32]
+    """
+    times = prediction.times
+    values = prediction.taggram[:, columns]
+    end = min(times[-1] + prediction.window_seconds, times[0] + prediction.seconds)
+    if end <= times[-1]:
+        end = times[-1] + prediction.window_seconds
+    per_cell = -(-len(times) // _TAGGRAM_COLUMNS)
+    firsts = np.arange(0, len(times), per_cell)
+    values = np.maximum.reduceat(values, firsts, axis=0)
+    starts = times[firsts]
+    lasts = np.append(firsts[1:], len(times)) - 1
+    nexts = np.append(starts[1:], end)
+    ends = np.minimum(times[lasts] + prediction.window_seconds, nexts)
+    # A gap that is narrower than the picture can show is none.
+    gaps = np.flatnonzero(nexts - ends > (end - times[0]) / _TAGGRAM_COLUMNS)
+    edges = np.insert(np.append(starts, end), gaps + 1, ends[gaps])
+    return edges, np.insert(values, gaps + 1, np.nan, axis=0)
 
 
 def plot_learning_curves(history: Sequence[dict[str, float]], path: Path, *, monitor: str) -> None:

@@ -1,103 +1,142 @@
-"""Tags of audio files: load a trained run once, tag any number of files."""
+"""Tags and embeddings of audio files: load a model once, ask it about any number of files."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.audio import Waveform, find_audio_files, prepare_waveform
-from preprocess.run import windows_of_file, windows_of_waveform
-from tagger.config import Config
-from tagger.run_folder import RunFolder
+from preprocess.audio import prepare_waveform
+from preprocess.features import FRONT_ENDS, FrontEnd
+from preprocess.windows import stream_windows
+from preprocess.workers import default_workers
+from tagger.aggregate import clip_scores
+from tagger.bundle import SCORES, Bundle
+from tagger.errors import ModelError, TaggerError
+from tagger.pipeline import ClipOutputs, Pipeline, WorkerPool
+from tagger.prediction import Prediction
+from tagger.runtime import Runtime
 
-# Windows scored at once: bounds the memory that a long file takes.
-_BATCH_WINDOWS = 256
+if TYPE_CHECKING:
+    from preprocess.features import Windows
+
+__all__ = ["Embedding", "Prediction", "Tagger", "top_tags"]
+
+Source = str | Path | npt.NDArray[np.floating]
+OnError = Callable[[str, TaggerError], None]
+ResultT = TypeVar("ResultT")
+PENULTIMATE = "penultimate"
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a model says of one clip.
+class Embedding:
+    """An embedding of one clip.
 
     Parameters
     ----------
     path : str
         The file; empty for a waveform.
-    tags : tuple of str
-        Names, in the model's order.
-    scores : np.ndarray [shape=(n_tags,), dtype=float32]
-        Of the whole clip, between 0 and 1.
-    taggram : np.ndarray [shape=(n_windows, n_tags), dtype=float32]
-        Scores over time.
+    layer : str
+        What of the network it is.
+    values : np.ndarray [shape=(n_windows, n_dimensions), dtype=float32]
+        A vector for each window.
     times : np.ndarray [shape=(n_windows,), dtype=float64]
-        Start of each window in seconds.
+        Start of each window in seconds from the start of the file.
     window_seconds : float
         Length of a window.
-    padded : bool
-        The clip was shorter than a window and was padded with zeros.
     """
 
     path: str
-    tags: tuple[str, ...]
-    scores: npt.NDArray[np.float32]
-    taggram: npt.NDArray[np.float32]
+    layer: str
+    values: npt.NDArray[np.float32]
     times: npt.NDArray[np.float64]
     window_seconds: float
-    padded: bool = False
 
-    def top(self, k: int | None = None, *, threshold: float = 0.0) -> list[tuple[str, float]]:
-        """Tags with the highest scores.
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Mean over the windows [shape=(n_dimensions,)]."""
+        return self.values.mean(axis=0, dtype=np.float64).astype(np.float32)
 
-        Parameters
-        ----------
-        k : int, optional
-            At most so many; default all.
-        threshold : float
-            Only tags that score at least this.
 
-        Returns
-        -------
-        list of tuple of (str, float)
-            Tag and score, highest first.
-        """
-        order = np.argsort(-self.scores, kind="stable")[:k]
-        ranked = [(self.tags[tag], float(self.scores[tag])) for tag in order]
-        return [(tag, score) for tag, score in ranked if score >= threshold]
+class _Waveform:
+    """Samples in memory, as a stream of windows."""
+
+    offset_seconds = 0.0
+
+    def __init__(self, samples: npt.NDArray[np.float32], front_end: FrontEnd) -> None:
+        self._samples, self._front_end = samples, front_end
+        self.seconds = len(samples) / front_end.sample_rate
+        self.padded = front_end.is_short(len(samples))
+
+    def __iter__(self) -> "Iterator[Windows]":
+        return self._front_end.stream([self._samples])
 
 
 class Tagger:
-    """A trained model, ready to tag.
-
-    Use `Tagger.load`.
+    """A model, ready to tag. Use `Tagger.load`.
 
     Parameters
     ----------
-    config : Config
-        Effective config of its run.
-    tags : tuple of str
-        Names of the outputs.
-    weights : Path
-        File that the run's training wrote.
+    bundle : Bundle
+        The model.
+    quantize : str
+        Which of its LiteRT models: ``"none"``, ``"dynamic"`` or ``"float16"``.
+    jobs : int, optional
+        Threads that decode, and threads that compute; default one per processor.
+
+    Raises
+    ------
+    ModelError
+        If the bundle is damaged, holds no such model or was made with another front end.
     """
 
-    def __init__(self, config: Config, tags: tuple[str, ...], weights: Path) -> None:
-        from tagger.model import build_model
-
-        self.config = config
-        self.tags = tags
-        self.front_end = config.make_front_end()
-        self._model = build_model(config, self.front_end, tags)
-        self._model.load_weights(weights)
+    def __init__(self, bundle: Bundle, *, quantize: str = "none", jobs: int | None = None) -> None:
+        self.bundle = bundle
+        self.quantize = quantize
+        self.tags = bundle.tags()
+        self.embeddings = bundle.embeddings
+        self.front_end = FRONT_ENDS.create(bundle.front_end["name"], bundle.front_end["params"])
+        if self.front_end.spec_hash() != bundle.front_end_hash:
+            raise ModelError(
+                f"{bundle.root}: made with another version of the front end "
+                f"{self.front_end.name!r}; use tagger {bundle.tagger_version}, or export the model "
+                "again"
+            )
+        fitted = bundle.thresholds()
+        self.thresholds: npt.NDArray[np.float32] | None = None
+        if any(value is not None for value in fitted):
+            values = [np.nan if value is None else value for value in fitted]
+            self.thresholds = np.array(values, dtype=np.float32)
+        self.jobs = jobs or default_workers()
+        alpha = bundle.alpha
+        self._alpha = None if alpha is None else np.array(alpha, dtype=np.float32)
+        self._file = bundle.verified(bundle.export("litert", quantize).file)
+        self._runtimes = WorkerPool(lambda: Runtime(self._file))
 
     @classmethod
-    def load(cls, run: str | Path) -> "Tagger":
-        """Load the best weights of a training run.
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        quantize: str = "none",
+        jobs: int | None = None,
+    ) -> "Tagger":
+        """Load a model.
 
         Parameters
         ----------
-        run : str or Path
-            The folder that ``tagger train`` wrote.
+        model : str or Path, optional
+            A bundle or training run by its folder, a ``gs://`` URI of a bundle, or a registered
+            name such as ``"musicnn-mtt"``, which is pulled at first use. Default ``$TAGGER_MODEL``,
+            else the newest run below ``runs/``, else ``"musicnn-mtt"``.
+        quantize : str
+            Which of its exported models: ``"none"``, ``"dynamic"`` or ``"float16"``.
+        jobs : int, optional
+            Threads that decode, and threads that compute; default one per processor.
 
         Returns
         -------
@@ -106,21 +145,30 @@ class Tagger:
         Raises
         ------
         ModelError
-            If there is no such run, it is damaged or of another format version.
+            If there is no such model, it cannot be had or it is damaged.
         """
-        folder = RunFolder(Path(run))
-        folder.require()
-        config = folder.load_config()
-        folder.require_front_end(config.make_front_end())
-        return cls(config, folder.load_vocabulary().tags, folder.best_weights)
+        from tagger.models import default_model, find_bundle
 
-    def predict(self, path: str | Path) -> Prediction:
-        """Tag a file.
+        name = model if model is not None else default_model()
+        return cls(find_bundle(name), quantize=quantize, jobs=jobs)
+
+    def predict(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        middle_seconds: float | None = None,
+    ) -> Prediction:
+        """Tag a file or a waveform.
 
         Parameters
         ----------
-        path : str or Path
-            Audio file of any length and sample rate.
+        source : str, Path or np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
+            Audio file of any length, or samples in [-1, 1].
+        sample_rate : int, optional
+            Samples per second of a waveform.
+        middle_seconds : float, optional
+            Only so much of the middle of a file.
 
         Returns
         -------
@@ -130,64 +178,278 @@ class Tagger:
         Raises
         ------
         AudioError
-            If the file cannot be used; the message names it and the remedy.
+            If the file or waveform cannot be used; the message says why and what to do.
+        ModelError
+            If this model has no tags.
         """
-        windows, padded = windows_of_file(Path(path), self.front_end)
-        return self._prediction(str(path), windows, padded)
+        self._require_tags()
+        found = self._one(source, sample_rate, outputs=(SCORES,), middle_seconds=middle_seconds)
+        return self._prediction("" if isinstance(source, np.ndarray) else str(source), found)
 
-    def predict_waveform(self, waveform: Waveform, sample_rate: int) -> Prediction:
-        """Tag samples.
+    def predict_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        middle_seconds: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[Prediction]:
+        """Tag files, in order; decoding, inference and your own code overlap.
 
         Parameters
         ----------
-        waveform : np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
-            Samples in [-1, 1].
-        sample_rate : int
-            Samples per second.
+        paths : iterable of str or Path
+            Audio files.
+        middle_seconds : float, optional
+            Only so much of the middle of each file.
+        on_error : callable, optional
+            Called with the path and the error of a file that cannot be used, when its turn comes;
+            default a Python warning. The file is left out.
 
-        Returns
-        -------
+        Yields
+        ------
         Prediction
 
         Raises
         ------
-        AudioError
-            If there are no samples or one is not finite.
+        ModelError
+            If this model has no tags.
         """
-        target = self.front_end.sample_rate
-        prepared = prepare_waveform(waveform, sample_rate, target_rate=target)
-        return self._prediction("", *windows_of_waveform(prepared, self.front_end))
+        results = self.attempt_many(paths, middle_seconds=middle_seconds)
+        yield from _good(results, on_error)
 
-    def _prediction(
-        self, path: str, windows: dict[str, npt.NDArray[np.float32]], padded: bool
-    ) -> Prediction:
-        n_windows = len(next(iter(windows.values())))
-        taggram = np.concatenate(
-            [
-                self._model.score_windows(
-                    {name: array[i : i + _BATCH_WINDOWS] for name, array in windows.items()}
-                )
-                for i in range(0, n_windows, _BATCH_WINDOWS)
-            ]
+    def attempt_many(
+        self, paths: Iterable[str | Path], *, middle_seconds: float | None = None
+    ) -> Generator[tuple[str, "Prediction | TaggerError"], None, None]:
+        """Tag files, in order; the error of a file that cannot be used comes in its place.
+
+        Parameters
+        ----------
+        paths, middle_seconds
+            As of `predict_many`.
+
+        Yields
+        ------
+        tuple of (str, Prediction or TaggerError)
+            Path and result.
+
+        Raises
+        ------
+        ModelError
+            If this model has no tags.
+        """
+        self._require_tags()
+        for path, found in self._many(paths, (SCORES,), middle_seconds):
+            if isinstance(found, TaggerError):
+                yield path, found
+            else:
+                yield path, self._prediction(path, found)
+
+    def embed(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        layer: str = PENULTIMATE,
+        middle_seconds: float | None = None,
+    ) -> Embedding:
+        """Embedding of a file or a waveform.
+
+        Parameters
+        ----------
+        source, sample_rate, middle_seconds
+            As of `predict`.
+        layer : str
+            One of `embeddings`.
+
+        Returns
+        -------
+        Embedding
+
+        Raises
+        ------
+        AudioError
+            If the file or waveform cannot be used.
+        ModelError
+            If this model has no such layer.
+        """
+        self._require_layer(layer)
+        found = self._one(source, sample_rate, outputs=(layer,), middle_seconds=middle_seconds)
+        path = "" if isinstance(source, np.ndarray) else str(source)
+        return self._embedding(path, layer, found)
+
+    def embed_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        layer: str = PENULTIMATE,
+        middle_seconds: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[Embedding]:
+        """Embeddings of files, in order; as `predict_many`.
+
+        Raises
+        ------
+        ModelError
+            If this model has no such layer.
+        """
+        results = self.attempt_embed_many(paths, layer=layer, middle_seconds=middle_seconds)
+        yield from _good(results, on_error)
+
+    def attempt_embed_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        layer: str = PENULTIMATE,
+        middle_seconds: float | None = None,
+    ) -> Generator[tuple[str, "Embedding | TaggerError"], None, None]:
+        """Embeddings of files, in order; the error of a file comes in its place.
+
+        Raises
+        ------
+        ModelError
+            If this model has no such layer.
+        """
+        self._require_layer(layer)
+        for path, found in self._many(paths, (layer,), middle_seconds):
+            if isinstance(found, TaggerError):
+                yield path, found
+            else:
+                yield path, self._embedding(path, layer, found)
+
+    def _require_tags(self) -> None:
+        if not self.tags:
+            raise ModelError(
+                f"{self.bundle.name}: gives embeddings ({', '.join(self.embeddings)}), not tags; "
+                "use 'tagger embed', or another model"
+            )
+
+    def _require_layer(self, layer: str) -> None:
+        if layer not in self.embeddings:
+            raise ModelError(
+                f"{self.bundle.name}: has no embedding {layer!r}; choose one of "
+                f"{', '.join(self.embeddings)}"
+            )
+
+    def _one(
+        self,
+        source: Source,
+        sample_rate: int | None,
+        *,
+        outputs: tuple[str, ...],
+        middle_seconds: float | None,
+    ) -> ClipOutputs:
+        if not isinstance(source, np.ndarray):
+            with contextlib.closing(self._many([source], outputs, middle_seconds)) as results:
+                return _whole(next(results)[1])
+        if sample_rate is None:
+            raise ValueError("a waveform needs its sample_rate")
+        samples = prepare_waveform(
+            np.asarray(source), sample_rate, target_rate=self.front_end.sample_rate
         )
+        clip = _Waveform(samples, self.front_end)
+        pipeline = Pipeline(self._runtimes, outputs, jobs=self.jobs)
+        with contextlib.closing(pipeline.run(["waveform"], lambda _: clip)) as results:
+            return _whole(next(results))
+
+    def _many(
+        self,
+        paths: Iterable[str | Path],
+        outputs: tuple[str, ...],
+        middle_seconds: float | None,
+    ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
+        names = [str(path) for path in paths]
+        pipeline = Pipeline(self._runtimes, outputs, jobs=self.jobs)
+        results = pipeline.run(
+            names,
+            lambda number: stream_windows(
+                Path(names[number]), self.front_end, middle_seconds=middle_seconds
+            ),
+        )
+        with contextlib.closing(results):
+            yield from zip(names, results, strict=True)
+
+    def _times(self, found: ClipOutputs, n_windows: int) -> npt.NDArray[np.float64]:
+        return found.offset_seconds + self.front_end.window_starts(n_windows)
+
+    def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
+        taggram = found.outputs[SCORES]
         return Prediction(
             path=path,
             tags=self.tags,
-            scores=self._model.clip_scores(taggram),
+            scores=clip_scores(taggram, self.bundle.aggregate, alpha=self._alpha),
             taggram=taggram,
-            times=self.front_end.window_starts(n_windows),
+            times=self._times(found, len(taggram)),
             window_seconds=self.front_end.window_seconds,
-            padded=padded,
+            seconds=found.seconds,
+            padded=found.padded,
+            thresholds=self.thresholds,
+        )
+
+    def _embedding(self, path: str, layer: str, found: ClipOutputs) -> Embedding:
+        values = found.outputs[layer]
+        return Embedding(
+            path=path,
+            layer=layer,
+            values=values,
+            times=self._times(found, len(values)),
+            window_seconds=self.front_end.window_seconds,
         )
 
 
-def expand_inputs(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as given, and the audio files below folders.
+def _whole(result: ClipOutputs | TaggerError) -> ClipOutputs:
+    if isinstance(result, TaggerError):
+        raise result
+    return result
 
-    A folder that holds none is given itself: as the one bad input that it is, it stops no other.
+
+def _good(
+    results: Iterator[tuple[str, ResultT | TaggerError]], on_error: OnError | None
+) -> Iterator[ResultT]:
+    """Results without the errors, which are told."""
+    for path, result in results:
+        if not isinstance(result, TaggerError):
+            yield result
+        elif on_error is not None:
+            on_error(path, result)
+        else:
+            warnings.warn(str(result), stacklevel=3)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(model: str | None) -> Tagger:
+    return Tagger.load(model)
+
+
+def top_tags(
+    source: Source,
+    sample_rate: int | None = None,
+    *,
+    n: int = 10,
+    model: str | Path | None = None,
+) -> list[tuple[str, float]]:
+    """Tags with the highest scores; the model is loaded once and kept.
+
+    Parameters
+    ----------
+    source : str, Path or np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
+        Audio file, or samples in [-1, 1].
+    sample_rate : int, optional
+        Samples per second of a waveform.
+    n : int
+        How many.
+    model : str or Path, optional
+        As of `Tagger.load`.
+
+    Returns
+    -------
+    list of tuple of (str, float)
+        Tag and score, highest first.
+
+    Raises
+    ------
+    AudioError
+        If the file or waveform cannot be used.
+    ModelError
+        If the model cannot be had.
     """
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        yield from find_audio_files(path) or [path]
+    return _loaded(None if model is None else str(model)).predict(source, sample_rate).top(n)

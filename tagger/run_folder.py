@@ -45,6 +45,8 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.best_weights = self.root / "best.weights.h5"
         self.last_weights = self.root / "last.weights.h5"
+        self.thresholds = self.root / "thresholds.json"
+        self.bundle = self.root / "bundle"
         self.checkpoints = self.root / "checkpoints"
         self.evaluation = self.root / "evaluation"
 
@@ -99,9 +101,9 @@ class RunFolder:
         this run's.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder in (self.checkpoints, self.tensorboard, self.evaluation):
+        for folder in (self.checkpoints, self.tensorboard, self.evaluation, self.bundle):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.best_weights, self.last_weights, self.metrics):
+        for file in (self.best_weights, self.last_weights, self.metrics, self.thresholds):
             file.unlink(missing_ok=True)
         config.save(self.config)
         write_json(self.vocabulary, {"tags": vocabulary.tags, "members": vocabulary.members})
@@ -162,6 +164,24 @@ class RunFolder:
                 f"{self.vocabulary}: missing or damaged ({error}); train again"
             ) from None
 
+    def load_thresholds(self) -> list[float | None] | None:
+        """Score from which each tag applies, fitted on the validation clips; None if not fitted.
+
+        Raises
+        ------
+        ModelError
+            If the file is damaged.
+        """
+        if not self.thresholds.exists():
+            return None
+        try:
+            content = json.loads(self.thresholds.read_text(encoding="utf-8"))["thresholds"]
+            return None if content is None else [None if x is None else float(x) for x in content]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"{self.thresholds}: damaged ({error}); delete it or train again"
+            ) from None
+
     def load_split(self) -> dict[str, str]:
         """Part of every clip that the store had when the run was started, by clip id.
 
@@ -183,23 +203,6 @@ class RunFolder:
         """Part of every clip of `index` as it was in training; clips added since have none."""
         part_of = self.load_split()
         return np.array([part_of.get(clip.id, "") for clip in index.clips], dtype="<U10")
-
-
-def newest_run(folder: Path) -> Path:
-    """Run below `folder` whose weights are the newest.
-
-    Raises
-    ------
-    ModelError
-        If there is none.
-    """
-    weights = [run.parent / "best.weights.h5" for run in folder.rglob("run.json")]
-    finished = [path for path in weights if path.exists()]
-    if not finished:
-        raise ModelError(
-            f"{folder}: no trained run here; train one with 'tagger train', or give --model RUN"
-        )
-    return max(finished, key=lambda path: path.stat().st_mtime).parent
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -20,6 +20,7 @@ from preprocess.splits import PARTS
 from tagger.config import Config, TrainConfig
 from tagger.data import PreparedData, prepare_data
 from tagger.errors import ConfigError, ModelError
+from tagger.files import write_json
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score import score_clips
@@ -424,6 +425,8 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
             model.save_weights(run.last_weights)
             if improved:
                 model.save_weights(run.best_weights)
+                thresholds = model.task.thresholds(validation_labels, scores)
+                write_json(run.thresholds, {"thresholds": thresholds})
             # The state comes after the weights that it speaks of: a run killed in between repeats
             # the epoch and writes the same weights again.
             checkpoints.save(progress.step, asdict(progress))
@@ -441,6 +444,11 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
             stopped_early = _should_stop(config.train, progress)
     if stopped_early:
         notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
+    from tagger.export import export_run
+
+    # In a run that was resumed after its end this may be there already.
+    for line in export_run(run.root, data=data):
+        notice(line)
     return TrainResult(run.root, True, progress.best_epoch, progress.history)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import re
+import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -16,7 +19,8 @@ from conftest import RATE, noise, sine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess.audio import find_audio_files, load_audio, prepare_waveform
+from preprocess import audio
+from preprocess.audio import find_audio_files, load_audio, prepare_waveform, stream_audio
 from tagger.errors import AudioError
 
 FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64", "opus")
@@ -193,6 +197,19 @@ def test_a_wav_of_a_stream_which_does_not_know_its_length_is_used(tmp_path):
     assert len(load_audio(path, target_rate=RATE)) == RATE
 
 
+@pytest.mark.parametrize("riff_size", [b"\xff\xff\xff\xff", b"\0\0\0\0"])
+@pytest.mark.parametrize("block_seconds", [None, 0.3])
+def test_a_wav_that_ffmpeg_wrote_into_a_pipe_is_used(tmp_path, riff_size, block_seconds):
+    samples = sine(440, 1)
+    content = write(tmp_path / "a.wav", samples).read_bytes()
+    # What ffmpeg puts between the format and samples whose number it does not know yet.
+    info = b"LIST\x1a\0\0\0INFOISFT\x0e\0\0\0Lavf61.7.100\0\0"
+    head = b"RIFF" + riff_size + content[8:36] + info + b"data\xff\xff\xff\xff"
+    (tmp_path / "a.wav").write_bytes(head + content[44:])
+    blocks = stream_audio(tmp_path / "a.wav", target_rate=RATE, block_seconds=block_seconds)
+    np.testing.assert_allclose(np.concatenate(list(blocks)), samples, atol=1e-4)
+
+
 def test_bytes_after_the_audio_of_a_wav_do_no_harm(tmp_path):
     path = write(tmp_path / "a.wav", sine(440, 1))
     path.write_bytes(path.read_bytes() + b"LIST\x04\0\0\0abcd")
@@ -247,11 +264,202 @@ def test_a_waveform_of_two_dimensions_has_its_channels_last():
         prepare_waveform(np.zeros((2, 2, 2), np.float32), RATE, target_rate=RATE)
 
 
+# Block by block.
+
+
+def joined(path, *, rate=RATE, **options):
+    return np.concatenate(list(stream_audio(path, target_rate=rate, **options)))
+
+
+@pytest.mark.parametrize("block_seconds", [0.01, 0.37, 1, 30])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_blocks_of_any_size_join_to_the_same_samples(tmp_path, suffix, block_seconds):
+    path = write(tmp_path / f"a.{suffix}", 0.3 * sine(440, 3) + noise(3, amplitude=0.05))
+    found = joined(path, block_seconds=block_seconds)
+    np.testing.assert_array_equal(found, load_audio(path, target_rate=RATE))
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 8])
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 96000])
+def test_resampled_blocks_join_to_the_same_samples(tmp_path, rate, n_channels):
+    channels = [noise(3, rate=rate, seed=number) for number in range(n_channels)]
+    path = write(tmp_path / "a.wav", np.stack(channels, axis=1), rate)
+    wanted = load_audio(path, target_rate=RATE)
+    for block_seconds in (0.013, 0.5, 2, 3, 4):
+        np.testing.assert_array_equal(joined(path, block_seconds=block_seconds), wanted)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 96000])
+def test_resampling_in_blocks_is_resampling_at_once(tmp_path, rate):
+    samples = noise(3, rate=rate)
+    sf.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    np.testing.assert_array_equal(
+        joined(tmp_path / "a.wav", block_seconds=0.5),
+        prepare_waveform(samples, rate, target_rate=RATE),
+    )
+
+
+def real_mp3s(shared):
+    return [
+        *(shared / "magnatagatune" / "reference").glob("*.mp3"),
+        *sorted((shared / "scenes").glob("*/*.mp3"))[:5],
+    ]
+
+
+def test_a_real_mp3_is_the_same_in_blocks(shared):
+    # Its frames borrow from those before them, which those of noise do not.
+    for path in real_mp3s(shared):
+        wanted = load_audio(path, target_rate=RATE)
+        np.testing.assert_array_equal(joined(path, block_seconds=1), wanted)
+
+
+def test_no_block_is_empty_or_longer_than_asked_for(tmp_path):
+    path = write(tmp_path / "a.wav", noise(3))
+    sizes = [len(block) for block in stream_audio(path, target_rate=RATE, block_seconds=0.8)]
+    assert sizes == [12800, 12800, 12800, 9600]
+
+
+def test_many_channels_are_read_in_smaller_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "_BLOCK_VALUES", 8000)
+    path = write(tmp_path / "a.wav", np.stack([noise(1)] * 8, axis=1))
+    assert {len(block) for block in stream_audio(path, target_rate=RATE)} == {1000}
+
+
+def test_a_stream_can_be_read_again(tmp_path):
+    stream = stream_audio(write(tmp_path / "a.flac", noise(2)), target_rate=8000, block_seconds=0.5)
+    np.testing.assert_array_equal(np.concatenate(list(stream)), np.concatenate(list(stream)))
+
+
+def test_a_file_that_has_gone_since_is_refused_as_missing(tmp_path):
+    path = write(tmp_path / "a.wav", noise(1))
+    stream = stream_audio(path, target_rate=RATE)
+    path.unlink()
+    with pytest.raises(AudioError, match="no such file"):
+        list(stream)
+
+
+def is_open(path):
+    return any(link.exists() and link.samefile(path) for link in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="lists open files as Linux does")
+def test_a_stream_that_is_dropped_half_way_leaves_nothing_open(tmp_path):
+    path = write(tmp_path / "a.wav", noise(3))
+    blocks = iter(stream_audio(path, target_rate=8000, block_seconds=0.5))
+    next(blocks)
+    assert is_open(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del blocks
+        gc.collect()
+    assert not caught
+    assert not is_open(path)
+
+
+def blocks_until_refused(path, **options):
+    """Count the blocks before the error and return it, after checking its form."""
+    n_blocks = 0
+    with pytest.raises(AudioError) as caught:
+        for _ in stream_audio(path, target_rate=RATE, **options):
+            n_blocks += 1
+    assert str(caught.value).startswith(f"{path}: ")
+    assert re.search(REMEDIES, str(caught.value))
+    return n_blocks, str(caught.value)
+
+
+def test_a_cut_mp3_is_refused_at_the_end_of_the_stream(tmp_path):
+    path = cut(write(tmp_path / "a.mp3", sine(440, 20)), 0.5)
+    n_blocks, message = blocks_until_refused(path, block_seconds=1)
+    assert n_blocks >= 9
+    assert "truncated or damaged" in message
+
+
+def test_a_sample_that_is_not_finite_is_refused_when_it_comes(tmp_path):
+    samples = noise(3)
+    samples[40_000] = np.nan
+    sf.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    n_blocks, message = blocks_until_refused(tmp_path / "a.wav", block_seconds=1)
+    assert n_blocks == 2
+    assert "NaN or infinite" in message
+
+
+@pytest.mark.parametrize("name", ["middle_seconds", "block_seconds"])
+@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf])
+def test_a_length_that_is_none_is_refused(tmp_path, name, value):
+    path = write(tmp_path / "a.wav", noise(1))
+    with pytest.raises(ValueError, match=name):
+        stream_audio(path, target_rate=RATE, **{name: value})
+
+
+# The middle alone.
+
+
+@pytest.mark.parametrize("block_seconds", [None, 0.3])
+@pytest.mark.parametrize("suffix", sorted(set(FORMATS) - {"mp3"}))
+def test_the_middle_of_a_file_is_that_slice_of_it(tmp_path, suffix, block_seconds):
+    path = write(tmp_path / f"a.{suffix}", noise(5))
+    whole = load_audio(path, target_rate=RATE)
+    stream = stream_audio(path, target_rate=RATE, middle_seconds=2, block_seconds=block_seconds)
+    start = (len(whole) - 2 * RATE) // 2
+    assert stream.offset_seconds == start / RATE
+    np.testing.assert_allclose(
+        np.concatenate(list(stream)), whole[start : start + 2 * RATE], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3, 7.7, 20])
+def test_the_middle_of_a_real_mp3_is_that_slice_of_it(shared, seconds):
+    for path in real_mp3s(shared):
+        whole = load_audio(path, target_rate=RATE)
+        stream = stream_audio(path, target_rate=RATE, middle_seconds=seconds)
+        start, length = round(stream.offset_seconds * RATE), round(seconds * RATE)
+        # The length that its header gives is an estimate.
+        assert abs(start - (len(whole) - length) // 2) < 0.2 * RATE
+        np.testing.assert_allclose(
+            np.concatenate(list(stream)), whole[start : start + length], atol=1e-4
+        )
+
+
+def test_the_middle_is_counted_in_seconds_of_the_file(tmp_path):
+    path = write(tmp_path / "a.wav", sine(440, 5, rate=44100, amplitude=0.5), 44100)
+    stream = stream_audio(path, target_rate=RATE, middle_seconds=2)
+    assert stream.offset_seconds == 1.5
+    found = np.concatenate(list(stream))
+    assert len(found) == 2 * RATE
+    wanted = sine(440, 5, amplitude=0.5)[24000:56000]
+    np.testing.assert_allclose(found[500:-500], wanted[500:-500], atol=2e-3)
+
+
+@pytest.mark.parametrize("seconds", [3, 3.1, 1000])
+def test_all_of_a_shorter_file_is_read_where_its_middle_is_asked_for(tmp_path, seconds):
+    path = write(tmp_path / "a.wav", noise(3))
+    stream = stream_audio(path, target_rate=RATE, middle_seconds=seconds)
+    assert stream.offset_seconds == 0
+    np.testing.assert_array_equal(np.concatenate(list(stream)), load_audio(path, target_rate=RATE))
+
+
+def test_the_middle_of_a_file_that_ends_before_it_is_refused(tmp_path):
+    path = cut(write(tmp_path / "a.mp3", sine(440, 20)), 0.4)
+    blocks_until_refused(path, middle_seconds=2)
+
+
+def test_the_middle_of_a_file_that_ends_within_it_is_refused(tmp_path):
+    path = cut(write(tmp_path / "a.mp3", sine(440, 20)), 0.5)
+    _, message = blocks_until_refused(path, middle_seconds=8, block_seconds=1)
+    assert "truncated" in message
+
+
+@pytest.mark.parametrize("suffix", ["wav", "ogg", "aiff"])
+def test_the_middle_of_a_truncated_file_is_refused_where_the_format_tells(tmp_path, suffix):
+    path = cut(write(tmp_path / f"a.{suffix}", noise(20)), 0.9)
+    blocks_until_refused(path, middle_seconds=2)
+
+
 # Formats that libsndfile does not read.
 
 FAKE_FFPROBE = """#!/bin/sh
 echo "$@" >> "$LOG"
-echo '{"streams": [{"sample_rate": "44100"}]}'
+echo '{"streams": [{"sample_rate": "44100", "channels": 1}], "format": {"duration": "2.000000"}}'
 """
 FAKE_FFMPEG = """#!/bin/sh
 echo "$@" >> "$LOG"
@@ -266,7 +474,7 @@ def programs(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("DECODED", str(tmp_path / "decoded.wav"))
+    monkeypatch.setenv("DECODED", str(tmp_path / "decoded.raw"))
 
     def install(name, script):
         (folder / name).write_text(script, encoding="utf-8")
@@ -281,6 +489,10 @@ def m4a(folder, name="a.m4a"):
     return path
 
 
+def decoded_by_ffmpeg(folder, samples):
+    samples.astype("<f4").tofile(folder / "decoded.raw")
+
+
 @pytest.mark.parametrize("installed", [(), ("ffmpeg",), ("ffprobe",)])
 def test_an_m4a_without_ffmpeg_is_refused_and_names_ffmpeg(tmp_path, programs, installed):
     for name in installed:
@@ -292,7 +504,7 @@ def test_an_m4a_without_ffmpeg_is_refused_and_names_ffmpeg(tmp_path, programs, i
 def test_an_m4a_is_what_ffmpeg_decodes(tmp_path, programs, name):
     programs("ffprobe", FAKE_FFPROBE)
     programs("ffmpeg", FAKE_FFMPEG)
-    sf.write(tmp_path / "decoded.wav", sine(440, 2, rate=44100), 44100, subtype="FLOAT")
+    decoded_by_ffmpeg(tmp_path, sine(440, 2, rate=44100))
     found = load_audio(m4a(tmp_path, name), target_rate=RATE)
     np.testing.assert_allclose(found[2000:30000], sine(440, 2)[2000:30000], atol=2e-3)
     calls = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
@@ -323,6 +535,133 @@ def test_an_ffprobe_that_gives_nonsense_is_an_error_of_that_file(tmp_path, progr
     programs("ffprobe", "#!/bin/sh\necho nonsense\n")
     programs("ffmpeg", FAKE_FFMPEG)
     refusal(m4a(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "nonsense",
+        '{"streams": [{}]}',
+        '{"streams": [{"sample_rate": "44100", "channels": 0}]}',
+        "3",
+    ],
+)
+def test_an_ffprobe_that_tells_no_rate_and_channels_is_an_error_of_that_file(
+    tmp_path, programs, output
+):
+    programs("ffprobe", f"#!/bin/sh\necho '{output}'\n")
+    programs("ffmpeg", FAKE_FFMPEG)
+    assert "ffprobe" in refusal(m4a(tmp_path))
+
+
+def ffprobe_telling(**stream):
+    described = json.dumps({"streams": [stream]})
+    return f"#!/bin/sh\necho '{described}'\n"
+
+
+@pytest.mark.parametrize("block_seconds", [None, 0.3, 2, 30])
+def test_the_channels_of_an_m4a_are_averaged_in_blocks_too(tmp_path, programs, block_seconds):
+    programs("ffprobe", ffprobe_telling(sample_rate="16000", channels=2))
+    programs("ffmpeg", FAKE_FFMPEG)
+    channels = np.stack([noise(2, seed=1), noise(2, seed=2)], axis=1)
+    decoded_by_ffmpeg(tmp_path, channels)
+    found = joined(m4a(tmp_path), block_seconds=block_seconds)
+    np.testing.assert_allclose(found, channels.mean(axis=1), atol=1e-6)
+    found += 1  # it may be written to
+
+
+def test_the_middle_of_an_m4a_is_what_ffmpeg_is_asked_for(tmp_path, programs):
+    programs("ffprobe", FAKE_FFPROBE)
+    programs("ffmpeg", FAKE_FFMPEG)
+    decoded_by_ffmpeg(tmp_path, noise(0.5, rate=44100))
+    stream = stream_audio(m4a(tmp_path), target_rate=44100, middle_seconds=0.5)
+    assert stream.offset_seconds == 0.75
+    assert sum(map(len, stream)) == 22050
+    call = (tmp_path / "log").read_text(encoding="utf-8").splitlines()[-1]
+    assert "-ss 0.750000 -t 0.500000 -i file:" in call
+
+
+def test_all_of_a_shorter_m4a_is_read_where_its_middle_is_asked_for(tmp_path, programs):
+    programs("ffprobe", FAKE_FFPROBE)
+    programs("ffmpeg", FAKE_FFMPEG)
+    decoded_by_ffmpeg(tmp_path, noise(2, rate=44100))
+    stream = stream_audio(m4a(tmp_path), target_rate=44100, middle_seconds=2)
+    assert stream.offset_seconds == 0
+    assert sum(map(len, stream)) == 88200
+    assert "-ss" not in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_the_middle_of_an_m4a_of_unknown_length_is_refused(tmp_path, programs):
+    programs("ffprobe", ffprobe_telling(sample_rate="16000", channels=2, duration="N/A"))
+    programs("ffmpeg", FAKE_FFMPEG)
+    n_blocks, message = blocks_until_refused(m4a(tmp_path), middle_seconds=1)
+    assert n_blocks == 0
+    assert "does not say how long" in message
+
+
+def test_a_middle_of_which_ffmpeg_gives_far_less_than_asked_for_is_refused(tmp_path, programs):
+    programs("ffprobe", FAKE_FFPROBE)
+    programs("ffmpeg", FAKE_FFMPEG)
+    decoded_by_ffmpeg(tmp_path, noise(0.3, rate=44100))
+    _, message = blocks_until_refused(m4a(tmp_path), middle_seconds=0.5)
+    assert "truncated" in message
+
+
+def test_an_ffmpeg_that_complains_at_length_is_not_blocked_by_that(tmp_path, programs):
+    programs("ffprobe", FAKE_FFPROBE)
+    complaints = tmp_path / "complaints"
+    complaints.write_text("something is odd\n" * 100_000, encoding="utf-8")
+    programs("ffmpeg", f'#!/bin/sh\n/bin/cat "{complaints}" >&2\nexec /bin/cat "$DECODED"\n')
+    decoded_by_ffmpeg(tmp_path, noise(1, rate=44100))
+    assert len(load_audio(m4a(tmp_path), target_rate=44100)) == 44100
+
+
+def test_an_ffmpeg_that_fails_in_the_middle_is_an_error_at_the_end_of_the_stream(
+    tmp_path, programs
+):
+    programs("ffprobe", FAKE_FFPROBE)
+    programs("ffmpeg", '#!/bin/sh\n/bin/cat "$DECODED"\necho "bad frame" >&2\nexit 1\n')
+    decoded_by_ffmpeg(tmp_path, noise(1, rate=44100))
+    n_blocks, message = blocks_until_refused(m4a(tmp_path), block_seconds=0.3)
+    assert n_blocks == 3
+    assert "(bad frame)" in message
+
+
+def ends(process_id):
+    for _ in range(200):
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_stream_that_is_dropped_half_way_leaves_no_ffmpeg_behind(tmp_path, programs):
+    programs("ffprobe", FAKE_FFPROBE)
+    programs("ffmpeg", '#!/bin/sh\necho $$ > "$LOG"\nexec /bin/cat /dev/zero\n')
+    blocks = iter(stream_audio(m4a(tmp_path), target_rate=RATE, block_seconds=1))
+    next(blocks)
+    process_id = int((tmp_path / "log").read_text(encoding="utf-8"))
+    os.kill(process_id, 0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del blocks
+        gc.collect()
+    assert not caught
+    assert ends(process_id)
+
+
+@pytest.mark.parametrize("block_seconds", [None, 1])
+def test_an_ffmpeg_that_gives_nothing_for_too_long_is_ended(
+    tmp_path, programs, monkeypatch, block_seconds
+):
+    monkeypatch.setattr(audio, "_FFMPEG_TIMEOUT_SECONDS", 1)
+    programs("ffprobe", FAKE_FFPROBE)
+    programs("ffmpeg", '#!/bin/sh\necho $$ > "$LOG"\nexec /bin/sleep 60\n')
+    _, message = blocks_until_refused(m4a(tmp_path), block_seconds=block_seconds)
+    assert "did not finish within 1 s" in message
+    assert ends(int((tmp_path / "log").read_text(encoding="utf-8")))
 
 
 # Damage of any kind.

@@ -137,14 +137,16 @@ ENTRY = SingleLabel
 WRITER = '''
 """One tag per line."""
 
-from tagger.writers import Writer
+from tagger.writers import TextWriter
 
 
-class Bare(Writer):
+class Bare(TextWriter):
     """The best tag alone."""
 
-    def write(self, prediction):
-        print(self.top(prediction)[0][0], file=self.stream)
+    suffix = ".txt"
+
+    def write(self, record, prediction=None):
+        self.put(record.rows[0].label + "\n")
 
 
 ENTRY = Bare
@@ -191,8 +193,9 @@ def test_a_new_front_end_backbone_head_and_task_train_and_predict(extended, caps
     from preprocess.run import preprocess
     from tagger.evaluate import evaluate_run
     from tagger.predict import Tagger
+    from tagger.records import Selection, make_record
     from tagger.train import train
-    from tagger.writers import WRITERS
+    from tagger.writers import WRITERS, Header
 
     rng = np.random.default_rng(0)
     (extended / "clips").mkdir()
@@ -226,9 +229,10 @@ def test_a_new_front_end_backbone_head_and_task_train_and_predict(extended, caps
     trained = train(config)
     assert trained.history[-1]["validation_accuracy"] == 1.0
     assert evaluate_run(config.run.root).metrics.summary["roc_auc_macro"] == 1.0
+    header = Header("new", "1", "0", "now")
     prediction = Tagger.load(config.run.root).predict(extended / "clips" / "1.wav")
     assert prediction.scores.sum() == pytest.approx(1)
-    WRITERS.get("bare")(sys.stdout, top_k=1, threshold=0).write(prediction)
+    WRITERS.get("bare")(sys.stdout, header).write(make_record(prediction, Selection()))
     assert capsys.readouterr().out == "loud\n"
 
 
@@ -279,7 +283,7 @@ def test_preprocess_takes_only_small_helpers_from_tagger():
 
 
 def test_keras_layers_are_known_to_the_model_side_alone():
-    allowed = {"keras.py", "pooling.py", "model.py", "checkpoint.py"}
+    allowed = {"keras.py", "pooling.py", "filter_banks.py", "model.py", "checkpoint.py"}
     for path in SOURCES:
         if path.name in allowed and path.parent.name == "tagger":
             continue

@@ -291,7 +291,7 @@ def test_computing_in_chunks_changes_nothing(n_frames):
     waveform = noise(9)[: 400 + 160 * (n_frames - 1)]
     in_chunks = front_end().log_mel(waveform)
     assert len(in_chunks) == n_frames
-    with patch("preprocess.features.vggish._CHUNK_FRAMES", 10**6):
+    with patch("preprocess.features._frames.CHUNK_FRAMES", 10**4):
         at_once = front_end().log_mel(waveform)
     np.testing.assert_allclose(in_chunks, at_once, rtol=0, atol=1e-5)
 
@@ -301,6 +301,69 @@ def test_a_frame_does_not_depend_on_what_comes_after_it():
     whole = front_end().log_mel(waveform)
     part = front_end().log_mel(waveform[: 2 * RATE])
     np.testing.assert_allclose(part, whole[: len(part)], rtol=0, atol=1e-5)
+
+
+# Lengths around the first frame, the first patch, and the end of the first and second chunk.
+BORDERS = [400, 15600, 400 + 160 * 191, 400 + 160 * 255, 400 + 160 * 256, 400 + 160 * 511]
+LENGTHS = st.one_of(
+    st.builds(lambda border, off: border + off, st.sampled_from(BORDERS), st.integers(-1, 1)),
+    st.integers(1, 100_000),
+)
+LONG_NOISE = noise(7)
+
+
+def streamed(made, blocks):
+    """Windows of a stream, of which nothing may warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chunks = [windows["log_mel"] for windows in made.stream(blocks)]
+    assert all(len(chunk) for chunk in chunks)
+    return np.concatenate(chunks)
+
+
+def in_one_piece(made, waveform):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ShortClipWarning)
+        return made.windows(waveform)["log_mel"]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n_samples=LENGTHS,
+    cuts=st.lists(st.integers(0, 100_000), max_size=12),
+    hop_frames=st.sampled_from([1, 48, 96, 130, 300]),
+    keep_partial=st.booleans(),
+)
+def test_a_stream_gives_bit_for_bit_what_one_piece_gives(n_samples, cuts, hop_frames, keep_partial):
+    made = front_end(hop_seconds=hop_frames / 100, keep_partial=keep_partial)
+    waveform = LONG_NOISE[:n_samples]
+    blocks = np.split(waveform, sorted(cuts))
+    np.testing.assert_array_equal(streamed(made, blocks), in_one_piece(made, waveform))
+
+
+@pytest.mark.parametrize("size", [1, 7, 160, 400, 4096, 40960, 41200])
+def test_blocks_of_any_size_give_the_same_windows(size):
+    made = front_end(hop_seconds=0.24)
+    waveform = LONG_NOISE[:90_000]
+    blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
+    np.testing.assert_array_equal(streamed(made, blocks), in_one_piece(made, waveform))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n_samples=LENGTHS, params=st.sampled_from([{}, {"patch_frames": 3}, {"keep_partial": True}]))
+def test_a_waveform_is_short_where_one_piece_warns(n_samples, params):
+    made = front_end(**params)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.windows(LONG_NOISE[:n_samples])
+    assert made.is_short(min(n_samples, len(LONG_NOISE))) == bool(caught)
+
+
+def test_frames_that_lie_apart_are_streamed_too():
+    made = front_end(frame_seconds=0.01, frame_hop_seconds=0.016, hop_seconds=0.96)
+    waveform = noise(9)
+    blocks = np.split(waveform, [1, 65_500, 65_600])
+    np.testing.assert_array_equal(streamed(made, blocks), in_one_piece(made, waveform))
 
 
 @pytest.mark.parametrize("params", [{}, OTHER_VALUES, {"n_bands": 128, "patch_frames": 10}])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.patches import n_windows, slice_windows
+from preprocess.patches import n_windows, slice_stream, slice_windows
 
 SIZES = {
     "n_frames": st.integers(0, 300),
@@ -92,3 +92,34 @@ def test_windows_are_counted_as_by_hand(n_frames, hop, whole, with_partial):
     sizes = {"window_frames": 96, "hop_frames": hop}
     assert n_windows(n_frames, keep_partial=False, **sizes) == whole
     assert n_windows(n_frames, keep_partial=True, **sizes) == with_partial
+
+
+@given(
+    cuts=st.lists(st.integers(0, 300), max_size=8),
+    fill=st.sampled_from(["zeros", "repeat"]),
+    **SIZES,
+)
+def test_frames_that_arrive_in_chunks_give_the_same_windows(n_frames, cuts, fill, **sizes):
+    frames = numbered(n_frames)
+    chunks = np.split(frames, sorted(cuts))
+    windows = list(slice_stream(chunks, n_bands=2, fill=fill, **sizes))
+    assert all(len(chunk) for chunk in windows)
+    np.testing.assert_array_equal(
+        np.concatenate(windows), slice_windows(frames, fill=fill, **sizes)
+    )
+
+
+def test_no_chunk_at_all_is_one_window_of_zeros():
+    windows = list(slice_stream([], n_bands=3, window_frames=4, hop_frames=4))
+    assert [window.shape for window in windows] == [(1, 4, 3)]
+    assert not windows[0].any()
+
+
+@given(**SIZES)
+def test_a_short_clip_is_repeated_where_that_is_asked_for(n_frames, **sizes):
+    windows = slice_windows(numbered(n_frames), fill="repeat", **sizes)
+    if 0 < n_frames < sizes["window_frames"]:
+        wanted = np.resize(numbered(n_frames), (1, sizes["window_frames"], 2))
+    else:
+        wanted = slice_windows(numbered(n_frames), **sizes)
+    np.testing.assert_array_equal(windows, wanted)

@@ -69,10 +69,10 @@ def audio_of(corpus, clip_id):
 
 
 def without_decoding(monkeypatch):
-    def refuse(path, **_):
+    def refuse(path, *_):
         raise AssertionError(f"{path} was decoded")
 
-    monkeypatch.setattr(run, "load_audio", refuse)
+    monkeypatch.setattr(run, "windows_of_file", refuse)
 
 
 def test_a_run_stores_the_patches_and_labels_of_every_clip(corpus, root):

@@ -1,6 +1,7 @@
 """Front ends: waveform -> named arrays, one row per window. One module each, found by name."""
 
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ Windows = dict[str, npt.NDArray[np.float32]]
 
 
 class ShortClipWarning(UserWarning):
-    """A clip was shorter than one window and was padded with zeros."""
+    """A clip was shorter than one window and was padded to one."""
 
 
 class FrontEnd(Entry):
@@ -60,7 +61,47 @@ class FrontEnd(Entry):
         -------
         dict of str to np.ndarray [shape=(n_windows, *input_shapes[name]), dtype=float32]
             At least one window.
+
+        Warns
+        -----
+        ShortClipWarning
+            Where a clip `is_short`, as a front end sees fit.
         """
+
+    def stream(self, blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[Windows]:
+        """Features of every window of a waveform that arrives in blocks.
+
+        Unless a front end overrides it, the whole waveform is gathered first; one that does better
+        keeps memory constant. It must not warn, and `is_short` tells what there would be to warn
+        of: it runs in threads, where the filters of Python's warnings cannot be changed.
+
+        Parameters
+        ----------
+        blocks : iterable of np.ndarray [shape=(n_samples,), dtype=float32]
+            Consecutive finite mono samples at `sample_rate`, in blocks of any size; at least one
+            sample in all.
+
+        Yields
+        ------
+        dict of str to np.ndarray [shape=(n_windows, *input_shapes[name]), dtype=float32]
+            At least one window each time; together, bit for bit, those that `windows` gives of
+            the blocks joined.
+        """
+        yield self.windows(np.concatenate(list(blocks)))
+
+    def is_short(self, n_samples: int) -> bool:
+        """Tell whether a waveform is shorter than one window, so that it is padded to one.
+
+        Parameters
+        ----------
+        n_samples : int
+            Length at `sample_rate`.
+
+        Returns
+        -------
+        bool
+        """
+        return n_samples < round(self.window_seconds * self.sample_rate)
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the numbers: name, version, parameters."""

@@ -6,26 +6,21 @@ magnitude (not power) spectrum, triangles that are linear in mel (not in Hz) and
 no padding and no centring.
 """
 
-import warnings
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 from pydantic import ConfigDict, Field, model_validator
 
-from preprocess.features import FrontEnd, ShortClipWarning, Windows
-from preprocess.patches import slice_windows
+from preprocess.features._frames import complex_spectra, frame_chunks, periodic_hann
+from preprocess.features._log_mel import LogMelFrontEnd, Slicing
 from tagger.registry import Params
 
 # HTK's mel scale (Young et al., The HTK Book, 5.4), natural logarithm form.
 _MEL_BREAK_HZ = 700.0
 _MEL_HIGH_Q = 1127.0
-
-# Frames transformed at once: their spectra stay in the processor's cache, which is twice as fast as
-# whole files at a time, and memory does not grow with the length of the file.
-_CHUNK_FRAMES = 256
 
 
 def hz_to_mel(frequencies_hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -115,8 +110,12 @@ class VggishParams(Params):
         return self
 
 
-class VggishFrontEnd(FrontEnd):
-    """Log-mel patches under the name ``log_mel``."""
+class VggishFrontEnd(LogMelFrontEnd):
+    """Log-mel patches under the name ``log_mel``.
+
+    Only frames that lie wholly inside the waveform count: one shorter than an analysis window gives
+    none. A clip shorter than a patch is padded with zeros.
+    """
 
     Params = VggishParams
     params: VggishParams
@@ -134,15 +133,21 @@ class VggishFrontEnd(FrontEnd):
         return self.params.hop_seconds
 
     @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:  # noqa: D102
-        return {"log_mel": (self.params.patch_frames, self.params.n_bands)}
+    def _n_bands(self) -> int:
+        return self.params.n_bands
+
+    @property
+    def _slicing(self) -> Slicing:
+        return {
+            "window_frames": self.params.patch_frames,
+            "hop_frames": self.params.hop_frames,
+            "keep_partial": self.params.keep_partial,
+            "fill": "zeros",
+        }
 
     @cached_property
     def _hann(self) -> npt.NDArray[np.float64]:
-        # Periodic, as the published code has it: the period is the window's length.
-        length = self.params.frame_samples
-        phase = 2 * np.pi / length * np.arange(length, dtype=np.float64)
-        return 0.5 - 0.5 * np.cos(phase)
+        return periodic_hann(self.params.frame_samples)
 
     @cached_property
     def _mel_matrix(self) -> npt.NDArray[np.float32]:
@@ -155,56 +160,21 @@ class VggishFrontEnd(FrontEnd):
         )
         return matrix.astype(np.float32)
 
-    def log_mel(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Log-mel spectrogram.
-
-        Parameters
-        ----------
-        waveform : np.ndarray [shape=(n_samples,), dtype=float32]
-            Mono samples at `sample_rate`.
-
-        Returns
-        -------
-        np.ndarray [shape=(n_frames, n_bands), dtype=float32]
-            ``ln(mel + log_offset)``; only frames that lie wholly inside the waveform, so a waveform
-            shorter than one analysis window gives none.
-        """
+    def _n_frames(self, n_samples: int) -> int:
         params = self.params
-        waveform = np.ascontiguousarray(waveform, dtype=np.float32)
-        n_frames = max(0, 1 + (len(waveform) - params.frame_samples) // params.frame_hop_samples)
-        log_mel = np.empty((n_frames, params.n_bands), dtype=np.float32)
-        if n_frames == 0:
-            return log_mel
-        frames = np.lib.stride_tricks.sliding_window_view(waveform, params.frame_samples)[
-            :: params.frame_hop_samples
-        ]
-        for start in range(0, n_frames, _CHUNK_FRAMES):
-            chunk = frames[start : min(start + _CHUNK_FRAMES, n_frames)]
-            # The transform alone is in float64: in float32 its rounding reaches 2.6e-4 in the
-            # log-mel of the silent bands beside a pure tone. Everything after it can be float32.
-            spectrum = scipy.fft.rfft(chunk * self._hann, params.n_fft, axis=1)
-            magnitude = np.abs(spectrum.astype(np.complex64))
-            np.matmul(magnitude, self._mel_matrix, out=log_mel[start : start + len(chunk)])
-        log_mel += np.float32(params.log_offset)
-        np.log(log_mel, out=log_mel)
-        return log_mel
+        return max(0, 1 + (n_samples - params.frame_samples) // params.frame_hop_samples)
 
-    def windows(self, waveform: npt.NDArray[np.float32]) -> Windows:  # noqa: D102
-        frames = self.log_mel(waveform)
-        if len(frames) < self.params.patch_frames:
-            warnings.warn(
-                f"clip of {len(waveform) / self.sample_rate:.3f} s gives {len(frames)} of the "
-                f"{self.params.patch_frames} frames of a patch: padded with zeros to one patch",
-                ShortClipWarning,
-                stacklevel=2,
-            )
-        patches = slice_windows(
-            frames,
-            window_frames=self.params.patch_frames,
-            hop_frames=self.params.hop_frames,
-            keep_partial=self.params.keep_partial,
+    def _log_mel_chunks(
+        self, blocks: Iterable[npt.NDArray[np.float32]]
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        params = self.params
+        frames = frame_chunks(
+            blocks, frame_samples=params.frame_samples, hop_samples=params.frame_hop_samples
         )
-        return {"log_mel": patches}
+        for spectra in complex_spectra(frames, self._hann, n_fft=params.n_fft):
+            log_mel = np.abs(spectra) @ self._mel_matrix
+            log_mel += np.float32(params.log_offset)
+            yield np.log(log_mel, out=log_mel)
 
 
 ENTRY = VggishFrontEnd

@@ -1,9 +1,11 @@
 """Backbones: named windows -> one embedding per window. One module each, found by name."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tagger.errors import ConfigError
 from tagger.registry import Entry, Registry
 
 
@@ -33,6 +35,43 @@ class Backbone(Entry):
         ConfigError
             If an input that it needs is missing or of a shape it cannot take.
         """
+
+    def embeddings(self, output_of: Callable[[str], Any]) -> dict[str, Any]:
+        """Named vectors per window that users may ask for.
+
+        Parameters
+        ----------
+        output_of : callable
+            Gives the output of one of this backbone's layers by the layer's name.
+
+        Returns
+        -------
+        dict of str to Keras tensor [shape=(n_windows, n_dimensions)]
+            Unless overridden none, for which the output of `build` stands in as ``embedding``.
+        """
+        del output_of
+        return {}
+
+    def log_mel(self, inputs: dict[str, Any], name: str, *, min_frames: int, min_bands: int) -> Any:
+        """Input `name`, checked to be a spectrogram of at least this size.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or it is smaller.
+        """
+        if name not in inputs:
+            raise ConfigError(
+                f"backbone {self.name!r} needs the input {name!r}, but the front end "
+                f"gives {', '.join(inputs)}; set model.backbone.params.input"
+            )
+        shape = tuple(inputs[name].shape[1:])
+        if len(shape) != 2 or shape[0] < min_frames or shape[1] < min_bands:
+            raise ConfigError(
+                f"backbone {self.name!r} needs windows of at least {min_frames} frames x "
+                f"{min_bands} bands, not of shape {shape}"
+            )
+        return inputs[name]
 
     def load_weights(self, model: Any, path: Path) -> list[str]:
         """Load published weights into the Keras `model` that `build` made.

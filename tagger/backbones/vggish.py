@@ -1,12 +1,12 @@
 """VGGish (Hershey et al., ICASSP 2017): a VGG with four pools, on log-mel patches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tagger.backbones import Backbone, SmokeTest
-from tagger.errors import ConfigError
 from tagger.registry import Params
 
 
@@ -74,18 +74,9 @@ class VggishBackbone(Backbone):
         from tagger.keras import keras
         from tagger.pooling import grid_pooling
 
-        if self.params.input not in inputs:
-            raise ConfigError(
-                f"backbone 'vggish' needs the input {self.params.input!r}, but the front end "
-                f"gives {', '.join(inputs)}; set model.backbone.params.input"
-            )
-        x = inputs[self.params.input]
-        n_pools = LAYERS.count(_POOL)
-        if len(x.shape) != 3 or any(size < 2**n_pools for size in x.shape[1:]):
-            raise ConfigError(
-                f"backbone 'vggish' needs windows of at least {2**n_pools} frames x "
-                f"{2**n_pools} bands, not of shape {tuple(x.shape[1:])}"
-            )
+        # Smaller ones leave nothing after the pools.
+        smallest = 2 ** LAYERS.count(_POOL)
+        x = self.log_mel(inputs, self.params.input, min_frames=smallest, min_bands=smallest)
         x = keras.layers.Reshape((*x.shape[1:], 1), name="as_image")(x)
         pools = 0
         for layer in LAYERS:
@@ -121,6 +112,15 @@ class VggishBackbone(Backbone):
             x = keras.layers.BatchNormalization(name=f"{layer.name}_bn")(x)
             x = keras.layers.ReLU(name=f"{layer.name}_relu")(x)
         return x
+
+    def embeddings(self, output_of: Callable[[str], Any]) -> dict[str, Any]:  # noqa: D102
+        from tagger.pooling import grid_pooling
+
+        if not self.params.embedding:
+            return {"pooled": output_of("grid_pooling")}
+        last_pool = output_of(f"pool{LAYERS.count(_POOL)}")
+        pooled = grid_pooling("average", name="pooled")(last_pool)
+        return {"pooled": pooled, "embedding": output_of(FULLY_CONNECTED[-1][0])}
 
     def smoke_test(self, model: Any) -> SmokeTest | None:  # noqa: D102
         import numpy as np

@@ -1,6 +1,7 @@
 """Heads: embedding -> logits. One module each, found by name."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from tagger.registry import Entry, Registry
@@ -29,6 +30,21 @@ class Head(Entry):
         Keras tensor [shape=(n_windows, n_outputs)]
             Logits; the task turns them into scores.
         """
+
+    def embeddings(self, output_of: Callable[[str], Any]) -> dict[str, Any]:
+        """Named vectors per window that users may ask for; none unless overridden.
+
+        Parameters
+        ----------
+        output_of : callable
+            Gives the output of one of this head's layers by the layer's name.
+
+        Returns
+        -------
+        dict of str to Keras tensor [shape=(n_windows, n_dimensions)]
+        """
+        del output_of
+        return {}
 
 
 HEADS: Registry[Head] = Registry("tagger.heads", "head")

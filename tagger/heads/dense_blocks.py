@@ -1,5 +1,6 @@
 """Blocks of batch normalisation, dropout and a dense layer, as in the reports."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -14,6 +15,7 @@ class DenseBlocksParams(Params):
     n_blocks: Annotated[int, Field(ge=1, description="the last block makes the outputs")] = 2
     units: Annotated[int, Field(ge=1, description="of each block but the last")] = 512
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    batch_norm: Annotated[bool, Field(description="at the start of each block")] = True
 
 
 class DenseBlocks(Head):
@@ -28,7 +30,8 @@ class DenseBlocks(Head):
         x = embedding
         for block in range(1, self.params.n_blocks + 1):
             last = block == self.params.n_blocks
-            x = keras.layers.BatchNormalization(name=f"block{block}_bn")(x)
+            if self.params.batch_norm:
+                x = keras.layers.BatchNormalization(name=f"block{block}_bn")(x)
             x = keras.layers.Dropout(self.params.dropout, name=f"block{block}_dropout")(x)
             x = keras.layers.Dense(
                 n_outputs if last else self.params.units,
@@ -36,6 +39,14 @@ class DenseBlocks(Head):
                 name=f"block{block}_dense",
             )(x)
         return x
+
+    def embeddings(self, output_of: Callable[[str], Any]) -> dict[str, Any]:  # noqa: D102
+        n_blocks = self.params.n_blocks
+        if self.params.batch_norm:
+            return {"penultimate": output_of(f"block{n_blocks}_bn")}
+        if n_blocks > 1:
+            return {"penultimate": output_of(f"block{n_blocks - 1}_dense")}
+        return {}
 
 
 ENTRY = DenseBlocks

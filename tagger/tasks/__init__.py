@@ -42,6 +42,20 @@ class Task(Entry):
     ) -> dict[str, float]:
         """Figures of merit of clip scores on a whole part of the data: the keys of `monitors`."""
 
+    def thresholds(
+        self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"
+    ) -> list[float | None] | None:
+        """Scores from which outputs apply, fitted on validation clips.
+
+        Returns
+        -------
+        list of float or None
+            None within the list for an output that cannot be fitted; None altogether, unless
+            overridden, for a task whose outputs are no decisions of their own.
+        """
+        del labels, scores
+        return None
+
     def warnings(self) -> list[str]:
         """Say what a user should know about the chosen parameters, one line each."""
         return []

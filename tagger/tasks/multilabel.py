@@ -55,6 +55,13 @@ class Multilabel(Task):
         figures = {key: summary[key] for key in self.monitors if key != "loss"}
         return {"loss": binary_cross_entropy(labels, scores), **figures}
 
+    def thresholds(  # noqa: D102
+        self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"
+    ) -> list[float | None] | None:
+        from tagger.metrics import best_f1_thresholds
+
+        return best_f1_thresholds(labels, scores)
+
     def warnings(self) -> list[str]:  # noqa: D102
         if self.params.activation != "softmax":
             return []

@@ -1,25 +1,29 @@
-"""Tags as JSON Lines: one object per file, as soon as the file is done."""
+"""Tags as one JSON document: a list with an object per file."""
 
-import json
 from typing import TYPE_CHECKING
 
-from tagger.writers import Writer
+from tagger.records import Record
+from tagger.writers import TextWriter
+from tagger.writers._objects import json_text
 
 if TYPE_CHECKING:
-    from tagger.predict import Prediction
+    from tagger.prediction import Prediction
 
 
-class JsonWriter(Writer):
-    """``{"path": ..., "seconds": ..., "tags": [{"tag": ..., "score": ...}, ...]}`` per line."""
+class JsonWriter(TextWriter):
+    """The objects of `json_text` in a list, each written as soon as its file is done."""
 
-    def write(self, prediction: "Prediction") -> None:  # noqa: D102 (the contract documents it)
-        content = {
-            "path": prediction.path,
-            "seconds": round(float(prediction.times[-1]) + prediction.window_seconds, 6),
-            "padded": prediction.padded,
-            "tags": [{"tag": tag, "score": round(score, 6)} for tag, score in self.top(prediction)],
-        }
-        print(json.dumps(content, ensure_ascii=False), file=self.stream)
+    suffix = ".json"
+    _separator = "["
+
+    def write(  # noqa: D102 (the contract documents it)
+        self, record: Record, prediction: "Prediction | None" = None
+    ) -> None:
+        self.put(f"{self._separator}\n{json_text(record, self.encoding)}")
+        self._separator = ","
+
+    def end(self) -> None:  # noqa: D102
+        self.put("[]\n" if self._separator == "[" else "\n]\n")
 
 
 ENTRY = JsonWriter

@@ -1,0 +1,221 @@
+"""The verb ``embed``: inputs -> embeddings in one NumPy or Parquet file."""
+
+import contextlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.errors import ConfigError, TaggerError
+from tagger.files import atomic_write
+from tagger.inputs import Input
+
+if TYPE_CHECKING:
+    from tagger.predict import Embedding, Tagger
+
+
+class _Table(ABC):
+    """A file with a row per window, or per clip."""
+
+    @abstractmethod
+    def add(
+        self, path: str, values: npt.NDArray[np.float32], times: npt.NDArray[np.float64]
+    ) -> None:
+        """Add the rows of a clip."""
+
+    @abstractmethod
+    def fail(self, path: str, error: str) -> None:
+        """Add a clip that failed."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Write what is left."""
+
+
+class _NpzTable(_Table):
+    """Arrays ``embeddings`` (n_rows, n_dimensions), ``paths``, ``start_seconds``; all in memory.
+
+    Clips that failed are in ``failed_paths`` and ``errors``.
+    """
+
+    def __init__(self, file: BinaryIO, layer: str, n_dimensions: int, model: str) -> None:
+        self.file = file
+        self.layer, self.n_dimensions, self.model = layer, n_dimensions, model
+        self.paths: list[str] = []
+        self.values: list[npt.NDArray[np.float32]] = []
+        self.times: list[npt.NDArray[np.float64]] = []
+        self.failures: list[tuple[str, str]] = []
+
+    def add(
+        self, path: str, values: npt.NDArray[np.float32], times: npt.NDArray[np.float64]
+    ) -> None:
+        self.paths += [path] * len(values)
+        self.values.append(values)
+        self.times.append(times)
+
+    def fail(self, path: str, error: str) -> None:
+        self.failures.append((path, error))
+
+    def end(self) -> None:
+        empty = np.zeros((0, self.n_dimensions), dtype=np.float32)
+        np.savez_compressed(
+            self.file,
+            embeddings=np.concatenate([empty, *self.values]),
+            paths=np.array([_printable(path) for path in self.paths], dtype=np.str_),
+            start_seconds=np.concatenate([np.zeros(0), *self.times]),
+            layer=np.array(self.layer),
+            model=np.array(self.model),
+            failed_paths=np.array([_printable(path) for path, _ in self.failures], dtype=np.str_),
+            errors=np.array([_printable(error) for _, error in self.failures], dtype=np.str_),
+        )
+
+
+class _ParquetTable(_Table):
+    """Columns path, start_seconds, embedding, error; written clip by clip."""
+
+    # Rows that are written together: small row groups are slow to read.
+    _GROUP = 4096
+
+    def __init__(self, file: BinaryIO, layer: str, n_dimensions: int, model: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.pa: Any = pa
+        schema = pa.schema(
+            [
+                ("path", pa.string()),
+                ("start_seconds", pa.float64()),
+                ("embedding", pa.list_(pa.float32(), n_dimensions)),
+                ("error", pa.string()),
+            ],
+            metadata={"layer": layer, "model": model},
+        )
+        self.schema = schema
+        self.writer: Any = pq.ParquetWriter(file, schema)
+        self.rows: list[tuple[str, float | None, npt.NDArray[np.float32] | None, str | None]] = []
+
+    def add(
+        self, path: str, values: npt.NDArray[np.float32], times: npt.NDArray[np.float64]
+    ) -> None:
+        for vector, start in zip(values, times, strict=True):
+            self.rows.append((_printable(path), float(start), vector, None))
+        self._flush(self._GROUP)
+
+    def fail(self, path: str, error: str) -> None:
+        self.rows.append((_printable(path), None, None, _printable(error)))
+        self._flush(self._GROUP)
+
+    def _flush(self, at_least: int) -> None:
+        if len(self.rows) < at_least:
+            return
+        columns = [
+            self.pa.array(list(column), type=field.type)
+            for column, field in zip(zip(*self.rows, strict=True), self.schema, strict=True)
+        ]
+        self.writer.write_table(self.pa.Table.from_arrays(columns, schema=self.schema))
+        self.rows = []
+
+    def end(self) -> None:
+        self._flush(1)
+        self.writer.close()
+
+
+_TABLES: dict[str, type[_NpzTable] | type[_ParquetTable]] = {
+    ".npz": _NpzTable,
+    ".parquet": _ParquetTable,
+}
+
+
+def _printable(text: str) -> str:
+    # A file name need not be Unicode.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def embed_files(
+    tagger: "Tagger",
+    inputs: Sequence[Input],
+    *,
+    output: Path,
+    layer: str,
+    mean: bool = False,
+    middle_seconds: float | None = None,
+) -> int:
+    """Write embeddings of files.
+
+    Parameters
+    ----------
+    tagger : Tagger
+        The model.
+    inputs : sequence of Input
+        The files.
+    output : Path
+        ``.npz`` or ``.parquet`` file, whole or absent.
+    layer : str
+        One of the model's embeddings.
+    mean : bool
+        One row per file, the mean over its windows, instead of one per window.
+    middle_seconds : float, optional
+        Only so much of the middle of each file.
+
+    Returns
+    -------
+    int
+        How many files failed; the output names them.
+
+    Raises
+    ------
+    ConfigError
+        If the output's suffix is none of these.
+    ModelError
+        If the model has no such layer.
+    """
+    suffix = output.suffix.lower()
+    if suffix not in _TABLES:
+        raise ConfigError(f"--output {output}: name a file that ends in {' or '.join(_TABLES)}")
+    n_dimensions = tagger.bundle.outputs.get(layer, 0)
+    results = tagger.attempt_embed_many(
+        [item.path for item in inputs], layer=layer, middle_seconds=middle_seconds
+    )
+    model = f"{tagger.bundle.name} {tagger.bundle.version}"
+    n_failed = 0
+    with (
+        contextlib.closing(results),
+        _bar(len(inputs)) as advance,
+        atomic_write(output) as file,
+    ):
+        table: _Table | None = None
+        for path, result in results:
+            # Made late: a layer that does not exist is told of before.
+            table = table or _TABLES[suffix](file, layer, n_dimensions, model)
+            if isinstance(result, TaggerError):
+                n_failed += 1
+                message = " ".join(str(result).split())
+                table.fail(path, message)
+                print(f"failed: {message}", file=sys.stderr)
+            else:
+                _add(table, result, mean=mean)
+            advance(1, f"{n_failed} failed" if n_failed else "")
+        (table or _TABLES[suffix](file, layer, n_dimensions, model)).end()
+    return n_failed
+
+
+def _add(table: _Table, embedding: "Embedding", *, mean: bool) -> None:
+    if mean:
+        table.add(embedding.path, embedding.mean()[np.newaxis], embedding.times[:1])
+    else:
+        table.add(embedding.path, embedding.values, embedding.times)
+
+
+@contextlib.contextmanager
+def _bar(n_inputs: int) -> Iterator[Any]:
+    if n_inputs < 2:
+        yield lambda n_steps, note: None
+        return
+    from tagger.progress import progress_bar
+
+    with progress_bar("embed", n_inputs) as advance:
+        yield advance

@@ -1,0 +1,429 @@
+"""The verb ``export``: a trained network -> a model bundle, checked against Keras."""
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from preprocess.features import FrontEnd
+from preprocess.store import Store
+from tagger import __version__
+from tagger.bundle import (
+    CONFIG,
+    METRICS,
+    MODEL_CARD,
+    THRESHOLDS,
+    VOCABULARY,
+    WEIGHTS,
+    Bundle,
+    Description,
+    Export,
+    description_of,
+    seal,
+)
+from tagger.config import Config, load_config
+from tagger.errors import ConfigError, ModelError, StoreError
+from tagger.exporters import EXPORTERS, LIMITS
+from tagger.files import TEMPORARY_PREFIX, atomic_folder, sha256_of_file, write_json, write_text
+from tagger.models import find_bundle
+from tagger.parity import (
+    ParityWindows,
+    largest_difference,
+    windows_of_demo,
+    windows_of_files,
+    windows_of_store,
+)
+from tagger.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tagger.data import PreparedData
+    from tagger.model import TaggerModel
+    from tagger.runtime import Outputs
+
+# What prediction runs on; every bundle has it.
+DEFAULT_FORMAT, DEFAULT_QUANTIZE = "litert", "none"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a bundle is made of.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for people.
+    config : Config
+        Effective config.
+    tags : tuple of str
+        Names of the scores; none for a model of embeddings alone.
+    members : tuple of tuple of str
+        Label columns that each tag stands for.
+    thresholds : list of float or None, optional
+        Score from which each tag applies.
+    metrics : dict
+        What is known of its quality.
+    card : dict of str to str
+        Lines of the model card: title -> text.
+    """
+
+    name: str
+    config: Config
+    tags: tuple[str, ...]
+    members: tuple[tuple[str, ...], ...] = ()
+    thresholds: list[float | None] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, str] = field(default_factory=dict)
+
+
+def write_bundle(
+    root: Path, model: "TaggerModel", *, source: Source, windows: ParityWindows
+) -> Bundle:
+    """Write a bundle with a LiteRT model.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder; a bundle that is there is replaced, in one step.
+    model : TaggerModel
+        The network, in float32, with its weights.
+    source : Source
+        The rest.
+    windows : ParityWindows
+        What the exported model is checked with.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    ModelError
+        If the exported model differs from Keras by more than its limit.
+    """
+    front_end = source.config.make_front_end()
+    alpha = model.alpha
+    description = Description(
+        name=source.name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        tagger_version=__version__,
+        front_end=front_end.spec(),
+        front_end_hash=front_end.spec_hash(),
+        input_shapes={name: list(shape) for name, shape in front_end.input_shapes.items()},
+        outputs={name: int(output.shape[-1]) for name, output in model.output_model.output.items()},
+        aggregate=model.aggregate,
+        alpha=None if alpha is None else [float(value) for value in alpha],
+        card=dict(source.card),
+    )
+    with atomic_folder(root) as folder:
+        model.save_weights(folder / WEIGHTS)
+        source.config.save(folder / CONFIG)
+        members = source.members or tuple((tag,) for tag in source.tags)
+        write_json(folder / VOCABULARY, {"tags": source.tags, "members": members})
+        write_json(folder / THRESHOLDS, {"thresholds": source.thresholds})
+        write_json(folder / METRICS, source.metrics)
+        export = _export(
+            folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows
+        )
+        _finish(folder, description, [export], tags=source.tags, metrics=source.metrics)
+    return Bundle(root)
+
+
+def add_export(
+    bundle: Bundle, *, format_: str, quantize: str = "none", windows: ParityWindows
+) -> Export:
+    """Add an exported model to a bundle, or make one anew.
+
+    Raises
+    ------
+    ModelError
+        If the bundle is damaged, the format cannot express the network, or the exported model
+        differs from Keras by more than its limit; the bundle is as it was then.
+    """
+    _check_choice(format_, quantize)
+    bundle.verify()
+    export = _export(
+        bundle.root, load_model(bundle), format_=format_, quantize=quantize, windows=windows
+    )
+    others = [e for e in bundle.exports if (e.format, e.quantize) != (format_, quantize)]
+    metrics = bundle._read_json(METRICS)
+    _finish(
+        bundle.root, description_of(bundle), [*others, export], tags=bundle.tags(), metrics=metrics
+    )
+    return export
+
+
+def load_model(bundle: Bundle) -> "TaggerModel":
+    """Keras network of a bundle, with its weights.
+
+    Raises
+    ------
+    ModelError
+        If a file of it is damaged, or this release makes other windows than it was trained on.
+    """
+    from tagger.model import build_model
+
+    config = load_config(bundle.verified(CONFIG))
+    front_end = config.make_front_end()
+    require_front_end(bundle, front_end)
+    model = build_model(config, front_end, bundle.tags())
+    model.load_weights(bundle.verified(WEIGHTS))
+    return model
+
+
+def require_front_end(bundle: Bundle, front_end: FrontEnd) -> None:
+    """Refuse a bundle whose windows this release no longer makes.
+
+    Raises
+    ------
+    ModelError
+        If the front end has changed since.
+    """
+    if bundle.front_end_hash != front_end.spec_hash():
+        raise ModelError(
+            f"{bundle.root}: made with another version of the front end {front_end.name!r}; "
+            f"use tagger {bundle.tagger_version}, or export the model again"
+        )
+
+
+def export_run(
+    root: Path,
+    *,
+    data: "PreparedData | None" = None,
+    clips: Sequence[Path] = (),
+) -> list[str]:
+    """Bundle of a run's best weights, made anew if they are others than it holds.
+
+    Parameters
+    ----------
+    root : Path
+        The run folder.
+    data : PreparedData, optional
+        Its data, where they are at hand.
+    clips : sequence of Path
+        Audio files to check the exported model with; default validation clips of the run.
+
+    Returns
+    -------
+    list of str
+        What was made, a line each; nothing if the bundle was up to date.
+
+    Raises
+    ------
+    ModelError
+        If there is no such run, it has no weights yet, or the exported model is wrong.
+    """
+    from tagger.model import build_model
+
+    run = RunFolder(root)
+    run.require()
+    config = run.load_config()
+    front_end = config.make_front_end()
+    run.require_front_end(front_end)
+    if not run.best_weights.exists():
+        raise ModelError(f"{root}: has no weights yet; let an epoch of its training end")
+    if Bundle.is_at(run.bundle):
+        try:
+            existing = Bundle(run.bundle)
+            if existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights):
+                existing.verify()
+                return []
+        except (ModelError, KeyError):
+            # Damaged, or of another schema: it is made anew.
+            pass
+    vocabulary = run.load_vocabulary()
+    model = build_model(config, front_end, vocabulary.tags)
+    model.load_weights(run.best_weights)
+    windows = parity_windows(front_end, clips=clips, run=run, data=data)
+    source = Source(
+        name=run.root.resolve().name,
+        config=config,
+        tags=vocabulary.tags,
+        members=vocabulary.members,
+        thresholds=run.load_thresholds(),
+        metrics={"validation": best_row(run, config)},
+        card={
+            "Model": f"{config.model.backbone.name} backbone, {config.model.head.name} head",
+            "Training data": f"{config.data.name}, split {config.data.split}",
+            "Thresholds": "highest F1 on the validation clips, tag by tag",
+        },
+    )
+    bundle = write_bundle(run.bundle, model, source=source, windows=windows)
+    return [f"bundle: {bundle.root} (version {bundle.version})"] + [
+        f"  {export.describe()}" for export in bundle.exports
+    ]
+
+
+def export_model(
+    model: str, *, format_: str, quantize: str = "none", clips: Sequence[Path] = ()
+) -> list[str]:
+    """Export a training run, bundle or registered model; the verb ``export``.
+
+    Parameters
+    ----------
+    model : str
+        Folder, URI or name.
+    format_ : str
+        Name of an export format.
+    quantize : str
+        What is done to the weights.
+    clips : sequence of Path
+        Audio files to check it with.
+
+    Returns
+    -------
+    list of str
+        What was made, a line each.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or the exported one differs from Keras by more than its limit.
+    """
+    _check_choice(format_, quantize)
+    folder = RunFolder(Path(model))
+    run = folder if folder.exists() else None
+    lines = []
+    if run is not None:
+        lines = export_run(run.root, clips=clips)
+        if lines and (format_, quantize) == (DEFAULT_FORMAT, DEFAULT_QUANTIZE):
+            return lines
+    bundle = find_bundle(model)
+    front_end = load_config(bundle.verified(CONFIG)).make_front_end()
+    windows = parity_windows(front_end, clips=clips, run=run)
+    export = add_export(bundle, format_=format_, quantize=quantize, windows=windows)
+    return [*lines, f"{bundle.root / export.file}", f"  {export.describe()}"]
+
+
+def best_row(run: RunFolder, config: Config) -> dict[str, float]:
+    """Metrics of a run's best epoch; empty before the first has ended."""
+    from tagger.evaluate import read_history
+    from tagger.tasks import TASKS
+
+    history = read_history(run)
+    if not history:
+        return {}
+    monitor = f"validation_{config.train.monitor}"
+    sign = 1 if TASKS.get(config.task.name).monitors[config.train.monitor] else -1
+    values = [sign * row.get(monitor, np.nan) for row in history]
+    # The first of the best, as training chose; where none could be computed, the last.
+    best = int(np.nanargmax(values)) if not np.isnan(values).all() else len(values) - 1
+    wanted = ("epoch", "validation_")
+    return {
+        key: value
+        for key, value in history[best].items()
+        if key.startswith(wanted) and np.isfinite(value)
+    }
+
+
+def parity_windows(
+    front_end: FrontEnd,
+    *,
+    clips: Sequence[Path] = (),
+    run: RunFolder | None = None,
+    data: "PreparedData | None" = None,
+) -> ParityWindows:
+    """Windows to check an exported model with: the given files, else validation clips of the run.
+
+    Where there is neither, or the run's store has gone, clips are synthesised.
+    """
+    if clips:
+        return windows_of_files(clips, front_end)
+    if data is not None:
+        return windows_of_store(data.store, data.rows("validation"))
+    if run is not None:
+        try:
+            store = Store(run.load_config().store.root)
+            store.require_front_end(front_end, user="the run")
+            parts = run.load_parts(store.index)
+            rows = [int(row) for row in np.flatnonzero(parts == "validation")]
+            if rows:
+                return windows_of_store(store, rows)
+        except (StoreError, ConfigError):
+            pass
+    return windows_of_demo(front_end)
+
+
+def _check_choice(format_: str, quantize: str) -> None:
+    possible = EXPORTERS.get(format_).quantizations
+    if quantize not in possible:
+        raise ConfigError(
+            f"--quantize {quantize}: {format_} has {', '.join(possible)}; choose one of them"
+        )
+
+
+def _ask_keras(model: "TaggerModel", windows: ParityWindows) -> "Outputs":
+    outputs = model.output_model(windows.windows, training=False)
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _export(
+    folder: Path,
+    model: "TaggerModel",
+    *,
+    format_: str,
+    quantize: str,
+    windows: ParityWindows,
+) -> Export:
+    """Export into `folder` and check the answers; what is wrong does not get its name."""
+    exporter = EXPORTERS.get(format_)()
+    name = exporter.file_name(quantize)
+    limit = LIMITS[quantize]
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
+        made = Path(temporary) / name
+        exporter.write(model, made, quantize)
+        difference = largest_difference(
+            _ask_keras(model, windows), exporter.run(made, windows.windows)
+        )
+        if not difference <= limit:
+            raise ModelError(
+                f"{folder / name}: the exported model's scores differ from Keras by up to "
+                f"{difference:.2g} on {windows.source}, more than {limit:g}; "
+                + ("use --quantize none" if quantize != "none" else "use another --format")
+            )
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        made.replace(folder / name)
+    return Export(
+        file=name,
+        format=format_,
+        quantize=quantize,
+        max_difference=difference,
+        limit=limit,
+        n_windows=len(windows),
+        clips=windows.source,
+    )
+
+
+def _finish(
+    folder: Path,
+    description: Description,
+    exports: list[Export],
+    *,
+    tags: Sequence[str],
+    metrics: dict[str, Any],
+) -> None:
+    lines = [f"# {description.name}", ""]
+    lines += [f"{title}: {text}\n" for title, text in description.card.items()]
+    lines += [
+        f"Input: {description.front_end['name']} front end, windows of "
+        + ", ".join(f"{name} {tuple(size)}" for name, size in description.input_shapes.items())
+        + ".\n",
+        "Outputs per window: "
+        + ", ".join(f"{name} ({size})" for name, size in description.outputs.items())
+        + f". Clip scores: {description.aggregate} over windows.\n",
+    ]
+    if tags:
+        lines.append(f"Tags ({len(tags)}): {', '.join(tags)}.\n")
+    for title, figures in metrics.items():
+        lines += [f"## Metrics: {title}", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in figures.items()]
+        lines.append("")
+    lines += ["## Exports", "", *(f"- {export.describe()}" for export in exports), ""]
+    lines.append(f"Made {description.created} by tagger {description.tagger_version}.")
+    write_text(folder / MODEL_CARD, "\n".join(lines) + "\n")
+    seal(folder, description, exports)

@@ -1,0 +1,45 @@
+"""TensorFlow's SavedModel: for TensorFlow Serving, and for conversions to yet other formats."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tagger.exporters import Exporter, concrete_function
+from tagger.files import TEMPORARY_PREFIX
+
+if TYPE_CHECKING:
+    from tagger.model import TaggerModel
+    from tagger.runtime import Outputs
+
+
+class SavedModelExporter(Exporter):
+    """Folder with a graph and its weights; the signature is named ``serving_default``."""
+
+    def file_name(self, quantize: str) -> str:  # noqa: D102 (the contract documents it)
+        del quantize
+        return "saved_model"
+
+    def write(self, model: "TaggerModel", path: Path, quantize: str) -> None:  # noqa: D102
+        from tagger.keras import tf
+
+        del quantize
+        # A plain module with one function: no Keras metadata, which could carry code.
+        module = tf.Module()
+        module.network = model.output_model
+        module.serve = concrete_function(model)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as temporary:
+            whole = Path(temporary) / "saved_model"
+            tf.saved_model.save(module, str(whole), signatures=module.serve)
+            shutil.rmtree(path, ignore_errors=True)
+            whole.replace(path)
+
+    def run(self, path: Path, windows: dict[str, Any]) -> "Outputs":  # noqa: D102
+        from tagger.keras import tf
+
+        serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+        tensors = {name: tf.constant(array) for name, array in windows.items()}
+        return {name: value.numpy() for name, value in serve(**tensors).items()}
+
+
+ENTRY = SavedModelExporter

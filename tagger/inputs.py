@@ -1,0 +1,206 @@
+"""What the user names -> files: folders, patterns, lists of names, and audio on standard input."""
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from preprocess.audio import AUDIO_SUFFIXES, find_audio_files
+from tagger.errors import AudioError
+
+_BLOCK_BYTES = 1 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to tag.
+
+    Parameters
+    ----------
+    path : Path
+        The file, named as the user would name it.
+    base : Path, optional
+        Folder that was given and that it was found below, or the part of a pattern before its
+        first wildcard; None for a file that was given itself.
+    """
+
+    path: Path
+    base: Path | None = None
+
+
+def expand_inputs(names: Iterable[str | Path]) -> list[Input]:
+    """Files that the user means.
+
+    Parameters
+    ----------
+    names : iterable of str or Path
+        Files, folders (searched at any depth, by suffix), and patterns such as
+        ``"music/**/*.mp3"`` where no file has that name.
+
+    Returns
+    -------
+    list of Input
+        In the order given, each file once. What does not exist, a folder without audio and a
+        pattern that matches nothing stay in the list: as the one bad input that each is, it fails
+        later by its name and stops no other.
+    """
+    seen = set()
+    inputs = []
+    for name in names:
+        for item in _expand(name):
+            key = _identity(item.path)
+            if key not in seen:
+                seen.add(key)
+                inputs.append(item)
+    return inputs
+
+
+def _expand(name: str | Path) -> Iterator[Input]:
+    path = Path(name)
+    if _is_folder(path):
+        found = _audio_below(path)
+        yield from (Input(file, path) for file in found)
+        if not found:
+            yield Input(path)
+    elif glob.has_magic(str(name)) and not os.path.lexists(name):
+        base = _fixed_part(str(name))
+        found = _matches(str(name))
+        yield from (Input(file, base) for file in found)
+        if not found:
+            yield Input(path)
+    else:
+        yield Input(path)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Files that a pattern means: the audio among its matches and below them, if there is any."""
+    hits: list[Path] = []
+    # A name with a NUL is no pattern; it fails later, by its name.
+    with contextlib.suppress(ValueError):
+        # Path.glob takes no absolute patterns.
+        hits = [Path(hit) for hit in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    files = []
+    for hit in hits:
+        if _is_folder(hit):
+            files += _audio_below(hit)
+        else:
+            files.append(hit)
+    # "music/*" also matches the covers; "*.snd" asks for files whose suffix is none of audio.
+    return [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES] or files
+
+
+def _fixed_part(pattern: str) -> Path:
+    """Folder that all matches of a pattern lie below."""
+    fixed = []
+    for part in Path(pattern).parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _audio_below(folder: Path) -> list[Path]:
+    # A folder that may not be read is one bad input, like one without audio.
+    with contextlib.suppress(OSError):
+        return find_audio_files(folder)
+    return []
+
+
+def _is_folder(path: Path) -> bool:
+    # Names that are too long or lie in a folder without rights raise; they fail later, by name.
+    with contextlib.suppress(OSError):
+        return path.is_dir()
+    return False
+
+
+def _identity(path: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.realpath(path)
+    return str(path)
+
+
+def read_list(stream: BinaryIO) -> list[str]:
+    r"""Read names of files.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        One name per line; or, where the content holds a NUL (``find -print0``), names that end
+        in one, which may then hold newlines.
+
+    Returns
+    -------
+    list of str
+        The names, without blank ones. Bytes that are no text are kept as `os.fsdecode` keeps them.
+    """
+    content = stream.read().removeprefix(_BYTE_ORDER_MARK)
+    if b"\0" in content:
+        names = [name for name in content.split(b"\0") if name]
+    else:
+        names = [line.removesuffix(b"\r") for line in content.split(b"\n") if line.strip()]
+    return [os.fsdecode(name) for name in names]
+
+
+def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
+    """Copy audio that comes through a pipe into a file, in blocks.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        Standard input. Decoders want to seek, which a pipe cannot.
+    folder : Path
+        Where the file is made; who made the folder removes it.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    AudioError
+        If nothing comes, or there is no room for it.
+    """
+    path: Path | None = None
+    try:
+        block = stream.read(_BLOCK_BYTES)
+        if not block:
+            raise AudioError(
+                "-: standard input is empty; send an audio file into it, e.g. with '< song.mp3'"
+            )
+        suffix = _suffix_of(block)
+        descriptor, name = tempfile.mkstemp(prefix="stdin-", suffix=suffix, dir=folder)
+        path = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(block)
+            shutil.copyfileobj(stream, file, _BLOCK_BYTES)
+    except BaseException as error:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise AudioError(
+                f"-: standard input cannot be copied to {folder} ({error.strerror}); "
+                "free disk space, or set TMPDIR to a folder with more"
+            ) from None
+        raise
+    return path
+
+
+def _suffix_of(start: bytes) -> str:
+    """Suffix by which files that libsndfile does not know are passed on to ffmpeg."""
+    if start[4:8] == b"ftyp":
+        return ".m4a"
+    if start.startswith(b"\x1aE\xdf\xa3"):
+        return ".webm"
+    if start.startswith(b"0&\xb2u"):
+        return ".wma"
+    # ADTS differs from mp3 in its layer bits.
+    if len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
+        return ".aac"
+    return ""

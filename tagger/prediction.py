@@ -1,0 +1,62 @@
+"""What a model says of one clip; the only thing that output formats need to know."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip.
+
+    Parameters
+    ----------
+    path : str
+        The file; empty for a waveform.
+    tags : tuple of str
+        Names, in the model's order.
+    scores : np.ndarray [shape=(n_tags,), dtype=float32]
+        Of the whole clip, between 0 and 1.
+    taggram : np.ndarray [shape=(n_windows, n_tags), dtype=float32]
+        Scores over time.
+    times : np.ndarray [shape=(n_windows,), dtype=float64]
+        Start of each window in seconds from the start of the file.
+    window_seconds : float
+        Length of a window.
+    seconds : float
+        Length of the audio that was read.
+    padded : bool
+        The audio was shorter than a window and was padded.
+    thresholds : np.ndarray [shape=(n_tags,), dtype=float32], optional
+        Score from which the model says that a tag applies; None where it has none of its own.
+    """
+
+    path: str
+    tags: tuple[str, ...]
+    scores: npt.NDArray[np.float32]
+    taggram: npt.NDArray[np.float32]
+    times: npt.NDArray[np.float64]
+    window_seconds: float
+    seconds: float
+    padded: bool = False
+    thresholds: npt.NDArray[np.float32] | None = None
+
+    def top(self, k: int | None = None, *, threshold: float = 0.0) -> list[tuple[str, float]]:
+        """Tags with the highest scores.
+
+        Parameters
+        ----------
+        k : int, optional
+            At most so many; default all.
+        threshold : float
+            Only tags that score at least this.
+
+        Returns
+        -------
+        list of tuple of (str, float)
+            Tag and score, highest first.
+        """
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        ranked = [(self.tags[tag], float(self.scores[tag])) for tag in order]
+        return [(tag, score) for tag, score in ranked if score >= threshold]

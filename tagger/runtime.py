@@ -1,0 +1,78 @@
+"""Light inference: an exported LiteRT model, without TensorFlow."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.errors import ModelError
+from tagger.files import silent_stderr
+
+Outputs = dict[str, npt.NDArray[np.float32]]
+
+SIGNATURE = "serving_default"
+
+
+class Runtime:
+    """One interpreter of an exported model; not to be shared between threads.
+
+    Parameters
+    ----------
+    path : Path
+        ``.tflite`` file with one signature: named windows -> named outputs.
+    n_threads : int
+        Threads that one call computes on.
+
+    Raises
+    ------
+    ModelError
+        If the file is no such model.
+    """
+
+    def __init__(self, path: Path, *, n_threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            # The library says at each start how it was built and which delegate it uses.
+            with silent_stderr():
+                self._interpreter: Any = Interpreter(
+                    model_path=os.fspath(path), num_threads=n_threads
+                )
+                self._interpreter.allocate_tensors()
+                runner = self._interpreter.get_signature_runner(SIGNATURE)
+                inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        except (ValueError, RuntimeError, KeyError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ModelError(
+                f"{path}: no LiteRT model that can be run ({reason}); export it again"
+            ) from None
+        self._inputs = {name: detail["index"] for name, detail in inputs.items()}
+        self._outputs = {name: detail["index"] for name, detail in outputs.items()}
+        self._n_windows = 0
+
+    def __call__(self, windows: dict[str, npt.NDArray[np.float32]]) -> Outputs:
+        """Compute the outputs of windows.
+
+        Parameters
+        ----------
+        windows : dict of str to np.ndarray [shape=(n_windows, *input_shapes[name])]
+            At least one window.
+
+        Returns
+        -------
+        dict of str to np.ndarray [shape=(n_windows, n_dimensions), dtype=float32]
+            Scores and embeddings.
+        """
+        n_windows = len(next(iter(windows.values())))
+        if n_windows != self._n_windows:
+            for name, index in self._inputs.items():
+                self._interpreter.resize_tensor_input(index, windows[name].shape)
+            self._interpreter.allocate_tensors()
+            self._n_windows = n_windows
+        for name, index in self._inputs.items():
+            array = np.ascontiguousarray(windows[name], dtype=np.float32)
+            self._interpreter.set_tensor(index, array)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}

@@ -1,0 +1,296 @@
+"""The verb ``predict-tags``: inputs -> predictions -> an output format, resumably."""
+
+import contextlib
+import datetime
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagger import __version__
+from tagger.errors import ConfigError, TaggerError
+from tagger.inputs import Input, spool_stdin
+from tagger.journal import Journal, journal_path
+from tagger.records import Selection, failed_record, make_record
+from tagger.writers import FileWriter, Header, Writer, open_writer
+
+if TYPE_CHECKING:
+    from tagger.predict import Tagger
+    from tagger.prediction import Prediction
+    from tagger.progress import Advance
+
+STDIN = Path("-")
+_PICTURE = ".png"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done with the predictions.
+
+    Parameters
+    ----------
+    format : str
+        Output format.
+    output : Path, optional
+        File, or folder of a format that writes a file for each input; None for stdout.
+    selection : Selection
+        Which tags are shown.
+    middle_seconds : float, optional
+        Only so much of the middle of each file.
+    taggram : Path, optional
+        Pictures besides: a ``.png`` file, or a folder.
+    write_tags : bool
+        Write the tags into the audio files as well.
+    overwrite : bool
+        Tag again what an earlier run into this output has tagged.
+    """
+
+    format: str = "table"
+    output: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    middle_seconds: float | None = None
+    taggram: Path | None = None
+    write_tags: bool = False
+    overwrite: bool = False
+
+
+def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> int:
+    """Tag files and write what is found.
+
+    Parameters
+    ----------
+    tagger : Tagger
+        The model.
+    inputs : sequence of Input
+        The files; ``-`` is audio on standard input.
+    options : Options
+        The rest.
+
+    Returns
+    -------
+    int
+        How many failed; each is a row with an error in the output, and stops no other.
+
+    Raises
+    ------
+    ConfigError
+        If the output cannot be written or does not fit the format.
+    ModelError
+        If the model has no tags.
+    """
+    header = Header(
+        model=tagger.bundle.name,
+        model_version=tagger.bundle.version,
+        tagger_version=__version__,
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        segments=options.selection.segments,
+    )
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(_journal(tagger, options)) if options.output else None
+        writer = stack.enter_context(
+            open_writer(options.format, options.output, header, inputs=inputs)
+        )
+        pictures = stack.enter_context(_pictures(options.taggram, header, inputs))
+        spooled = None
+        if any(item.path == STDIN for item in inputs):
+            spooled = _Spooled(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        run = _Run(tagger, options, writer=writer, pictures=pictures, journal=journal)
+        advance = stack.enter_context(_bar(len(inputs), options.output))
+        return run.all(inputs, spooled, advance)
+
+
+class _Spooled:
+    """Audio on standard input, copied to a file so that decoders can seek."""
+
+    def __init__(self, folder: Path) -> None:
+        self.error: TaggerError | None = None
+        try:
+            self.path = spool_stdin(sys.stdin.buffer, folder)
+        except TaggerError as error:
+            # Fails by its own name, like a missing file.
+            self.path, self.error = STDIN, error
+
+
+class _Run:
+    """One call of `tag_files`."""
+
+    def __init__(
+        self,
+        tagger: "Tagger",
+        options: Options,
+        *,
+        writer: Writer,
+        pictures: Writer | None,
+        journal: Journal | None,
+    ) -> None:
+        self.tagger = tagger
+        self.options = options
+        self.writer = writer
+        self.pictures = pictures
+        self.journal = journal
+        # A table on a terminal shows errors itself.
+        self.tells_errors = options.output is not None or options.format != "table"
+
+    def all(self, inputs: Sequence[Input], spooled: _Spooled | None, advance: "Advance") -> int:
+        done = [self._is_done(item.path) for item in inputs]
+        waiting = [
+            spooled.path if item.path == STDIN and spooled is not None else item.path
+            for item, finished in zip(inputs, done, strict=True)
+            if not finished
+        ]
+        n_failed = 0
+        with contextlib.closing(
+            self.tagger.attempt_many(waiting, middle_seconds=self.options.middle_seconds)
+        ) as results:
+            for item, finished in zip(inputs, done, strict=True):
+                if finished:
+                    self._restore(item.path)
+                else:
+                    name, result = next(results)
+                    if item.path == STDIN and spooled is not None:
+                        result = _renamed(result, name, spooled)
+                    n_failed += not self._one(str(item.path), result)
+                advance(1, f"{n_failed} failed" if n_failed else "")
+        return n_failed
+
+    def _is_done(self, path: Path) -> bool:
+        if self.journal is None:
+            return False
+        record = self.journal.get(path)
+        if record is None:
+            return False
+        # Of a file for each input the journal knows only that it was written.
+        return not isinstance(self.writer, FileWriter) or self.writer.restore(record)
+
+    def _restore(self, path: Path) -> None:
+        record = self.journal.get(path) if self.journal is not None else None
+        if record is not None and not isinstance(self.writer, FileWriter):
+            self.writer.restore(record)
+
+    def _one(self, path: str, result: "Prediction | TaggerError") -> bool:
+        """Write one result; tells whether all went well."""
+        if isinstance(result, TaggerError):
+            self._failed(path, str(result))
+            return False
+        prediction = replace(result, path=path)
+        record = make_record(prediction, self.options.selection)
+        if prediction.padded:
+            from tagger.progress import warn
+
+            warn(f"{path}: shorter than a window ({prediction.window_seconds:.2f} s), padded")
+        self.writer.write(record, prediction)
+        if self.pictures is not None:
+            self.pictures.write(record, prediction)
+        if self.options.write_tags and not self._write_tags(path, prediction):
+            return False
+        if self.journal is not None:
+            self.journal.add(Path(path), record)
+        return True
+
+    def _failed(self, path: str, message: str) -> None:
+        line = " ".join(message.split())
+        self.writer.write(failed_record(path, line))
+        if self.tells_errors:
+            print(f"failed: {line}", file=sys.stderr)
+
+    def _write_tags(self, path: str, prediction: "Prediction") -> bool:
+        from tagger.audio_metadata import write_tags
+
+        chosen = self.options.selection
+        # Whole-file tags that apply, not just the best ten.
+        selection = replace(
+            chosen,
+            segments="none",
+            model_thresholds=chosen.model_thresholds or chosen.threshold is None,
+        )
+        labels = [row.label for row in make_record(prediction, selection).rows]
+        try:
+            write_tags(Path(path), labels)
+        except TaggerError as error:
+            print(f"failed: {error}", file=sys.stderr)
+            return False
+        return True
+
+
+def _renamed(
+    result: "Prediction | TaggerError", name: str, spooled: _Spooled
+) -> "Prediction | TaggerError":
+    """Speak of standard input as ``-``, not of the file that it was copied to."""
+    if not isinstance(result, TaggerError):
+        return result
+    if spooled.error is not None:
+        return spooled.error
+    return type(result)(str(result).replace(name, str(STDIN)))
+
+
+@contextlib.contextmanager
+def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
+    assert options.output is not None
+    parameters = {
+        "model": tagger.bundle.name,
+        "model_version": tagger.bundle.version,
+        "quantize": tagger.quantize,
+        "front_end": tagger.bundle.front_end_hash,
+        "selection": asdict(options.selection),
+        "middle_seconds": options.middle_seconds,
+        "format": options.format,
+        "tagger": __version__,
+    }
+    path = journal_path(options.output)
+    journal = Journal(path, parameters, overwrite=options.overwrite)
+    with contextlib.closing(journal):
+        yield journal
+
+
+@contextlib.contextmanager
+def _pictures(
+    target: Path | None, header: Header, inputs: Sequence[Input]
+) -> Iterator[Writer | None]:
+    """Writer of taggram pictures: into a folder, or the one file that was named."""
+    if target is None:
+        yield None
+        return
+    if target.suffix.lower() != _PICTURE:
+        with open_writer("png", target, header, inputs=inputs) as writer:
+            yield writer
+        return
+    if len(inputs) > 1:
+        raise ConfigError(f"--taggram {target} is one picture; give a folder for several")
+    from tagger.writers.png import PngWriter
+
+    names = {str(item.path): Path(target.name) for item in inputs}
+    yield PngWriter(target.parent, header, names=names)
+
+
+@contextlib.contextmanager
+def _bar(n_inputs: int, output: Path | None) -> "Iterator[Advance]":
+    """Progress bar where there is much to do and the results do not go to the same terminal."""
+    if n_inputs < 2 or (output is None and sys.stdout.isatty()):
+        yield lambda n_steps, note: None
+        return
+    from tagger.progress import progress_bar
+
+    with progress_bar("tag", n_inputs) as advance:
+        yield advance
+
+
+def undo_tags(inputs: Sequence[Input]) -> tuple[int, int]:
+    """Take tags out of audio files again.
+
+    Returns
+    -------
+    n_restored, n_failed : int
+        Files whose earlier genre is back, and files that could not be changed.
+    """
+    from tagger.audio_metadata import undo_tags as undo
+
+    n_restored = n_failed = 0
+    for item in inputs:
+        try:
+            n_restored += undo(item.path)
+        except TaggerError as error:
+            n_failed += 1
+            print(f"failed: {error}", file=sys.stderr)
+    return n_restored, n_failed
