@@ -1,4 +1,5 @@
 # make demo: a trained tagger in a few minutes. make test: the tests. make check: all checks.
+# make bench: speed and memory, into benchmarks/README.md.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -10,7 +11,7 @@ DEMO ?= demo
 DEMO_ROOTS = --set data.root=$(DEMO)/corpus --set store.root=$(DEMO)/store \
 	--set run.root=$(DEMO)/run
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test check bench format clean
 
 setup: $(READY)
 
@@ -42,6 +43,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# CLIPS: folder of clips in MagnaTagATune's format; without it they are synthesised.
+bench: setup
+	$(BIN)/python benchmarks/prediction.py --write $(if $(CLIPS),--clips $(CLIPS))
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
 """The only place that decodes or resamples audio."""
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -338,7 +339,9 @@ class _SoundfileDecoder:
                 "copy or download it again"
             )
         with self._errors_named():
-            file = soundfile.SoundFile(self.path)
+            # As a str, a name that is no Unicode is refused; Windows has names that are no bytes.
+            name = self.path if os.name == "nt" else os.fsencode(self.path)
+            file = soundfile.SoundFile(name)
         if file.format == "RAW":
             # libsndfile takes any file named .au, .gsm or .vox for audio without a header.
             file.close()

@@ -1,17 +1,15 @@
 """Run one function over many clips in parallel processes, whatever happens to a process."""
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from threadpoolctl import threadpool_limits
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -53,6 +51,11 @@ class _Pool(Generic[ItemT, ResultT]):
         self, items: Iterable[ItemT], *, chunk: int, in_flight: int
     ) -> Iterator[tuple[ItemT, ResultT]]:
         """Yield results as they come; if the pool breaks, what was under way is in `suspects`."""
+        # Who asks for `default_workers` alone should not wait for these.
+        import multiprocessing
+        from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+        from concurrent.futures.process import BrokenProcessPool
+
         # Workers compute on one thread each: n processes with n threads each get in one another's
         # way. The variables must be set before NumPy is imported, so before a worker starts.
         threads = {
@@ -127,6 +130,8 @@ def map_in_processes(
         alone, yields `WorkerDied`; the others are not affected.
     """
     if n_workers <= 1 or len(items) <= 1:
+        from threadpoolctl import threadpool_limits
+
         # One thread here as well: on several, matrix products round differently, and a store would
         # depend on how many processes made it.
         with threadpool_limits(limits=1):

@@ -6,13 +6,18 @@ models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``, ``metrics.jso
 """
 
 import json
-import math
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from tagger.errors import ModelError
-from tagger.files import json_hash, remove_temporary_files, sha256_of_file, write_json
+from tagger.files import json_hash, sha256_of_file, write_json
+from tagger.registry import describe_validation_error
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
@@ -26,9 +31,32 @@ MODEL_CARD = "MODEL_CARD.md"
 SCORES = "scores"
 # What a model is: these files and the front end decide its version, its exports do not.
 _IDENTITY = (WEIGHTS, CONFIG, VOCABULARY)
+_MAX_REASON = 200
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
-@dataclass(frozen=True)
+def _inside(name: str) -> str:
+    """Refuse a name that leads out of the bundle, or that a system takes for something else."""
+    if not _SAFE_NAME.fullmatch(name) or name == DESCRIPTION:
+        raise ValueError(f"{name!r} is no name of a file within a bundle")
+    return name
+
+
+def _front_end_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(spec.get("name"), str) or not isinstance(spec.get("params"), dict):
+        raise ValueError("no front end with a name and params")
+    return spec
+
+
+_FileName = Annotated[str, AfterValidator(_inside)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+# What comes from a file: nothing is converted, so that no wrong type comes through.
+_STRICT = ConfigDict(strict=True)
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
 class Export:
     """An exported model of a bundle, and how far its answers are from those of Keras.
 
@@ -50,11 +78,11 @@ class Export:
         Where the windows came from.
     """
 
-    file: str
+    file: _FileName
     format: str
     quantize: str
-    max_difference: float
-    limit: float
+    max_difference: _Finite
+    limit: _Finite
     n_windows: int
     clips: str
 
@@ -65,6 +93,62 @@ class Export:
             f"{self.max_difference:.1e} (limit {self.limit:g}) on {self.n_windows} windows "
             f"({self.clips})"
         )
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
+class Description:
+    """What `seal` writes into ``bundle.json`` besides exports and checksums.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for people.
+    created : str
+        Time, as ISO 8601.
+    tagger_version : str
+        Release that made it.
+    front_end : dict
+        Its name, version and parameters.
+    front_end_hash : str
+        Digest of these.
+    input_shapes : dict of str to list of int
+        Of one window.
+    outputs : dict of str to int
+        Length of each output.
+    aggregate : str
+        How clip scores are made of those of windows.
+    alpha : list of float or None
+        Learned weights of AutoPool over time.
+    card : dict of str to str
+        Lines of the model card: title -> text.
+    """
+
+    name: str
+    created: str
+    tagger_version: str
+    front_end: Annotated[dict[str, Any], AfterValidator(_front_end_spec)]
+    front_end_hash: str
+    input_shapes: dict[str, list[int]]
+    outputs: dict[str, Annotated[int, Field(ge=1)]]
+    aggregate: Literal["mean", "max", "autopool"]
+    alpha: list[_Finite] | None
+    card: dict[str, str]
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
+class _Content(Description):
+    """All of ``bundle.json``."""
+
+    schema_version: int
+    version: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+    exports: list[Export]
+    files: dict[_FileName, _Sha256]
+
+
+_CONTENT = TypeAdapter(_Content)
+_TAGS = TypeAdapter(list[str], config=_STRICT)
+_METRICS = TypeAdapter(dict[str, dict[str, _Finite]], config=_STRICT)
+_THRESHOLDS = TypeAdapter(list[_Finite | None] | None, config=_STRICT)
 
 
 class Bundle:
@@ -83,31 +167,30 @@ class Bundle:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        content = self._read_json(DESCRIPTION)
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
+        plain = self._read_json(DESCRIPTION)
+        version = plain.get("schema_version")
+        if version != SCHEMA_VERSION or isinstance(version, bool):
             raise ModelError(
-                f"{self.root}: bundle of schema version {version}, but this release reads "
-                f"{SCHEMA_VERSION}; export the model again with this release"
+                f"{self.root}: bundle of schema version {version!r:.20}, but this release reads "
+                f"{SCHEMA_VERSION}; export or pull the model again with this release"
             )
-        try:
-            self.name = str(content["name"])
-            self.version = str(content["version"])
-            self.tagger_version = str(content["tagger_version"])
-            self.front_end: dict[str, Any] = dict(content["front_end"])
-            self.front_end_hash = str(content["front_end_hash"])
-            self.outputs = {str(name): int(size) for name, size in content["outputs"].items()}
-            self.aggregate = str(content["aggregate"])
-            self.alpha: list[float] | None = content["alpha"]
-            self.exports = tuple(Export(**export) for export in content["exports"])
-            self.checksums = {str(name): str(sha) for name, sha in content["files"].items()}
-            self.card: dict[str, Any] = dict(content["card"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._damaged(DESCRIPTION, f"{type(error).__name__}: {error}") from None
-        for name in [*self.checksums, *(export.file for export in self.exports)]:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-                raise self._damaged(DESCRIPTION, f"it names the file {name!r}")
+        content: _Content = self._checked(_CONTENT, plain, DESCRIPTION)
+        # What every bundle was made with; `seal` takes it for the next version of this one.
+        self.description = Description(
+            **{name: getattr(content, name) for name in Description.__dataclass_fields__}
+        )
+        self.name, self.version = content.name, content.version
+        self.tagger_version = content.tagger_version
+        self.front_end, self.front_end_hash = content.front_end, content.front_end_hash
+        self.outputs = content.outputs
+        self.aggregate, self.alpha = content.aggregate, content.alpha
+        self.exports, self.checksums = tuple(content.exports), content.files
+        self.card = content.card
+        if json_hash(self.front_end) != self.front_end_hash:
+            raise self._damaged(DESCRIPTION, "front_end: another one than its hash says")
+        n_alpha = None if self.alpha is None else len(self.alpha)
+        if n_alpha != (self.outputs.get(SCORES, 0) if self.aggregate == "autopool" else None):
+            raise self._damaged(DESCRIPTION, "alpha: it does not fit the scores")
 
     @staticmethod
     def is_at(root: Path) -> bool:
@@ -121,19 +204,28 @@ class Bundle:
 
     def tags(self) -> tuple[str, ...]:
         """Names of the scores, in order; none for a model of embeddings alone."""
-        tags = self._read_json(VOCABULARY, verify=True).get("tags")
-        if not isinstance(tags, list) or len(tags) != self.outputs.get(SCORES, 0):
+        tags = self._checked(_TAGS, self._read_json(VOCABULARY).get("tags"), VOCABULARY)
+        if len(tags) != self.outputs.get(SCORES, 0):
             raise self._damaged(VOCABULARY, "it does not fit the scores")
-        return tuple(map(str, tags))
+        return tuple(tags)
 
     def thresholds(self) -> list[float | None]:
         """Score from which each tag applies; None where none could be fitted."""
-        values = self._read_json(THRESHOLDS, verify=True).get("thresholds")
+        n_tags = self.outputs.get(SCORES, 0)
+        plain = self._read_json(THRESHOLDS).get("thresholds")
+        values: list[float | None] | None = self._checked(_THRESHOLDS, plain, THRESHOLDS)
         if values is None:
-            return [None] * self.outputs.get(SCORES, 0)
-        if len(values) != self.outputs.get(SCORES, 0):
+            return [None] * n_tags
+        if len(values) != n_tags:
             raise self._damaged(THRESHOLDS, "it does not fit the scores")
-        return [None if value is None or math.isnan(value) else float(value) for value in values]
+        return values
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Figures by where they come from: title -> name -> value."""
+        found: dict[str, dict[str, float]] = self._checked(
+            _METRICS, self._read_json(METRICS), METRICS
+        )
+        return found
 
     def export(self, format_: str, quantize: str = "none") -> Export:
         """Find the exported model of a format.
@@ -179,71 +271,69 @@ class Bundle:
         for name in self.checksums:
             self.verified(name)
 
-    def _read_json(self, name: str, *, verify: bool = False) -> Any:
-        path = self.verified(name) if verify else self.root / name
+    def _read_json(self, name: str) -> dict[str, Any]:
+        """Content of a file; its checksum is right unless it is the one that holds them."""
+        path = self.root / name if name == DESCRIPTION else self.verified(name)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise ModelError(
                 f"{self.root}: no model bundle here; give the folder of one, or of a training run"
             ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(name, str(error)) from None
+        if not isinstance(content, dict):
+            raise self._damaged(name, "it holds no object")
+        return content
+
+    def _checked(self, adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
+        try:
+            # As JSON: there strictness takes an object for a dataclass.
+            return adapter.validate_json(json.dumps(value))
+        except ValidationError as error:
+            raise self._damaged(name, describe_validation_error(error)) from None
 
     def _damaged(self, name: str, why: str) -> ModelError:
+        # Keys and values of the file may break lines.
+        reason = " ".join(why.split())[:_MAX_REASON]
         return ModelError(
-            f"{self.root / name}: damaged or changed ({why}); copy or export the bundle again"
+            f"{self.root / name}: damaged or changed ({reason}); "
+            "copy, export or pull the bundle again"
         )
 
 
-@dataclass(frozen=True)
-class Description:
-    """What `seal` writes into ``bundle.json`` besides checksums; see `Bundle` for the meanings."""
-
-    name: str
-    created: str
-    tagger_version: str
-    front_end: dict[str, Any]
-    front_end_hash: str
-    input_shapes: dict[str, list[int]]
-    outputs: dict[str, int]
-    aggregate: str
-    alpha: list[float] | None
-    card: dict[str, Any]
-
-
-def seal(root: Path, description: Description, exports: list[Export]) -> None:
-    """Write ``bundle.json`` over the files that lie in `root`; it comes last and makes the bundle.
+def seal(
+    folder: Path,
+    description: Description,
+    exports: list[Export],
+    *,
+    kept: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``bundle.json`` over the files in `folder`; it comes last and makes the bundle.
 
     Parameters
     ----------
-    root : Path
-        Folder with all other files.
+    folder : Path
+        Where the other files are.
     description : Description
         What the model is.
     exports : list of Export
         Exported models among the files.
+    kept : mapping of str to str, optional
+        Checksums of files that lie in the bundle already.
     """
-    remove_temporary_files(root)
-    files = {
-        path.relative_to(root).as_posix(): sha256_of_file(path)
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != DESCRIPTION
-    }
+    files = dict(kept or {})
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = sha256_of_file(path)
     identity = [description.front_end, *(files[name] for name in _IDENTITY)]
     write_json(
-        root / DESCRIPTION,
+        folder / DESCRIPTION,
         {
             "schema_version": SCHEMA_VERSION,
             "version": json_hash(identity)[:12],
             **asdict(description),
             "exports": [asdict(export) for export in exports],
-            "files": files,
+            "files": dict(sorted(files.items())),
         },
     )
-
-
-def description_of(bundle: Bundle) -> Description:
-    """Read the description that an existing bundle was sealed with."""
-    content = bundle._read_json(DESCRIPTION)
-    return Description(**{name: content[name] for name in Description.__dataclass_fields__})

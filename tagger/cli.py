@@ -1,6 +1,7 @@
 """The command line: parses and calls. Heavy imports happen inside the commands."""
 
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -206,6 +207,8 @@ def _one_thread_per_product() -> None:
 def _inputs(names: list[str] | None, files_from: Path | None) -> "list[Input]":
     from tagger.inputs import expand_inputs, read_list
 
+    if files_from == Path("-") and "-" in (names or []):
+        raise ConfigError("- and --files-from - both read standard input; give one of them")
     listed: list[str] = []
     if files_from == Path("-"):
         listed = read_list(sys.stdin.buffer)
@@ -286,12 +289,13 @@ def predict_tags(
     """Tag audio files. Without a model of your own, musicnn-mtt is fetched and used."""
     _one_thread_per_product()
     from tagger.records import Selection
-    from tagger.tag_files import Options, tag_files, undo_tags
+    from tagger.tag_files import Options, refuse_impossible, tag_files, undo_tags
     from tagger.writers import WRITERS
 
     _choice("--format", format_, WRITERS.names())
     _choice("--quantize", quantize, _QUANTIZATIONS)
     score = _threshold(threshold)
+    _finite("--window-middle", middle)
     files = _inputs(inputs, files_from)
     if undo_write_tags:
         n_restored, n_failed = undo_tags(files)
@@ -310,6 +314,7 @@ def predict_tags(
             write_tags=write_tags,
             overwrite=overwrite,
         )
+        refuse_impossible(files, options)
         n_failed = tag_files(_load_tagger(model, quantize, jobs), files, options)
     if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -347,9 +352,11 @@ def embed(
 ) -> None:
     """Write embeddings of audio files: what the network sees before it decides on tags."""
     _one_thread_per_product()
-    from tagger.embed_files import embed_files
+    from tagger.embed_files import embed_files, refuse_suffix
 
     _choice("--quantize", quantize, _QUANTIZATIONS)
+    _finite("--window-middle", middle)
+    refuse_suffix(output)
     files = _inputs(inputs, files_from)
     tagger = _load_tagger(model, quantize, jobs)
     n_failed = embed_files(
@@ -488,6 +495,11 @@ def _differences(advance: Callable[[int], None]) -> Callable[[int], None]:
         last = total
 
     return on_total
+
+
+def _finite(option: str, value: float | None) -> None:
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"{option} {value}: give a number of seconds")
 
 
 def _choice(option: str, value: str, allowed: Sequence[str]) -> None:

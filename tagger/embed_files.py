@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from tagger.errors import ConfigError, TaggerError
 from tagger.files import atomic_write
-from tagger.inputs import Input
+from tagger.inputs import Input, open_spool
 
 if TYPE_CHECKING:
-    from tagger.predict import Embedding, Tagger
+    from tagger.predict import Tagger
 
 
 class _Table(ABC):
@@ -34,6 +34,9 @@ class _Table(ABC):
     @abstractmethod
     def end(self) -> None:
         """Write what is left."""
+
+    def abandon(self) -> None:  # noqa: B027 (most have nothing to let go of)
+        """Let go of what is held: the file is thrown away, `end` is not called."""
 
 
 class _NpzTable(_Table):
@@ -123,6 +126,11 @@ class _ParquetTable(_Table):
         self._flush(1)
         self.writer.close()
 
+    def abandon(self) -> None:
+        # Else it would try to finish the file when it is collected, which is closed by then.
+        with contextlib.suppress(Exception):
+            self.writer.close()
+
 
 _TABLES: dict[str, type[_NpzTable] | type[_ParquetTable]] = {
     ".npz": _NpzTable,
@@ -173,41 +181,59 @@ def embed_files(
     ModelError
         If the model has no such layer.
     """
-    suffix = output.suffix.lower()
-    if suffix not in _TABLES:
-        raise ConfigError(f"--output {output}: name a file that ends in {' or '.join(_TABLES)}")
-    n_dimensions = tagger.bundle.outputs.get(layer, 0)
-    results = tagger.attempt_embed_many(
-        [item.path for item in inputs], layer=layer, middle_seconds=middle_seconds
-    )
-    model = f"{tagger.bundle.name} {tagger.bundle.version}"
+    refuse_suffix(output)
+    tagger.require_layer(layer)
     n_failed = 0
     with (
-        contextlib.closing(results),
-        _bar(len(inputs)) as advance,
         atomic_write(output) as file,
+        _open_table(output, file, tagger, layer) as table,
+        open_spool(inputs) as spool,
+        contextlib.closing(
+            tagger.attempt_embed_many(
+                [spool.path_of(item) for item in inputs],
+                layer=layer,
+                middle_seconds=middle_seconds,
+            )
+        ) as results,
+        _bar(len(inputs)) as advance,
     ):
-        table: _Table | None = None
-        for path, result in results:
-            # Made late: a layer that does not exist is told of before.
-            table = table or _TABLES[suffix](file, layer, n_dimensions, model)
+        for item, (_, result) in zip(inputs, results, strict=True):
+            path = str(item.path)
             if isinstance(result, TaggerError):
                 n_failed += 1
-                message = " ".join(str(result).split())
+                message = " ".join(str(spool.named(item, result)).split())
                 table.fail(path, message)
                 print(f"failed: {message}", file=sys.stderr)
+            elif mean:
+                table.add(path, result.mean()[np.newaxis], result.times[:1])
             else:
-                _add(table, result, mean=mean)
+                table.add(path, result.values, result.times)
             advance(1, f"{n_failed} failed" if n_failed else "")
-        (table or _TABLES[suffix](file, layer, n_dimensions, model)).end()
     return n_failed
 
 
-def _add(table: _Table, embedding: "Embedding", *, mean: bool) -> None:
-    if mean:
-        table.add(embedding.path, embedding.mean()[np.newaxis], embedding.times[:1])
-    else:
-        table.add(embedding.path, embedding.values, embedding.times)
+def refuse_suffix(output: Path) -> None:
+    """Refuse an output of an unknown format.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is none that `embed_files` writes.
+    """
+    if output.suffix.lower() not in _TABLES:
+        raise ConfigError(f"--output {output}: name a file that ends in {' or '.join(_TABLES)}")
+
+
+@contextlib.contextmanager
+def _open_table(output: Path, file: BinaryIO, tagger: "Tagger", layer: str) -> Iterator[_Table]:
+    model = f"{tagger.bundle.name} {tagger.bundle.version}"
+    table = _TABLES[output.suffix.lower()](file, layer, tagger.bundle.outputs[layer], model)
+    try:
+        yield table
+        table.end()
+    except BaseException:
+        table.abandon()
+        raise
 
 
 @contextlib.contextmanager

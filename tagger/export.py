@@ -1,11 +1,10 @@
 """The verb ``export``: a trained network -> a model bundle, checked against Keras."""
 
 import datetime
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from preprocess.store import Store
 from tagger import __version__
 from tagger.bundle import (
     CONFIG,
+    DESCRIPTION,
     METRICS,
     MODEL_CARD,
     THRESHOLDS,
@@ -23,17 +23,18 @@ from tagger.bundle import (
     Bundle,
     Description,
     Export,
-    description_of,
     seal,
 )
 from tagger.config import Config, load_config
 from tagger.errors import ConfigError, ModelError, StoreError
 from tagger.exporters import EXPORTERS, LIMITS
 from tagger.files import TEMPORARY_PREFIX, atomic_folder, sha256_of_file, write_json, write_text
-from tagger.models import find_bundle
+from tagger.models import GS_PREFIX, find_bundle
 from tagger.parity import (
     ParityWindows,
+    embedding_difference,
     largest_difference,
+    printable,
     windows_of_demo,
     windows_of_files,
     windows_of_store,
@@ -145,15 +146,35 @@ def add_export(
         differs from Keras by more than its limit; the bundle is as it was then.
     """
     _check_choice(format_, quantize)
+    root = bundle.root
+    bundle = Bundle(root)
     bundle.verify()
-    export = _export(
-        bundle.root, load_model(bundle), format_=format_, quantize=quantize, windows=windows
-    )
-    others = [e for e in bundle.exports if (e.format, e.quantize) != (format_, quantize)]
-    metrics = bundle._read_json(METRICS)
-    _finish(
-        bundle.root, description_of(bundle), [*others, export], tags=bundle.tags(), metrics=metrics
-    )
+    model = load_model(bundle)
+    # All that can fail happens beside the bundle's own files; then they are renamed.
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=root) as temporary:
+        folder = Path(temporary) / "new"
+        folder.mkdir()
+        export = _export(folder, model, format_=format_, quantize=quantize, windows=windows)
+        # Read again, as another export may have been added meanwhile.
+        bundle = Bundle(root)
+        kept = {
+            name: checksum
+            for name, checksum in bundle.checksums.items()
+            if PurePosixPath(name).parts[0] != export.file
+        }
+        others = [e for e in bundle.exports if e.file != export.file]
+        _finish(
+            folder,
+            bundle.description,
+            [*others, export],
+            tags=bundle.tags(),
+            metrics=bundle.metrics(),
+            kept=kept,
+        )
+        for name in (export.file, MODEL_CARD, DESCRIPTION):
+            if (root / name).is_dir():
+                (root / name).replace(Path(temporary) / "old")
+            (folder / name).replace(root / name)
     return export
 
 
@@ -186,7 +207,7 @@ def require_front_end(bundle: Bundle, front_end: FrontEnd) -> None:
     if bundle.front_end_hash != front_end.spec_hash():
         raise ModelError(
             f"{bundle.root}: made with another version of the front end {front_end.name!r}; "
-            f"use tagger {bundle.tagger_version}, or export the model again"
+            f"use tagger {bundle.tagger_version}, or export or pull the model again"
         )
 
 
@@ -240,7 +261,7 @@ def export_run(
     model.load_weights(run.best_weights)
     windows = parity_windows(front_end, clips=clips, run=run, data=data)
     source = Source(
-        name=run.root.resolve().name,
+        name=printable(run.root.resolve().name),
         config=config,
         tags=vocabulary.tags,
         members=vocabulary.members,
@@ -285,6 +306,11 @@ def export_model(
         If there is no such model, or the exported one differs from Keras by more than its limit.
     """
     _check_choice(format_, quantize)
+    if model.startswith(GS_PREFIX):
+        raise ConfigError(
+            f"{model}: an export would be added to the cached copy and lost with the next one; "
+            "copy the bundle to a folder (gcloud storage cp -r) and export that"
+        )
     folder = RunFolder(Path(model))
     run = folder if folder.exists() else None
     lines = []
@@ -369,25 +395,27 @@ def _export(
     quantize: str,
     windows: ParityWindows,
 ) -> Export:
-    """Export into `folder` and check the answers; what is wrong does not get its name."""
+    """Export into `folder`, which is to be thrown away if the answers are wrong."""
     exporter = EXPORTERS.get(format_)()
     name = exporter.file_name(quantize)
     limit = LIMITS[quantize]
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
-        made = Path(temporary) / name
-        exporter.write(model, made, quantize)
-        difference = largest_difference(
-            _ask_keras(model, windows), exporter.run(made, windows.windows)
+    exporter.write(model, folder / name, quantize)
+    answers = exporter.run(folder / name, windows.windows)
+    expected = _ask_keras(model, windows)
+    difference = largest_difference(expected, answers)
+    if not difference <= limit:
+        raise ModelError(
+            f"{name}: the exported model's scores differ from Keras by up to {difference:.2g} on "
+            f"{windows.source}, more than {limit:g}; "
+            + ("use --quantize none" if quantize != "none" else "use another --format")
         )
-        if not difference <= limit:
-            raise ModelError(
-                f"{folder / name}: the exported model's scores differ from Keras by up to "
-                f"{difference:.2g} on {windows.source}, more than {limit:g}; "
-                + ("use --quantize none" if quantize != "none" else "use another --format")
-            )
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-        made.replace(folder / name)
+    share = embedding_difference(expected, answers)
+    # Of quantized weights nobody can say how much of it is too much: scores decide alone.
+    if quantize == "none" and not share <= limit:
+        raise ModelError(
+            f"{name}: the exported model's embeddings differ from Keras by up to {share:.2g} of "
+            f"their largest value on {windows.source}, more than {limit:g}; use another --format"
+        )
     return Export(
         file=name,
         format=format_,
@@ -406,6 +434,7 @@ def _finish(
     *,
     tags: Sequence[str],
     metrics: dict[str, Any],
+    kept: Mapping[str, str] | None = None,
 ) -> None:
     lines = [f"# {description.name}", ""]
     lines += [f"{title}: {text}\n" for title, text in description.card.items()]
@@ -421,9 +450,13 @@ def _finish(
         lines.append(f"Tags ({len(tags)}): {', '.join(tags)}.\n")
     for title, figures in metrics.items():
         lines += [f"## Metrics: {title}", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4f} |" for name, value in figures.items()]
+        lines += [f"| {name} | {_figure(value)} |" for name, value in figures.items()]
         lines.append("")
     lines += ["## Exports", "", *(f"- {export.describe()}" for export in exports), ""]
     lines.append(f"Made {description.created} by tagger {description.tagger_version}.")
     write_text(folder / MODEL_CARD, "\n".join(lines) + "\n")
-    seal(folder, description, exports)
+    seal(folder, description, exports, kept=kept)
+
+
+def _figure(value: float) -> str:
+    return f"{value:g}" if float(value).is_integer() else f"{value:.4f}"

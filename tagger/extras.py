@@ -45,6 +45,6 @@ def explain(error: ModuleNotFoundError) -> MissingExtraError | None:
     if extra is None:
         return None
     return MissingExtraError(
-        f"this needs {package}, which is not installed; install it with: "
+        f"this needs {error.name}, which is not installed; install it with: "
         f"pip install 'tagger[{extra}]'"
     )

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,6 +91,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -98,11 +100,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     os.fsync(handle.fileno())
         # mkdtemp makes private folders; see atomic_write.
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
+        # Renamed first and then removed, which takes longer: the name is free for an instant only.
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(old)
         temporary.replace(path)
         sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
+        if old.exists() and not path.exists():
+            old.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
@@ -116,18 +122,64 @@ def remove_temporary_files(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+# There is one stderr for all threads: two that redirected it at once would put back what the other
+# has put there. Again and again in the same thread is fine.
+_redirecting = threading.RLock()
+
+
+@contextlib.contextmanager
+def _stderr_into(descriptor: int) -> Iterator[None]:
+    with _redirecting:
+        try:
+            kept = os.dup(2)
+        except OSError:
+            # It is closed: nothing is seen anyway.
+            yield
+            return
+        try:
+            os.dup2(descriptor, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Send what native code writes to stderr to nowhere; Python's own messages as well."""
-    kept = os.dup(2)
+    """Send what native code writes to stderr to nowhere; Python's own messages as well.
+
+    Those of all threads: see `without_stderr_lines` where others may have something to say.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
-        yield
+        with _stderr_into(nowhere):
+            yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def without_stderr_lines(prefix: bytes) -> Iterator[None]:
+    """Leave out what is written to stderr meanwhile in lines that start with `prefix`.
+
+    All other lines, whoever writes them, appear when the block ends.
+    """
+    try:
+        buffer = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        # No folder for it: too much is said rather than too little.
+        yield
+        return
+    with buffer:
+        try:
+            with _stderr_into(buffer.fileno()):
+                yield
+        finally:
+            buffer.seek(0)
+            lines = [line for line in buffer if not line.startswith(prefix)]
+            with contextlib.suppress(OSError):
+                if lines:
+                    os.write(2, b"".join(lines))
 
 
 def content_hash(content: bytes) -> str:

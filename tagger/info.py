@@ -1,10 +1,12 @@
-"""The verb ``info``: what a config, a run or a store consists of."""
+"""The verb ``info``: what a config, a run, a bundle or a store consists of."""
 
 from pathlib import Path
 from typing import Any
 
 from preprocess.store import MANIFEST, Store
+from tagger.bundle import Bundle
 from tagger.config import Config
+from tagger.models import describe_bundle
 from tagger.run_folder import RunFolder, versions
 
 _MAX_TAGS_SHOWN = 12
@@ -87,7 +89,7 @@ def describe_run(root: Path) -> list[str]:
 
 
 def describe(config: Config, path: Path | None) -> list[str]:
-    """Lines about a run or store at `path`, or about the network that `config` describes.
+    """Lines about a run, bundle or store at `path`, or about the network that `config` describes.
 
     Parameters
     ----------
@@ -95,10 +97,12 @@ def describe(config: Config, path: Path | None) -> list[str]:
         Described if there is no `path`. Weights that it names are loaded, and the published smoke
         test runs where the backbone has one.
     path : Path, optional
-        A run folder or a store.
+        A run folder, a bundle or a store.
     """
     if path is not None and (path / MANIFEST).exists():
         return describe_store(path)
+    if path is not None and Bundle.is_at(path):
+        return describe_bundle(Bundle(path))
 
     from tagger.devices import choose_precision, cpu_flags, find_device
     from tagger.model import build_model

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from preprocess.audio import AUDIO_SUFFIXES, find_audio_files
-from tagger.errors import AudioError
+from tagger.errors import AudioError, TaggerError
+
+STDIN = Path("-")
+"""Audio on standard input."""
 
 _BLOCK_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -180,6 +184,7 @@ def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
         with os.fdopen(descriptor, "wb") as file:
             file.write(block)
             shutil.copyfileobj(stream, file, _BLOCK_BYTES)
+            _fill_in_length(block, file)
     except BaseException as error:
         if path is not None:
             path.unlink(missing_ok=True)
@@ -190,6 +195,93 @@ def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
             ) from None
         raise
     return path
+
+
+class Spool:
+    """Where the audio of inputs is read from; use `open_spool`.
+
+    Parameters
+    ----------
+    copy : Path, optional
+        Copy of standard input, if that is an input.
+    error : AudioError, optional
+        Why there is no such copy.
+    """
+
+    def __init__(self, copy: Path | None = None, error: AudioError | None = None) -> None:
+        self._copy = copy
+        self._error = error
+
+    def path_of(self, item: Input) -> Path:
+        """File that holds the audio of an input."""
+        if item.path != STDIN:
+            return item.path
+        # Without a copy it fails by its own name when its turn comes, like a missing file: below
+        # what is no folder, there is none.
+        return self._copy or Path(os.devnull) / STDIN
+
+    def named(self, item: Input, error: TaggerError) -> TaggerError:
+        """Error of an input, which speaks of ``-`` and not of the copy."""
+        if item.path != STDIN:
+            return error
+        if self._error is not None:
+            return self._error
+        return type(error)(str(error).replace(str(self.path_of(item)), str(STDIN)))
+
+
+@contextlib.contextmanager
+def open_spool(inputs: Iterable[Input]) -> Iterator[Spool]:
+    """Copy standard input into a file where it is one of the inputs, as decoders want to seek.
+
+    Parameters
+    ----------
+    inputs : iterable of Input
+        What will be read.
+
+    Yields
+    ------
+    Spool
+        Where to read them. The copy is removed in the end.
+    """
+    if all(item.path != STDIN for item in inputs):
+        yield Spool()
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tagger-"))
+            spool = Spool(spool_stdin(sys.stdin.buffer, Path(folder)))
+        except AudioError as error:
+            spool = Spool(error=error)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            spool = Spool(
+                error=AudioError(
+                    f"-: there is no folder to copy standard input to ({reason}); set TMPDIR to "
+                    "one with write permission and free space"
+                )
+            )
+        yield spool
+
+
+def _fill_in_length(start: bytes, file: BinaryIO) -> None:
+    """Write the length into a wav file whose writer, as it wrote into a pipe, did not know it."""
+    if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
+        return
+    position = 12
+    while position + 8 <= len(start):
+        length = int.from_bytes(start[position + 4 : position + 8], "little")
+        if start[position : position + 4] == b"data":
+            found = file.tell() - position - 8
+            if _is_placeholder(length) and length != found < 1 << 32:
+                file.seek(position + 4)
+                file.write(found.to_bytes(4, "little"))
+            return
+        position += 8 + length + (length & 1)
+
+
+def _is_placeholder(length: int) -> bool:
+    # Zero, the largest number, or the largest with a sign, some of them less a header.
+    return length == 0 or 0x7FFFF000 <= length <= 0x7FFFFFFF or length >= 0xFFFFF000
 
 
 def _suffix_of(start: bytes) -> str:

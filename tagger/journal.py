@@ -17,7 +17,9 @@ _SCHEMA = 1
 
 
 def journal_path(output: Path) -> Path:
-    """Journal of the run that writes `output`: beside it."""
+    """Journal of the run that writes `output`: beside it, or in a folder such as ``.``."""
+    if output.name in ("", ".."):
+        return output / "tagger.journal.jsonl"
     return output.with_name(output.name + ".journal.jsonl")
 
 

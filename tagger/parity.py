@@ -41,6 +41,11 @@ class ParityWindows:
         return len(next(iter(self.windows.values())))
 
 
+def printable(name: str) -> str:
+    """File name as text: a name need not be Unicode, what is written into a bundle must."""
+    return name.encode(errors="replace").decode()
+
+
 def _join(clips: Sequence[dict[str, npt.NDArray[np.floating]]], source: str) -> ParityWindows:
     """Put the clips together; of many windows, equally spaced ones are taken."""
     joined = {
@@ -61,7 +66,7 @@ def windows_of_store(store: "Store", rows: Sequence[int]) -> ParityWindows:
     """
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_CLIPS)).astype(int))
     clips = [store.read(rows[number]) for number in chosen]
-    return _join(clips, f"{len(clips)} validation clips of {store.root.name}")
+    return _join(clips, f"{len(clips)} validation clips of {printable(store.root.name)}")
 
 
 def windows_of_files(paths: Sequence[Path], front_end: FrontEnd) -> ParityWindows:
@@ -75,7 +80,7 @@ def windows_of_files(paths: Sequence[Path], front_end: FrontEnd) -> ParityWindow
     from preprocess.windows import windows_of_file
 
     clips = [windows_of_file(path, front_end)[0] for path in paths]
-    return _join(clips, f"{len(clips)} files such as {paths[0].name}")
+    return _join(clips, f"{len(clips)} files such as {printable(paths[0].name)}")
 
 
 def windows_of_demo(front_end: FrontEnd) -> ParityWindows:
@@ -102,12 +107,21 @@ def largest_difference(reference: "Outputs", exported: "Outputs") -> float:
     ModelError
         If the outputs are not the same ones.
     """
-    if set(reference) != set(exported):
+    shapes, found = ({n: a.shape for n, a in sorted(o.items())} for o in (reference, exported))
+    if shapes != found:
         raise ModelError(
-            f"the exported model gives {sorted(exported)} instead of {sorted(reference)}; "
-            "export it again with this release"
+            f"the exported model gives {found} instead of {shapes}; use another --format"
         )
     names = [SCORES] if SCORES in reference else list(reference)
     difference = max(float(np.abs(reference[name] - exported[name]).max()) for name in names)
     # NaN compares as smaller than any limit.
     return difference if np.isfinite(difference) else float("inf")
+
+
+def embedding_difference(reference: "Outputs", exported: "Outputs") -> float:
+    """Largest difference of an embedding's value, as a share of the embedding's largest value."""
+    shares = [0.0]
+    for name in set(reference) - {SCORES}:
+        scale = float(np.abs(reference[name]).max()) or 1.0
+        shares.append(float(np.abs(reference[name] - exported[name]).max()) / scale)
+    return max(shares) if np.isfinite(shares).all() else float("inf")

@@ -5,13 +5,17 @@ own and takes windows that wait, of one clip or of several. All of it is native 
 Python's lock, so that threads use all processors without copying anything between processes.
 """
 
+import atexit
+import contextlib
 import math
+import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +36,8 @@ _MAX_BATCH_WINDOWS = 32
 # enough that nobody waits, few enough that memory does not depend on the number of clips.
 _WAITING_PER_WORKER = 2 * _MAX_BATCH_WINDOWS
 _CLIPS_AHEAD_PER_READER = 8
+# For what threads have under way when the process ends.
+_LAST_SECONDS = 5.0
 
 
 # Number of a clip, position of its first window in the clip, and windows.
@@ -79,6 +85,54 @@ class WorkerPool:
         """Let it wait for the next call."""
         with self._lock:
             self._idle.append(worker)
+
+
+class _SingleThreadedProducts:
+    """Matrix products on one thread each while anybody wants it: there are threads enough.
+
+    On several threads they also round differently, and results would depend on the machine. The
+    setting is that of the whole process. Callers overlap in any order, so that each of them cannot
+    put back what it found.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if self._n_users == 0:
+                _let_any_thread_limit()
+                self._limits = threadpool_limits(limits=1)
+            self._n_users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._n_users -= 1
+            # Nothing can be imported any more, and nobody computes, when Python itself ends.
+            if self._n_users == 0 and not sys.is_finalizing():
+                _let_any_thread_limit()
+                self._limits.restore_original_limits()
+                self._limits = None
+                _let_any_thread_limit()
+
+
+def _let_any_thread_limit() -> None:
+    """Take the limit of OpenBLAS out of the hands of the one thread that has set it before.
+
+    Newer versions of threadpoolctl ignore all other threads without a word.
+    """
+    from threadpoolctl import OpenBLASController
+
+    release = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
+
+
+_single_threaded_products = _SingleThreadedProducts()
 
 
 class Stream(Protocol):
@@ -166,6 +220,7 @@ class Pipeline:
         self._turn = 0
         self._stopped = False
         self._crash: BaseException | None = None
+        self._threads: list[threading.Thread] = []
 
     def run(
         self, names: Sequence[str], open_clip: Callable[[int], Stream]
@@ -184,29 +239,34 @@ class Pipeline:
         ClipOutputs or TaggerError
             What went wrong with one clip stops no other.
         """
-        from threadpoolctl import threadpool_limits
-
+        if not names:
+            return
         numbers = iter(range(len(names)))
-        readers = [
-            threading.Thread(target=self._guard, args=(self._read, names, open_clip, numbers))
-            for _ in range(min(self._jobs, len(names)))
-        ]
-        workers = [
-            threading.Thread(target=self._guard, args=(self._work,)) for _ in range(self._jobs)
-        ]
-        # One thread for each matrix product: there are threads enough.
-        with threadpool_limits(limits=1):
-            for thread in [*readers, *workers]:
-                thread.start()
+        with _single_threaded_products:
+            _running.add(self)
             try:
+                for _ in range(min(self._jobs, len(names))):
+                    self._start(self._read, names, open_clip, numbers)
+                for _ in range(self._jobs):
+                    self._start(self._work)
                 for number in range(len(names)):
                     yield self._result(number)
             finally:
-                with self._changed:
-                    self._stopped = True
-                    self._changed.notify_all()
-                for thread in [*readers, *workers]:
-                    thread.join()
+                self.stop()
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        # Else a generator that nobody closes would keep the process from ending, see below.
+        thread = threading.Thread(target=self._guard, args=(target, *arguments), daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End all threads and wait for them, each at most `timeout` seconds."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout)
 
     def _result(self, number: int) -> ClipOutputs | TaggerError:
         with self._changed:
@@ -215,6 +275,8 @@ class Pipeline:
             self._wait(lambda: number in self._clips and self._clips[number].finished)
             if self._crash is not None:
                 raise self._crash
+            if self._stopped:
+                raise RuntimeError("the process is ending")
             clip = self._clips.pop(number)
         if isinstance(clip.error, TaggerError):
             return clip.error
@@ -241,7 +303,8 @@ class Pipeline:
             target(*arguments)
         except BaseException as error:
             with self._changed:
-                self._crash = error
+                # Others may only follow from the first.
+                self._crash = self._crash or error
                 self._changed.notify_all()
 
     def _read(
@@ -265,6 +328,12 @@ class Pipeline:
                 error: Exception | None = None
             except TaggerError as caught:
                 error = caught
+            except OSError as caught:
+                # It went away, or its disk did, while it was read.
+                error = AudioError(
+                    f"{names[number]}: cannot be read ({caught.strerror or caught}); check the "
+                    "file and its disk"
+                )
             except MemoryError:
                 error = AudioError(
                     f"{names[number]}: not enough memory to decode it; give fewer jobs, or split "
@@ -279,8 +348,8 @@ class Pipeline:
         n_windows = _length(windows)
         most = _WAITING_PER_WORKER * self._jobs
         with self._changed:
-            # The clip whose turn it is always gets through: all others may wait for it.
-            self._wait(lambda: self._n_waiting < most or number == self._turn)
+            # Workers take windows whosever turn it is, so that there is room again in any case.
+            self._wait(lambda: self._n_waiting < most)
             if self._stopped or self._crash is not None:
                 return False
             self._waiting.append((number, clip.n_read, windows))
@@ -292,26 +361,25 @@ class Pipeline:
     def _work(self) -> None:
         worker = None
         most = 1
-        try:
-            while True:
-                with self._changed:
-                    self._n_idle += 1
-                    self._wait(lambda: bool(self._waiting))
-                    if self._stopped or self._crash is not None:
-                        return
-                    batch = self._take(most)
-                    self._n_idle -= 1
-                if worker is None:
-                    # Not before there is work: a single short clip needs one interpreter only.
-                    worker = self._workers.take()
-                joined = _join(batch)
-                started = time.perf_counter()
-                outputs = worker(joined)
-                most = _batch_size((time.perf_counter() - started) / _length(joined))
-                self._hand_out(batch, outputs)
-        finally:
-            if worker is not None:
-                self._workers.give_back(worker)
+        while True:
+            with self._changed:
+                self._n_idle += 1
+                self._wait(lambda: bool(self._waiting))
+                if self._stopped or self._crash is not None:
+                    break
+                batch = self._take(most)
+                self._n_idle -= 1
+            if worker is None:
+                # Not before there is work: a single short clip needs one interpreter only.
+                worker = self._workers.take()
+            joined = _join(batch)
+            started = time.perf_counter()
+            outputs = worker(joined)
+            most = _batch_size((time.perf_counter() - started) / _length(joined))
+            self._hand_out(batch, outputs)
+        # One that has failed is in no known state and is not used again.
+        if worker is not None:
+            self._workers.give_back(worker)
 
     def _hand_out(self, batch: "list[_Share]", outputs: Outputs) -> None:
         with self._changed:
@@ -343,3 +411,15 @@ class Pipeline:
             self._n_waiting -= n_windows
             wanted -= n_windows
         return batch
+
+
+# Threads that still run when Python ends might crash it, and threads that Python waits for would
+# never end where a generator is kept half way, e.g. in a global variable.
+_running: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for pipeline in list(_running):
+        with contextlib.suppress(Exception):
+            pipeline.stop(_LAST_SECONDS)

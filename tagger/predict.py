@@ -182,7 +182,7 @@ class Tagger:
         ModelError
             If this model has no tags.
         """
-        self._require_tags()
+        self.require_tags()
         found = self._one(source, sample_rate, outputs=(SCORES,), middle_seconds=middle_seconds)
         return self._prediction("" if isinstance(source, np.ndarray) else str(source), found)
 
@@ -214,8 +214,8 @@ class Tagger:
         ModelError
             If this model has no tags.
         """
-        results = self.attempt_many(paths, middle_seconds=middle_seconds)
-        yield from _good(results, on_error)
+        with contextlib.closing(self.attempt_many(paths, middle_seconds=middle_seconds)) as results:
+            yield from _good(results, on_error)
 
     def attempt_many(
         self, paths: Iterable[str | Path], *, middle_seconds: float | None = None
@@ -237,12 +237,13 @@ class Tagger:
         ModelError
             If this model has no tags.
         """
-        self._require_tags()
-        for path, found in self._many(paths, (SCORES,), middle_seconds):
-            if isinstance(found, TaggerError):
-                yield path, found
-            else:
-                yield path, self._prediction(path, found)
+        self.require_tags()
+        with contextlib.closing(self._many(paths, (SCORES,), middle_seconds)) as results:
+            for path, found in results:
+                if isinstance(found, TaggerError):
+                    yield path, found
+                else:
+                    yield path, self._prediction(path, found)
 
     def embed(
         self,
@@ -272,7 +273,7 @@ class Tagger:
         ModelError
             If this model has no such layer.
         """
-        self._require_layer(layer)
+        self.require_layer(layer)
         found = self._one(source, sample_rate, outputs=(layer,), middle_seconds=middle_seconds)
         path = "" if isinstance(source, np.ndarray) else str(source)
         return self._embedding(path, layer, found)
@@ -292,8 +293,10 @@ class Tagger:
         ModelError
             If this model has no such layer.
         """
-        results = self.attempt_embed_many(paths, layer=layer, middle_seconds=middle_seconds)
-        yield from _good(results, on_error)
+        with contextlib.closing(
+            self.attempt_embed_many(paths, layer=layer, middle_seconds=middle_seconds)
+        ) as results:
+            yield from _good(results, on_error)
 
     def attempt_embed_many(
         self,
@@ -309,21 +312,36 @@ class Tagger:
         ModelError
             If this model has no such layer.
         """
-        self._require_layer(layer)
-        for path, found in self._many(paths, (layer,), middle_seconds):
-            if isinstance(found, TaggerError):
-                yield path, found
-            else:
-                yield path, self._embedding(path, layer, found)
+        self.require_layer(layer)
+        with contextlib.closing(self._many(paths, (layer,), middle_seconds)) as results:
+            for path, found in results:
+                if isinstance(found, TaggerError):
+                    yield path, found
+                else:
+                    yield path, self._embedding(path, layer, found)
 
-    def _require_tags(self) -> None:
+    def require_tags(self) -> None:
+        """Make sure that this model has tags.
+
+        Raises
+        ------
+        ModelError
+            If it gives embeddings alone.
+        """
         if not self.tags:
             raise ModelError(
                 f"{self.bundle.name}: gives embeddings ({', '.join(self.embeddings)}), not tags; "
                 "use 'tagger embed', or another model"
             )
 
-    def _require_layer(self, layer: str) -> None:
+    def require_layer(self, layer: str) -> None:
+        """Make sure that this model has an embedding.
+
+        Raises
+        ------
+        ModelError
+            If it has none of that name.
+        """
         if layer not in self.embeddings:
             raise ModelError(
                 f"{self.bundle.name}: has no embedding {layer!r}; choose one of "
@@ -416,7 +434,7 @@ def _good(
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(model: str | None) -> Tagger:
+def _loaded(model: str) -> Tagger:
     return Tagger.load(model)
 
 
@@ -452,4 +470,8 @@ def top_tags(
     ModelError
         If the model cannot be had.
     """
-    return _loaded(None if model is None else str(model)).predict(source, sample_rate).top(n)
+    from tagger.models import default_model
+
+    # By its name: what is used by default may have become another one.
+    name = default_model() if model is None else str(model)
+    return _loaded(name).predict(source, sample_rate).top(n)

@@ -1,6 +1,9 @@
 """Light inference: an exported LiteRT model, without TensorFlow."""
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import ModelError
-from tagger.files import silent_stderr
+from tagger.files import without_stderr_lines
 
 Outputs = dict[str, npt.NDArray[np.float32]]
 
 SIGNATURE = "serving_default"
+
+# The library says once in a process which delegate it has made.
+_CHATTER = b"INFO: "
+_quiet = threading.Lock()
+_has_spoken = False
+
+
+@contextlib.contextmanager
+def _first_time_quiet() -> Iterator[None]:
+    """Drop what the library says at its first interpreter; nothing is redirected after that."""
+    global _has_spoken
+    if _has_spoken:
+        yield
+        return
+    with _quiet, without_stderr_lines(_CHATTER):
+        yield
+    _has_spoken = True
 
 
 class Runtime:
@@ -35,8 +55,7 @@ class Runtime:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            # The library says at each start how it was built and which delegate it uses.
-            with silent_stderr():
+            with _first_time_quiet():
                 self._interpreter: Any = Interpreter(
                     model_path=os.fspath(path), num_threads=n_threads
                 )

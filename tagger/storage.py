@@ -1,7 +1,8 @@
 """Google Cloud Storage: a bundle at a ``gs://`` URI, kept in the cache."""
 
 import os
-from pathlib import PurePosixPath
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tagger.bundle import DESCRIPTION, Bundle
@@ -10,6 +11,8 @@ from tagger.errors import ModelError
 from tagger.files import atomic_folder, content_hash, write_bytes
 
 _TIMEOUT_SECONDS = 60
+# Names that Cloud Storage allows.
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
 
 
 def _client() -> Any:
@@ -47,11 +50,13 @@ def fetch_bundle(uri: str) -> Bundle:
     """
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption
     from requests import RequestException
 
     bucket_name, _, prefix = uri.removeprefix("gs://").strip("/").partition("/")
-    if not bucket_name or ".." in PurePosixPath(prefix).parts:
+    if not _BUCKET.fullmatch(bucket_name) or ".." in PurePosixPath(prefix).parts:
         raise ModelError(f"{uri}: not a URI of a bundle; write gs://BUCKET/FOLDER")
+    root = cache_folder() / "bundles" / content_hash(uri.encode())[:8]
     try:
         bucket = _client().bucket(bucket_name)
 
@@ -61,19 +66,39 @@ def fetch_bundle(uri: str) -> Bundle:
             return content
 
         description = download(DESCRIPTION)
-        root = cache_folder() / "bundles" / content_hash(uri.encode())[:8]
-        if (root / DESCRIPTION).is_file() and (root / DESCRIPTION).read_bytes() == description:
-            return Bundle(root)
-        with atomic_folder(root) as folder:
-            write_bytes(folder / DESCRIPTION, description)
-            # Its names are checked before a file is written: none leads out of the folder.
-            for name in Bundle(folder).checksums:
-                write_bytes(folder / name, download(name))
-            Bundle(folder).verify()
+        if not _is_cached(root, description):
+            with atomic_folder(root) as folder:
+                try:
+                    write_bytes(folder / DESCRIPTION, description)
+                    # Its names are checked before a file is written: none leads out of the folder.
+                    for name in Bundle(folder).checksums:
+                        write_bytes(folder / name, download(name))
+                    Bundle(folder).verify()
+                except ModelError as error:
+                    # The folder will be gone.
+                    raise ModelError(str(error).replace(str(folder), uri)) from None
+    except DataCorruption:
+        raise ModelError(f"{uri}: a file arrived damaged; try again") from None
     except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
             f"{uri}: no bundle can be read there ({reason}); check the address and your rights "
             "(gcloud auth application-default login)"
         ) from None
+    except OSError as error:
+        raise ModelError(
+            f"{root}: cannot be written ({error.strerror}); check disk space and rights, or set "
+            "TAGGER_CACHE to another folder"
+        ) from None
     return Bundle(root)
+
+
+def _is_cached(root: Path, description: bytes) -> bool:
+    """Whether the cache holds this version, undamaged."""
+    try:
+        if (root / DESCRIPTION).read_bytes() != description:
+            return False
+        Bundle(root).verify()
+    except (OSError, ModelError):
+        return False
+    return True

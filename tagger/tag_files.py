@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import TYPE_CHECKING
 
 from tagger import __version__
 from tagger.errors import ConfigError, TaggerError
-from tagger.inputs import Input, spool_stdin
+from tagger.inputs import STDIN, Input, Spool, open_spool
 from tagger.journal import Journal, journal_path
 from tagger.records import Selection, failed_record, make_record
-from tagger.writers import FileWriter, Header, Writer, open_writer
+from tagger.writers import FileWriter, Header, Writer, open_writer, refuse_output
 
 if TYPE_CHECKING:
     from tagger.predict import Tagger
     from tagger.prediction import Prediction
     from tagger.progress import Advance
 
-STDIN = Path("-")
 _PICTURE = ".png"
 
 
@@ -56,6 +54,25 @@ class Options:
     overwrite: bool = False
 
 
+def refuse_impossible(inputs: Sequence[Input], options: Options) -> None:
+    """Refuse what cannot be done, before a model is fetched and loaded for it.
+
+    Raises
+    ------
+    ConfigError
+        If options do not fit the inputs or one another.
+    """
+    refuse_output(options.format, options.output)
+    if options.taggram is not None and _is_picture(options.taggram) and len(inputs) > 1:
+        raise ConfigError(f"--taggram {options.taggram} is one picture; give a folder for several")
+    if options.write_tags and any(item.path == STDIN for item in inputs):
+        raise ConfigError("--write-tags cannot write into standard input; name the file")
+
+
+def _is_picture(target: Path) -> bool:
+    return target.suffix.lower() == _PICTURE and not target.is_dir()
+
+
 def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> int:
     """Tag files and write what is found.
 
@@ -80,6 +97,8 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
     ModelError
         If the model has no tags.
     """
+    refuse_impossible(inputs, options)
+    tagger.require_tags()
     header = Header(
         model=tagger.bundle.name,
         model_version=tagger.bundle.version,
@@ -93,24 +112,10 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
             open_writer(options.format, options.output, header, inputs=inputs)
         )
         pictures = stack.enter_context(_pictures(options.taggram, header, inputs))
-        spooled = None
-        if any(item.path == STDIN for item in inputs):
-            spooled = _Spooled(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        spool = stack.enter_context(open_spool(inputs))
         run = _Run(tagger, options, writer=writer, pictures=pictures, journal=journal)
         advance = stack.enter_context(_bar(len(inputs), options.output))
-        return run.all(inputs, spooled, advance)
-
-
-class _Spooled:
-    """Audio on standard input, copied to a file so that decoders can seek."""
-
-    def __init__(self, folder: Path) -> None:
-        self.error: TaggerError | None = None
-        try:
-            self.path = spool_stdin(sys.stdin.buffer, folder)
-        except TaggerError as error:
-            # Fails by its own name, like a missing file.
-            self.path, self.error = STDIN, error
+        return run.all(inputs, spool, advance)
 
 
 class _Run:
@@ -133,12 +138,10 @@ class _Run:
         # A table on a terminal shows errors itself.
         self.tells_errors = options.output is not None or options.format != "table"
 
-    def all(self, inputs: Sequence[Input], spooled: _Spooled | None, advance: "Advance") -> int:
+    def all(self, inputs: Sequence[Input], spool: Spool, advance: "Advance") -> int:
         done = [self._is_done(item.path) for item in inputs]
         waiting = [
-            spooled.path if item.path == STDIN and spooled is not None else item.path
-            for item, finished in zip(inputs, done, strict=True)
-            if not finished
+            spool.path_of(item) for item, finished in zip(inputs, done, strict=True) if not finished
         ]
         n_failed = 0
         with contextlib.closing(
@@ -146,11 +149,11 @@ class _Run:
         ) as results:
             for item, finished in zip(inputs, done, strict=True):
                 if finished:
-                    self._restore(item.path)
+                    n_failed += not self._restore(item.path)
                 else:
-                    name, result = next(results)
-                    if item.path == STDIN and spooled is not None:
-                        result = _renamed(result, name, spooled)
+                    _, result = next(results)
+                    if isinstance(result, TaggerError):
+                        result = spool.named(item, result)
                     n_failed += not self._one(str(item.path), result)
                 advance(1, f"{n_failed} failed" if n_failed else "")
         return n_failed
@@ -161,13 +164,22 @@ class _Run:
         record = self.journal.get(path)
         if record is None:
             return False
+        if self.pictures is not None and not self.pictures.restore(record):
+            return False
         # Of a file for each input the journal knows only that it was written.
         return not isinstance(self.writer, FileWriter) or self.writer.restore(record)
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, path: Path) -> bool:
+        """Take over an earlier result; tells whether it still can be."""
+        if isinstance(self.writer, FileWriter):
+            return True
+        # Read again rather than kept: the records of all files might not fit into memory.
         record = self.journal.get(path) if self.journal is not None else None
-        if record is not None and not isinstance(self.writer, FileWriter):
-            self.writer.restore(record)
+        if record is None:
+            self._failed(str(path), f"{path}: has changed just now; run the command again")
+            return False
+        self.writer.restore(record)
+        return True
 
     def _one(self, path: str, result: "Prediction | TaggerError") -> bool:
         """Write one result; tells whether all went well."""
@@ -199,7 +211,7 @@ class _Run:
         from tagger.audio_metadata import write_tags
 
         chosen = self.options.selection
-        # Whole-file tags that apply, not just the best ten.
+        # Of the whole file, and only those that apply: the best ten of a file need not.
         selection = replace(
             chosen,
             segments="none",
@@ -214,17 +226,6 @@ class _Run:
         return True
 
 
-def _renamed(
-    result: "Prediction | TaggerError", name: str, spooled: _Spooled
-) -> "Prediction | TaggerError":
-    """Speak of standard input as ``-``, not of the file that it was copied to."""
-    if not isinstance(result, TaggerError):
-        return result
-    if spooled.error is not None:
-        return spooled.error
-    return type(result)(str(result).replace(name, str(STDIN)))
-
-
 @contextlib.contextmanager
 def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
     assert options.output is not None
@@ -236,6 +237,8 @@ def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
         "selection": asdict(options.selection),
         "middle_seconds": options.middle_seconds,
         "format": options.format,
+        # Else files that were tagged without it would be left without their tags.
+        "write_tags": options.write_tags,
         "tagger": __version__,
     }
     path = journal_path(options.output)
@@ -252,16 +255,16 @@ def _pictures(
     if target is None:
         yield None
         return
-    if target.suffix.lower() != _PICTURE:
+    if not _is_picture(target):
         with open_writer("png", target, header, inputs=inputs) as writer:
             yield writer
         return
-    if len(inputs) > 1:
-        raise ConfigError(f"--taggram {target} is one picture; give a folder for several")
     from tagger.writers.png import PngWriter
 
     names = {str(item.path): Path(target.name) for item in inputs}
-    yield PngWriter(target.parent, header, names=names)
+    writer = PngWriter(target.parent, header, names=names)
+    writer.begin()
+    yield writer
 
 
 @contextlib.contextmanager

@@ -68,6 +68,24 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def musicnn_cache(tmp_path_factory):
+    """Cache folder in which musicnn-mtt has been pulled, for tests to set as TAGGER_CACHE."""
+    from tagger.errors import ModelError
+    from tagger.models import pull
+    from tagger.models.musicnn import cached_wheel
+
+    cache = tmp_path_factory.mktemp("musicnn_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAGGER_CACHE", str(cache))
+        try:
+            cached_wheel()
+        except ModelError:
+            pytest.skip("pip cannot fetch the package musicnn 0.1.0 here")
+        pull("musicnn-mtt")
+    return cache
+
+
 @pytest.fixture
 def golden(request):
     """Compare named numbers with those in tests/golden, or store them with --update-golden."""

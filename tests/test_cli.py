@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile as sf
 import yaml
 from small_store import make_store, small_config
 
@@ -19,7 +18,17 @@ from tagger import cli, run_folder
 from tagger.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["preprocess", "train", "evaluate", "predict-tags", "info", "demo-corpus"]
+VERBS = [
+    "preprocess",
+    "train",
+    "evaluate",
+    "predict-tags",
+    "embed",
+    "export",
+    "models",
+    "info",
+    "demo-corpus",
+]
 HEAVY = ["tensorflow", "tf_keras", "numpy", "pandas", "librosa", "sklearn", "matplotlib"]
 
 
@@ -189,41 +198,9 @@ def test_an_evaluation_can_be_evaluated_again_as_a_file_of_scores(tagger, run):
     assert first["roc_auc_macro"] == second["roc_auc_macro"]
 
 
-def test_some_inputs_that_fail_exit_with_1_and_the_others_are_done(tagger, trained, tmp_path):
-    sf.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(32000) / 5), 16000)
-    (tmp_path / "bad.wav").write_bytes(b"no audio")
-    code, out, err = tagger(
-        "predict-tags",
-        tmp_path / "bad.wav",
-        tmp_path / "gone.wav",
-        tmp_path / "good.wav",
-        "--format=json",
-        f"--model={trained / 'run'}",
-    )
-    assert code == 1
-    assert json.loads(out)["path"] == str(tmp_path / "good.wav")
-    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 2 and "bad.wav" in failed[0] and "gone.wav" in failed[1]
-
-
-def test_all_formats_of_tags_go_to_stdout(tagger, trained, tmp_path):
-    sf.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(32000) / 5), 16000)
-    for format_ in ("table", "csv", "json"):
-        code, out, err = tagger(
-            "predict-tags",
-            tmp_path / "good.wav",
-            f"--format={format_}",
-            f"--model={trained / 'run'}",
-            f"--taggram={tmp_path / format_}",
-        )
-        assert code == 0
-        assert out.count("tag 0") == 1 and "taggram: " in err
-        (picture,) = (tmp_path / format_).iterdir()
-        assert picture.name.startswith("good-") and str(picture) in err
-
-
 @pytest.mark.parametrize(
-    "arguments", [["evaluate"], ["tag"], ["evaluate", "a", "--colour"], ["predict-tags"]]
+    "arguments",
+    [["evaluate"], ["tag"], ["evaluate", "a", "--colour"], ["embed", "a.wav"], ["models", "pull"]],
 )
 def test_a_command_line_that_cannot_be_parsed_exits_with_2(tagger, arguments):
     code, out, err = tagger(*arguments)
@@ -324,7 +301,7 @@ def test_broken_synonyms_are_one_line(refusal, trained, tmp_path):
     assert f"{tmp_path / 'synonyms.yaml'}: not valid YAML" in line
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["info"], ["predict-tags", "x.wav", "--model"]])
+@pytest.mark.parametrize("command", [["evaluate"], ["info"]])
 @pytest.mark.parametrize("kind", ["gone", "empty", "file"])
 def test_a_missing_run_is_one_line(refusal, command, kind, tmp_path):
     path = tmp_path / kind
@@ -336,7 +313,61 @@ def test_a_missing_run_is_one_line(refusal, command, kind, tmp_path):
     assert f"{path}: no training run here; give the folder that 'tagger train' wrote" in line
 
 
-COMMANDS = [["evaluate"], ["info"], ["predict-tags", "x.wav", "--model"]]
+COMMANDS = [["evaluate"], ["info"]]
+MODEL_COMMANDS = [
+    ["predict-tags", "x.wav", "--model"],
+    ["embed", "x.wav", "-o", "x.npz", "--model"],
+    ["export"],
+    ["models", "info"],
+]
+
+
+@pytest.mark.parametrize("command", MODEL_COMMANDS, ids=lambda command: command[0])
+def test_a_model_that_does_not_exist_is_one_line_with_the_names_there_are(
+    refusal, command, tmp_path
+):
+    line = refusal(*command, tmp_path / "gone")
+    assert str(tmp_path / "gone") in line and "musicnn-mtt" in line
+
+
+@pytest.mark.parametrize("command", MODEL_COMMANDS, ids=lambda command: command[0])
+def test_a_folder_that_is_no_model_is_one_line(refusal, command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refusal(*command, tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in MODEL_COMMANDS if command != ["export"]], ids=lambda c: c[0]
+)
+def test_a_run_that_was_not_exported_is_one_line_with_the_remedy(refusal, command, run):
+    assert f"{run}: has no exported model yet; make it with: tagger export {run}" in refusal(
+        *command, run
+    )
+
+
+def test_a_name_that_is_not_registered_cannot_be_pulled(refusal):
+    line = refusal("models", "pull", "no-such-model")
+    assert line.startswith("error: no-such-model: no registered model; choose one of ")
+
+
+def test_registered_models_are_listed_with_a_line_each(tagger, tmp_path, monkeypatch):
+    from tagger.models import registered_models
+
+    monkeypatch.setenv("TAGGER_CACHE", str(tmp_path))
+    code, out, err = tagger("models", "list")
+    assert (code, err) == (0, "")
+    names = [line.split()[0] for line in out.splitlines()[1:]]
+    assert names == list(registered_models())
+
+
+def test_a_registered_model_that_is_not_here_is_described_without_fetching_it(
+    tagger, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TAGGER_CACHE", str(tmp_path))
+    code, out, err = tagger("models", "info", "musicnn-mtt")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "not here yet; fetch it with: tagger models pull musicnn-mtt"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -354,10 +385,9 @@ def test_a_damaged_run_is_one_line(refusal, command, run, content):
     assert str(run) in refusal(*command, run)
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["predict-tags", "x.wav", "--model"]])
-def test_a_run_without_weights_is_one_line(refusal, command, run):
+def test_a_run_without_weights_is_one_line(refusal, run):
     (run / "best.weights.h5").unlink()
-    line = refusal(*command, run)
+    line = refusal("evaluate", run)
     assert f"{run / 'best.weights.h5'}: no such weight file; train first" in line
 
 
@@ -446,51 +476,22 @@ def test_scores_of_another_kind_are_one_line(refusal, tmp_path):
     [
         (["evaluate", "a.npz", "--format", "xml"], "--format xml: choose one of table, json"),
         (["evaluate", "a.npz", "--part", "all"], "--part all: choose one of train, validation"),
-        (["predict-tags", "a.mp3", "--format", "xml"], "--format xml: choose one of csv, json"),
+        (["predict-tags", "a.mp3", "--format", "xml"], "--format xml: choose one of audacity, csv"),
         (["demo-corpus", "x", "--n-clips", "17"], "--n-clips 17 is not a multiple of 16"),
         (["predict-tags", "a.mp3", "b.mp3", "--taggram", "a.png"], "--taggram a.png"),
+        (["predict-tags", "a.mp3", "--quantize", "int3"], "--quantize int3: choose one of none"),
+        (["export", "run", "--format", "xml"], "--format xml: choose one of litert, onnx"),
+        (["export", "run", "--quantize", "int3"], "--quantize int3: choose one of none, dynamic"),
     ],
 )
 def test_an_impossible_value_of_an_option_is_one_line(refusal, arguments, named):
     assert named in refusal(*arguments)
 
 
-def test_without_any_run_the_tags_cannot_be_predicted(refusal, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TAGGER_MODEL", raising=False)
-    assert "train one with 'tagger train', or give --model" in refusal("predict-tags", "a.mp3")
-
-
-def test_a_folder_without_audio_is_one_line_and_stops_no_other_input(tagger, trained, tmp_path):
-    (tmp_path / "empty").mkdir()
-    sf.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(32000) / 5), 16000)
-    inputs = [tmp_path / "empty", tmp_path / "good.wav"]
-    code, out, err = tagger("predict-tags", *inputs, "--model", trained / "run")
-    assert code == 1
-    assert f"failed: {tmp_path / 'empty'}: is a folder without audio files" in err
-    assert out.startswith(str(tmp_path / "good.wav"))
-
-
 def test_missing_weights_are_one_line(refusal, tmp_path):
     settings = ["--set", f"model.backbone.weights={tmp_path / 'gone.ckpt'}"]
     line = refusal("info", *settings, "--set", "model.backbone.params.width=0.05")
     assert f"{tmp_path / 'gone.ckpt'}: no such weight file" in line
-
-
-def test_a_picture_that_cannot_be_drawn_is_one_line_and_stops_nothing(tagger, trained, tmp_path):
-    sf.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(32000) / 5), 16000)
-    (tmp_path / "file").write_text("in the way")
-    (tmp_path / "other.wav").symlink_to(tmp_path / "good.wav")
-    code, out, err = tagger(
-        "predict-tags",
-        tmp_path / "good.wav",
-        tmp_path / "other.wav",
-        f"--model={trained / 'run'}",
-        f"--taggram={tmp_path / 'file' / 'pictures'}",
-    )
-    assert code == 1 and "Traceback" not in err
-    assert err.count(f"failed: {tmp_path / 'file' / 'pictures'}") == 2
-    assert "good.wav" in out and "other.wav" in out
 
 
 def test_a_package_that_is_installed_under_another_name_is_no_error(tagger, monkeypatch):

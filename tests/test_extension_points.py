@@ -146,7 +146,7 @@ class Bare(TextWriter):
     suffix = ".txt"
 
     def write(self, record, prediction=None):
-        self.put(record.rows[0].label + "\n")
+        self.put(record.rows[0].label + "\\n")
 
 
 ENTRY = Bare

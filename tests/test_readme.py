@@ -1,5 +1,6 @@
 """Every command and code block of the README and of CONTRIBUTING is run here."""
 
+import ast
 import json
 import os
 import re
@@ -119,18 +120,60 @@ def test_make_test_runs_the_tests():
     assert "-m pytest" in planned
 
 
-def test_a_song_is_tagged_by_the_commands_of_the_first_screen(home):
-    printed = run(blocks_with("README.md", "--model demo/run song.mp3"), home).stdout
-    assert printed.startswith("song.mp3")
-    assert len(printed.splitlines()) == 11
+def test_a_song_is_tagged_by_the_commands_of_the_first_screen(home, musicnn_cache):
+    commands = blocks_with("README.md", "--model demo/run song.mp3")
+    lines = run(commands, home, TAGGER_CACHE=str(musicnn_cache)).stdout.splitlines()
+    assert len(lines) == 22
+    assert [line.split(" ")[0] for line in lines[::11]] == ["song.mp3", "song.mp3"]
 
 
-def test_a_song_is_tagged_by_the_python_of_the_first_screen(home):
-    code = blocks_with("README.md", "from tagger import Tagger")
+def test_a_song_is_tagged_by_the_python_of_the_first_screen(home, musicnn_cache):
+    code = blocks_with("README.md", "tagger.top_tags(")
     assert len(code.splitlines()) <= 10
-    printed = run(f"python - <<'END'\n{code}END", home).stdout
-    assert len(printed.splitlines()) >= 6
+    printed = run(f"python - <<'END'\n{code}END", home, TAGGER_CACHE=str(musicnn_cache)).stdout
+    assert len(ast.literal_eval(printed.splitlines()[0])) == 10
     assert "(5, 17)" in printed
+
+
+def test_anything_is_tagged_by_the_commands_of_the_readme(home, musicnn_cache):
+    (home / "music" / "deep").mkdir(parents=True)
+    (home / "more" / "deep").mkdir(parents=True)
+    for number, name in enumerate(("music/one.mp3", "music/deep/two.mp3", "more/deep/x.flac")):
+        soundfile.write(home / name, sound(4, number), 16000)
+    soundfile.write(home / "song.wav", sound(4, 9), 44100)
+    commands = blocks_with("README.md", "--files-from -")
+    environment = {"TAGGER_CACHE": str(musicnn_cache), "TAGGER_MODEL": "musicnn-mtt"}
+    printed = run(commands, home, **environment).stdout.splitlines()
+    assert len((home / "tags.csv").read_text().splitlines()) == 5 + 1 + 4 * 10
+    assert printed[0].startswith("- (")
+    assert sum(line.startswith('{"path": "music/') for line in printed) == 2
+    assert len(list((home / "labels").rglob("*.txt"))) == 2
+    with np.load(home / "embeddings.npz") as archive:
+        assert archive["embeddings"].shape == (2, 200)
+
+
+def test_many_files_are_tagged_by_the_python_of_the_readme(home, musicnn_cache):
+    soundfile.write(home / "other.wav", sound(4, 3), 22050)
+    code = blocks_with("README.md", "predict_many([")
+    printed = run(f"python - <<'END'\n{code}END", home, TAGGER_CACHE=str(musicnn_cache)).stdout
+    assert [line.split()[0] for line in printed.splitlines()[:2]] == ["song.mp3", "other.wav"]
+    assert printed.splitlines()[2].endswith("(1, 753)")
+
+
+def test_models_are_pulled_by_the_commands_of_the_readme(home, musicnn_cache):
+    commands = blocks_with("README.md", "tagger models pull")
+    printed = run(commands, home, TAGGER_CACHE=str(musicnn_cache)).stdout
+    table = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `([\w-]+)` \| [\d-]+ \| [\d.-]+ \|", table, re.MULTILINE)
+    assert names == ["musicnn-mtt", "vgg-mtt", "musicnn-msd", "vgg-msd", "vggish"]
+    listed = [line.split()[0] for line in printed.splitlines()[1:6]]
+    assert sorted(listed) == sorted(names)
+    assert "penultimate (200)" in printed
+
+
+def test_the_demo_model_is_exported_by_the_commands_of_the_readme(home):
+    printed = run(blocks_with("README.md", "--format savedmodel"), home).stdout
+    assert printed.count("largest difference from Keras") == 3
 
 
 def test_the_first_screen_shows_what_it_is_and_both_commands():
@@ -141,7 +184,7 @@ def test_the_first_screen_shows_what_it_is_and_both_commands():
 
 def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
     printed = run(blocks_with("README.md", "--config my_music.yaml --check"), home).stdout
-    assert "path,rank,tag,score" in printed
+    assert "path,start,end,tag,score,error" in printed
     assert list((home / "pictures").glob("*.png"))
     # The newest run was taken where none was named.
     assert "guitar" in printed

@@ -9,9 +9,17 @@ from tagger.backbones import Backbone
 from tagger.registry import Params
 
 # Size and stride of the pool after each 3x3 convolution, frames x bands.
-_POOLS = (((4, 1), (2, 2)), ((2, 2), (2, 2)), ((2, 2), (2, 2)), ((2, 2), (2, 2)), ((4, 4), (4, 4)))
-# Below these the last pool has nothing to pool.
-_MIN_FRAMES, _MIN_BANDS = 66, 64
+_LAST_POOLS = (((2, 2), (2, 2)), ((2, 2), (2, 2)), ((4, 4), (4, 4)))
+_POOLS = (((4, 1), (2, 2)), ((2, 2), (2, 2)), *_LAST_POOLS)
+_SEPARATE_POOLS = (((4, 1), (4, 1)), ((1, 4), (1, 4)), *_LAST_POOLS)
+
+
+def _smallest(pools: tuple[tuple[tuple[int, int], tuple[int, int]], ...], axis: int) -> int:
+    """Smallest size for which the last pool still has something to pool."""
+    size = 1
+    for window, strides in reversed(pools):
+        size = (size - 1) * strides[axis] + window[axis]
+    return size
 
 
 class VggParams(Params):
@@ -19,6 +27,9 @@ class VggParams(Params):
 
     n_filters: Annotated[int, Field(ge=1, description="of each convolution")] = 128
     dropout: Annotated[float, Field(ge=0, lt=1, description="between blocks")] = 0.25
+    separate_pools: Annotated[
+        bool, Field(description="first pool over time alone, second over bands alone")
+    ] = False
     input: Annotated[str, Field(description="name of the log-mel input")] = "log_mel"
 
 
@@ -32,10 +43,13 @@ class VggBackbone(Backbone):
         from tagger.keras import keras
 
         layers = keras.layers
-        x = self.log_mel(inputs, self.params.input, min_frames=_MIN_FRAMES, min_bands=_MIN_BANDS)
+        pools = _SEPARATE_POOLS if self.params.separate_pools else _POOLS
+        x = self.log_mel(
+            inputs, self.params.input, min_frames=_smallest(pools, 0), min_bands=_smallest(pools, 1)
+        )
         x = layers.Reshape((*x.shape[1:], 1), name="as_image")(x)
         x = layers.BatchNormalization(name="input_bn")(x)
-        for number, (size, strides) in enumerate(_POOLS, start=1):
+        for number, (size, strides) in enumerate(pools, start=1):
             if number > 1:
                 x = layers.Dropout(self.params.dropout, name=f"dropout{number}")(x)
             x = layers.Conv2D(

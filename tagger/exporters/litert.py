@@ -36,7 +36,7 @@ class LitertExporter(Exporter):
         except Exception as error:  # The converter has no class of errors of its own.
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
-                f"{path}: LiteRT cannot express this network ({lines[-1][:200]}); "
+                f"{path.name}: LiteRT cannot express this network ({lines[-1][:200]}); "
                 "use layers that it supports, or another --format"
             ) from None
         write_bytes(path, content)

@@ -28,7 +28,7 @@ class OnnxExporter(Exporter):
         n_parameters = model.output_model.count_params()
         if n_parameters > _MAX_PARAMETERS:
             raise ModelError(
-                f"{path}: the ONNX converter cannot take a network of {n_parameters:,d} "
+                f"{path.name}: the ONNX converter cannot take a network of {n_parameters:,d} "
                 f"parameters (at most {_MAX_PARAMETERS:,d}); use --format litert or savedmodel"
             )
         import tf2onnx
@@ -42,7 +42,7 @@ class OnnxExporter(Exporter):
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
-                f"{path}: ONNX cannot express this network ({lines[-1][:200]}); "
+                f"{path.name}: ONNX cannot express this network ({lines[-1][:200]}); "
                 "use another --format"
             ) from None
         write_bytes(path, proto.SerializeToString())

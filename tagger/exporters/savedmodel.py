@@ -1,12 +1,10 @@
 """TensorFlow's SavedModel: for TensorFlow Serving, and for conversions to yet other formats."""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagger.exporters import Exporter, concrete_function
-from tagger.files import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
     from tagger.model import TaggerModel
@@ -24,15 +22,12 @@ class SavedModelExporter(Exporter):
         from tagger.keras import tf
 
         del quantize
-        # A plain module with one function: no Keras metadata, which could carry code.
+        # A plain module with variables and one function: no Keras objects, which could carry code.
         module = tf.Module()
-        module.network = model.output_model
+        module.weights = list(model.output_model.variables)
         module.serve = concrete_function(model)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as temporary:
-            whole = Path(temporary) / "saved_model"
-            tf.saved_model.save(module, str(whole), signatures=module.serve)
-            shutil.rmtree(path, ignore_errors=True)
-            whole.replace(path)
+        shutil.rmtree(path, ignore_errors=True)
+        tf.saved_model.save(module, str(path), signatures=module.serve)
 
     def run(self, path: Path, windows: dict[str, Any]) -> "Outputs":  # noqa: D102
         from tagger.keras import tf

@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tagger.bundle import DESCRIPTION, Bundle
+from tagger.bundle import DESCRIPTION, WEIGHTS, Bundle
 from tagger.download import cache_folder
 from tagger.errors import ModelError
+from tagger.files import sha256_of_file
 
 # Tags music without any training of one's own.
 DEFAULT_MODEL = "musicnn-mtt"
@@ -182,11 +183,17 @@ def _bundle_of_run(run: Path) -> Bundle:
         if not weights.exists():
             raise ModelError(f"{run}: has no weights yet; let an epoch of its training end")
         raise ModelError(f"{run}: has no exported model yet; make it with: tagger export {run}")
-    if weights.exists() and weights.stat().st_mtime > (bundle / DESCRIPTION).stat().st_mtime:
+    found = Bundle(bundle)
+    # Times alone do not tell: a copied run has others.
+    if (
+        weights.exists()
+        and weights.stat().st_mtime > (bundle / DESCRIPTION).stat().st_mtime
+        and sha256_of_file(weights) != found.checksums.get(WEIGHTS)
+    ):
         from tagger.progress import warn
 
         warn(f"{run}: has newer weights than its exported model; renew it: tagger export {run}")
-    return Bundle(bundle)
+    return found
 
 
 def describe_model(model: str) -> list[str]:

@@ -4,6 +4,7 @@ The package pins a NumPy of its time and cannot be installed beside a present Te
 wheel is fetched; of it only the checkpoints are read, never its code.
 """
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa
 _SUFFIXES = (".index", ".data-00000-of-00001", ".meta")
 _PREFIX = "model.ckpt"
 _DOWNLOAD_SECONDS = 900
+_STDERR = 2
 
 # Names of the outputs, in the order of the published networks.
 _MTT = (
@@ -165,12 +167,16 @@ def fetch_wheel(folder: Path) -> Path:
     # Only this one wheel: no dependencies, nothing that would be built, whatever Python this is.
     command += ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
     command += ["--dest", str(folder)]
+    if importlib.util.find_spec("pip") is None:
+        raise ModelError(
+            f"{REQUIREMENT}: is fetched with pip, which {sys.executable} does not have; "
+            f"install it with: {sys.executable} -m ensurepip"
+        )
     by_hand = f"set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a folder that holds {WHEEL}"
     try:
-        # pip's own progress bar goes to stderr: results alone go to stdout.
-        done = subprocess.run(
-            command, stdout=sys.stderr.fileno(), timeout=_DOWNLOAD_SECONDS, check=False
-        )
+        # pip's own progress bar goes to stderr: results alone go to stdout. By its number, as in a
+        # notebook sys.stderr is no file.
+        done = subprocess.run(command, stdout=_STDERR, timeout=_DOWNLOAD_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(
             f"{REQUIREMENT}: pip download failed ({error}); try again, or {by_hand}"
@@ -179,7 +185,7 @@ def fetch_wheel(folder: Path) -> Path:
     if done.returncode != 0 or not wheel.exists():
         raise ModelError(
             f"{REQUIREMENT}: pip download failed (see above); check your package index and "
-            f"network and that {sys.executable} has pip, or {by_hand}"
+            f"network, or {by_hand}"
         )
     found = sha256_of_file(wheel)
     if found != WHEEL_SHA256:
@@ -236,10 +242,16 @@ class MusicnnModel(RegisteredModel):
         return MTT_TAGS if self.checkpoint.startswith("MTT") else MSD_TAGS
 
     def config(self) -> "Config":
-        """Config of the network and its front end."""
+        """Config of the network and its front end.
+
+        The graph that ``MSD_vgg`` was trained as, which lies beside its weights, has other pools
+        than the package's own code builds for it; with those its weights make little sense.
+        """
         from tagger.config import load_config
 
         settings = ["front_end.name=musicnn", f"data.tags={list(self.tags)}"]
+        if self.checkpoint == "MSD_vgg":
+            settings.append("model.backbone.params.separate_pools=true")
         return load_config(None, [*_SETTINGS[self.backbone], *settings])
 
     def pull(self, root: Path, *, clips: tuple[Path, ...] = ()) -> Bundle:  # noqa: D102

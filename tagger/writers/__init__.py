@@ -236,13 +236,8 @@ def open_writer(
     from tagger.files import atomic_write
     from tagger.writers._names import output_names
 
+    refuse_output(name, output)
     entry = WRITERS.get(name)
-    if output is None and entry.per_file:
-        raise ConfigError(f"--format {name} writes a file for each input; give --output FOLDER")
-    if output is None and entry.binary:
-        raise ConfigError(f"--format {name} is no text; give --output FILE{entry.suffix}")
-    if output is not None and not entry.per_file and output.is_dir():
-        raise ConfigError(f"--output {output} is a folder; --format {name} writes one file")
     with contextlib.ExitStack() as stack:
         writer: Writer
         try:
@@ -274,6 +269,23 @@ def open_writer(
         except BaseException:
             writer.abandon()
             raise
+
+
+def refuse_output(name: str, output: Path | None) -> None:
+    """Refuse an output that does not fit the format `name`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such format, or `output` is of another kind than it writes.
+    """
+    entry = WRITERS.get(name)
+    if output is None and entry.per_file:
+        raise ConfigError(f"--format {name} writes a file for each input; give --output FOLDER")
+    if output is None and entry.binary:
+        raise ConfigError(f"--format {name} is no text; give --output FILE{entry.suffix}")
+    if output is not None and not entry.per_file and output.is_dir():
+        raise ConfigError(f"--output {output} is a folder; --format {name} writes one file")
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

@@ -1,0 +1,242 @@
+"""Promises of a light installation: what it lacks is named, and it suffices for tagging."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from small_bundle import make_bundle, small_model
+from small_store import make_store, small_config
+
+from tagger.extras import EXTRAS, MissingExtraError, explain
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Packages that are imported under another name than that of their distribution.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "google": "google-cloud-storage", "yaml": "pyyaml"}
+
+
+def distribution_names(requirements):
+    return {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distribution_of(package):
+    return normal(DISTRIBUTIONS.get(package, package))
+
+
+BASE = distribution_names(PROJECT["dependencies"])
+
+
+def imported_packages():
+    """Every foreign package that the code imports, with a file that does."""
+    found = {}
+    for path in [*(ROOT / "tagger").rglob("*.py"), *(ROOT / "preprocess").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            else:
+                continue
+            for name in names:
+                found[name.partition(".")[0]] = path
+    own = {"tagger", "preprocess", *sys.stdlib_module_names}
+    return {name: path for name, path in found.items() if name not in own}
+
+
+@pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
+def test_an_extra_brings_the_package_that_it_is_named_for(package, extra):
+    brought = distribution_names(PROJECT["optional-dependencies"][extra])
+    assert distribution_of(package) in brought
+    assert distribution_of(package) not in BASE
+
+
+def test_every_import_comes_with_the_base_or_an_extra():
+    packages = imported_packages()
+    assert {"numpy", "tensorflow", "google"} <= packages.keys()
+    unknown = {
+        name: path
+        for name, path in packages.items()
+        if distribution_of(name) not in BASE and name not in EXTRAS
+    }
+    assert unknown == {}
+
+
+def test_the_extra_all_brings_every_extra():
+    extras = PROJECT["optional-dependencies"]
+    (everything,) = extras["all"]
+    assert set(re.search(r"\[(.*)\]", everything)[1].split(",")) == extras.keys() - {"all", "dev"}
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("tensorflow", "train"), ("google.cloud.storage", "cloud"), ("sklearn.metrics", "train")],
+)
+def test_a_missing_package_is_explained_in_one_line(module, extra):
+    error = explain(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    assert isinstance(error, MissingExtraError)
+    assert str(error) == (
+        f"this needs {module}, which is not installed; "
+        f"install it with: pip install 'tagger[{extra}]'"
+    )
+
+
+@pytest.mark.parametrize("name", ["nonsense", "tagger.nonsense", "numpy", None, ""])
+def test_a_package_that_no_extra_brings_is_not_explained(name):
+    assert explain(ModuleNotFoundError("No module", name=name)) is None
+
+
+# An installation without extras
+
+
+def allowed_packages():
+    """Names under which the base dependencies, and what they depend on, are imported."""
+    wanted, distributions = list(BASE), set()
+    while wanted:
+        name = wanted.pop()
+        if name in distributions:
+            continue
+        distributions.add(name)
+        try:
+            requirements = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        wanted += distribution_names(r for r in requirements if "extra ==" not in r)
+    return distributions
+
+
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED or name in ("google.cloud", "google.api_core"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+from tagger.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def light():
+    """Run a command line as if only the base dependencies were installed."""
+    allowed = allowed_packages()
+    blocked = {
+        package
+        for package, distributions in metadata.packages_distributions().items()
+        if not {normal(name) for name in distributions} & (allowed | {"tagger"})
+    }
+    assert {"tensorflow", "tf_keras", "sklearn", "scipy", "pandas", "h5py", "librosa"} <= blocked
+    assert not {"numpy", "pydantic", "typer", "rich", "soundfile", "requests"} & blocked
+
+    def run(*arguments, cwd=None, **environment):
+        return subprocess.run(
+            [sys.executable, "-c", f"BLOCKED = {blocked!r}{BLOCKER}", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=cwd,
+            env={"PATH": "", "HOME": "/nonexistent", **environment},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder with a store, a run that has a bundle, scores, and a clip."""
+    folder = tmp_path_factory.mktemp("light")
+    make_store(folder / "store", n_clips=32)
+    config = small_config(folder)
+    config.save(folder / "config.yaml")
+    run = folder / "run"
+    make_bundle(run / "bundle")
+    small_model()[0].save_weights(run / "best.weights.h5")
+    config.save(run / "config.yaml")
+    description = {"format_version": 1, "front_end_hash": config.make_front_end().spec_hash()}
+    (run / "run.json").write_text(json.dumps(description))
+    (run / "vocabulary.json").write_text('{"tags": ["tag 0"], "members": [["tag 0"]]}')
+    (run / "split.csv").write_text("clip_id,path,part\n0,0/0.mp3,test\n")
+    np.savez(folder / "scores.npz", est=np.eye(3), gt=np.eye(3))
+    soundfile.write(folder / "clip.wav", 0.1 * np.sin(np.arange(48000)), 16000)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "--config", "config.yaml", "--set", "run.root=other"], "train"),
+        (["export", "run", "--quantize", "dynamic"], "train"),
+        (["export", "run/bundle", "--format", "onnx"], "train"),
+        (["models", "pull", "musicnn-mtt"], "train"),
+        (["models", "pull", "vggish"], "train"),
+        (["evaluate", "run"], "train"),
+        (["evaluate", "scores.npz"], "train"),
+        (["info", "--config", "config.yaml"], "train"),
+        (["predict-tags", "--model", "gs://bucket/model", "clip.wav"], "cloud"),
+        (
+            [
+                "predict-tags",
+                "--model",
+                "run",
+                "--format",
+                "parquet",
+                "-o",
+                "new.parquet",
+                "clip.wav",
+            ],
+            "parquet",
+        ),
+        (["predict-tags", "--model", "run", "--taggram", "new.png", "clip.wav"], "plots"),
+    ],
+)
+def test_what_needs_an_extra_says_which_in_one_line(light, folder, tmp_path, arguments, extra):
+    known = {"config.yaml", "run", "run/bundle", "scores.npz", "clip.wav"}
+    given = [folder / item if item in known else item for item in arguments]
+    done = light(*given, cwd=tmp_path, TAGGER_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert re.fullmatch(
+        r"error: this needs [\w.]+, which is not installed; "
+        rf"install it with: pip install 'tagger\[{extra}\]'",
+        done.stderr.splitlines()[-1],
+    ), done.stderr
+    # Known before anything is downloaded.
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("model", ["run", "run/bundle"])
+def test_tagging_needs_no_extra(light, folder, model):
+    done = light("predict-tags", "--model", folder / model, folder / "clip.wav", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert "tag 0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["models", "list"], ["models", "info", "run/bundle"], ["models", "info", "vggish"]],
+)
+def test_looking_at_models_needs_no_extra(light, folder, tmp_path, arguments):
+    given = [folder / item if "/" in item else item for item in arguments]
+    done = light(*given, TAGGER_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_embeddings_need_no_extra(light, folder, tmp_path):
+    output = tmp_path / "embeddings.npz"
+    done = light("embed", "--model", folder / "run", "-o", output, folder / "clip.wav")
+    assert done.returncode == 0, done.stderr
+    assert output.exists()

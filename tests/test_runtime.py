@@ -1,0 +1,134 @@
+"""Promises of the light interpreter, and of what it does to stderr."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_model import small_run
+
+from tagger.errors import ModelError
+from tagger.files import silent_stderr, without_stderr_lines
+from tagger.runtime import Runtime
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return small_run(tmp_path_factory) / "bundle" / "model.tflite"
+
+
+@pytest.fixture(scope="module")
+def windows():
+    rng = np.random.default_rng(0)
+    return rng.normal(-3, 2, (40, 96, 64)).astype(np.float32)
+
+
+def test_a_model_gives_scores_and_embeddings_of_each_window(model, windows):
+    outputs = Runtime(model)({"log_mel": windows})
+    assert set(outputs) == {"scores", "pooled", "penultimate"}
+    assert outputs["scores"].shape == (40, 3)
+    assert all(len(array) == 40 and array.dtype == np.float32 for array in outputs.values())
+    assert outputs["scores"].min() >= 0 and outputs["scores"].max() <= 1
+
+
+def test_the_outputs_of_a_window_do_not_depend_on_its_company(model, windows):
+    runtime = Runtime(model)
+    alone = np.concatenate([runtime({"log_mel": windows[n : n + 1]})["scores"] for n in range(40)])
+    for start, end in ((0, 40), (3, 5), (7, 24), (0, 31), (39, 40), (8, 16)):
+        together = runtime({"log_mel": windows[start:end]})["scores"]
+        np.testing.assert_array_equal(together, alone[start:end])
+
+
+def test_outputs_are_kept_when_the_next_ones_are_computed(model, windows):
+    runtime = Runtime(model)
+    first = runtime({"log_mel": windows[:4]})["scores"]
+    kept = first.copy()
+    runtime({"log_mel": windows[4:8]})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_windows_of_any_type_and_order_in_memory_are_taken(model, windows):
+    runtime = Runtime(model)
+    wanted = runtime({"log_mel": windows})["scores"]
+    other = np.asfortranarray(windows.astype(np.float64))
+    np.testing.assert_array_equal(runtime({"log_mel": other})["scores"], wanted)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model" * 100, "half"])
+def test_what_is_no_model_is_one_line_that_names_it(model, tmp_path, content):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(model.read_bytes()[:2000] if content == "half" else content)
+    with pytest.raises(ModelError) as caught:
+        Runtime(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: no LiteRT model that can be run")
+    assert message.endswith("export it again") and "\n" not in message
+
+
+def test_a_missing_model_is_one_line_that_names_it(tmp_path):
+    with pytest.raises(ModelError, match=r"gone\.tflite: no LiteRT model"):
+        Runtime(tmp_path / "gone.tflite")
+
+
+def test_the_library_says_nothing_on_stderr(model):
+    program = f"from tagger.runtime import Runtime\nfor _ in range(3): Runtime({str(model)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+# Redirecting stderr
+
+
+def test_only_lines_of_a_prefix_are_left_out_of_stderr(capfd):
+    with without_stderr_lines(b"INFO: "):
+        os.write(2, b"INFO: made a delegate\nfailed: song.mp3\n")
+        threads = [threading.Thread(target=os.write, args=(2, b"of a thread\n"))]
+        threads[0].start()
+        threads[0].join()
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "failed: song.mp3\nof a thread\nafter\n"
+
+
+def test_lines_survive_an_exception_in_between(capfd):
+    with pytest.raises(ValueError), without_stderr_lines(b"INFO: "):
+        os.write(2, b"INFO: x\nWARNING: y\n")
+        raise ValueError
+    assert capfd.readouterr().err == "WARNING: y\n"
+
+
+def test_without_a_temporary_folder_nothing_is_left_out(capfd, monkeypatch):
+    def refuse():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with without_stderr_lines(b"INFO: "):
+        os.write(2, b"INFO: x\n")
+    assert capfd.readouterr().err == "INFO: x\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="lists open files as Linux does")
+def test_threads_that_silence_stderr_at_once_leave_it_as_it_was(capfd):
+    def silence():
+        for _ in range(100):
+            with silent_stderr(), without_stderr_lines(b"x"):
+                pass
+
+    before, n_open = os.fstat(2), len(list(Path("/proc/self/fd").iterdir()))
+    threads = [threading.Thread(target=silence) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = os.fstat(2)
+    assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)
+    # Fewer where what other tests have left is collected meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= n_open
+    os.write(2, b"heard\n")
+    assert capfd.readouterr().err == "heard\n"
