@@ -341,8 +341,12 @@ def embed(
     files_from: FilesFromOption = None,
     model: ModelOption = None,
     layer: Annotated[
-        str, typer.Option("--layer", help="See 'tagger models info MODEL'.")
-    ] = "penultimate",
+        str | None,
+        typer.Option(
+            "--layer",
+            help="See 'tagger models info MODEL'; default penultimate, or the first there is.",
+        ),
+    ] = None,
     mean: Annotated[
         bool, typer.Option("--mean", help="One row per file, not one per window.")
     ] = False,

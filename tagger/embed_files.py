@@ -148,7 +148,7 @@ def embed_files(
     inputs: Sequence[Input],
     *,
     output: Path,
-    layer: str,
+    layer: str | None = None,
     mean: bool = False,
     middle_seconds: float | None = None,
 ) -> int:
@@ -162,8 +162,8 @@ def embed_files(
         The files.
     output : Path
         ``.npz`` or ``.parquet`` file, whole or absent.
-    layer : str
-        One of the model's embeddings.
+    layer : str, optional
+        One of the model's embeddings; default its `default_layer`.
     mean : bool
         One row per file, the mean over its windows, instead of one per window.
     middle_seconds : float, optional
@@ -182,6 +182,7 @@ def embed_files(
         If the model has no such layer.
     """
     refuse_suffix(output)
+    layer = layer or tagger.default_layer
     tagger.require_layer(layer)
     n_failed = 0
     with (

@@ -250,7 +250,7 @@ class Tagger:
         source: Source,
         sample_rate: int | None = None,
         *,
-        layer: str = PENULTIMATE,
+        layer: str | None = None,
         middle_seconds: float | None = None,
     ) -> Embedding:
         """Embedding of a file or a waveform.
@@ -259,8 +259,8 @@ class Tagger:
         ----------
         source, sample_rate, middle_seconds
             As of `predict`.
-        layer : str
-            One of `embeddings`.
+        layer : str, optional
+            One of `embeddings`; default `default_layer`.
 
         Returns
         -------
@@ -273,6 +273,7 @@ class Tagger:
         ModelError
             If this model has no such layer.
         """
+        layer = layer or self.default_layer
         self.require_layer(layer)
         found = self._one(source, sample_rate, outputs=(layer,), middle_seconds=middle_seconds)
         path = "" if isinstance(source, np.ndarray) else str(source)
@@ -282,7 +283,7 @@ class Tagger:
         self,
         paths: Iterable[str | Path],
         *,
-        layer: str = PENULTIMATE,
+        layer: str | None = None,
         middle_seconds: float | None = None,
         on_error: OnError | None = None,
     ) -> Iterator[Embedding]:
@@ -302,7 +303,7 @@ class Tagger:
         self,
         paths: Iterable[str | Path],
         *,
-        layer: str = PENULTIMATE,
+        layer: str | None = None,
         middle_seconds: float | None = None,
     ) -> Generator[tuple[str, "Embedding | TaggerError"], None, None]:
         """Embeddings of files, in order; the error of a file comes in its place.
@@ -312,6 +313,7 @@ class Tagger:
         ModelError
             If this model has no such layer.
         """
+        layer = layer or self.default_layer
         self.require_layer(layer)
         with contextlib.closing(self._many(paths, (layer,), middle_seconds)) as results:
             for path, found in results:
@@ -319,6 +321,11 @@ class Tagger:
                     yield path, found
                 else:
                     yield path, self._embedding(path, layer, found)
+
+    @property
+    def default_layer(self) -> str:
+        """The penultimate layer; of a network that names none, the first embedding it has."""
+        return PENULTIMATE if PENULTIMATE in self.embeddings else self.embeddings[0]
 
     def require_tags(self) -> None:
         """Make sure that this model has tags.

@@ -213,3 +213,9 @@ def test_an_output_that_is_broken_off_is_absent(embed, songs, output, monkeypatc
     assert (code, out) == (130, "")
     assert list(output.parent.iterdir()) == []
     assert "Exception ignored" not in err
+
+
+@pytest.mark.parametrize("given", [["penultimate", "pooled"], ["pooled", "embedding"]])
+def test_by_default_it_is_the_penultimate_layer_or_else_the_first(model, monkeypatch, given):
+    monkeypatch.setattr(model, "embeddings", given)
+    assert model.default_layer == given[0]

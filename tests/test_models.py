@@ -596,6 +596,18 @@ def test_by_default_the_newest_run_is_taken_else_musicnn(no_runs, monkeypatch):
     assert default_model() == str(Path("runs") / "newer")
 
 
+def test_a_run_that_is_still_training_is_not_the_default(no_runs):
+    for name, seconds in (("finished", 1000), ("training", 2000)):
+        folder = no_runs / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+        (folder / "best.weights.h5").write_text("")
+        age(folder / "best.weights.h5", seconds)
+    (no_runs / "runs" / "finished" / "bundle").mkdir()
+    (no_runs / "runs" / "finished" / "bundle" / "bundle.json").write_text("{}")
+    assert default_model() == str(Path("runs") / "finished")
+
+
 def test_a_run_before_its_first_epoch_is_not_the_default(no_runs):
     (no_runs / "runs" / "started").mkdir(parents=True)
     (no_runs / "runs" / "started" / "run.json").write_text("{}")

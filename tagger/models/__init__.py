@@ -130,12 +130,17 @@ def default_model() -> str:
 
 
 def newest_run(folder: Path) -> Path | None:
-    """Training run below `folder` whose weights are the newest; None if there is none."""
+    """Training run below `folder` whose weights are the newest; None if there is none.
+
+    Runs that can be used come before one that is still training and has no bundle yet.
+    """
     weights = [run.parent / _RUN_WEIGHTS for run in folder.rglob(_RUN_DESCRIPTION)]
-    finished = [path for path in weights if path.exists()]
-    if not finished:
-        return None
-    return max(finished, key=lambda path: path.stat().st_mtime).parent
+    runs = [
+        (Bundle.is_at(path.parent / _RUN_BUNDLE), path.stat().st_mtime, path.parent)
+        for path in weights
+        if path.exists()
+    ]
+    return max(runs)[2] if runs else None
 
 
 def find_bundle(model: str | Path) -> Bundle:
