@@ -120,13 +120,16 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in run.root if there is one.")
     ] = False,
+    profile_input: Annotated[
+        bool, typer.Option("--profile-input", help="Say how long training waits for data.")
+    ] = False,
 ) -> None:
     """Train a tagger on a patch store."""
     settings = _config(config, set_)
 
     from tagger.train import train as run_train
 
-    result = run_train(settings, resume=resume)
+    result = run_train(settings, resume=resume, profile_input=profile_input)
     if not result.finished:
         raise typer.Exit(EXIT_INTERRUPTED)
     print(f"{result.run}: {len(result.history)} epochs, best epoch {result.best_epoch}")

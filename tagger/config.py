@@ -90,6 +90,12 @@ class StreamConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     steps_per_epoch: Annotated[int | None, Field(ge=1, description="null: clips / batch")] = None
     prefetch: Annotated[int, Field(ge=0, description="batches prepared ahead")] = 4
+    mix_batches: Annotated[
+        int, Field(ge=1, description="batches whose examples are shuffled among one another")
+    ] = 1
+    shard: Annotated[
+        bool, Field(description="read from one file built from the pickles: faster")
+    ] = False
     evaluation_batch_size: Annotated[int, Field(ge=1, description="patches at once")] = 128
 
 

@@ -6,7 +6,8 @@ which every clip is open exactly once. Any position of it can be returned to, so
 sees what an uninterrupted one would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import pescador
 
+from preprocess.shards import Shard, open_shard
 from preprocess.store import Store
 from tagger.config import StreamConfig
 from tagger.errors import ConfigError
 
 Example = dict[str, npt.NDArray[Any]]
-_LABEL = "label"
+Bag = npt.NDArray[np.int64]
+# Examples as columns: arrays whose first axis counts them.
+Rows = dict[str, npt.NDArray[Any]]
+# Opens the clip of a position; what it gives takes bags (n_bags, bag_size) out of it.
+OpenClip = Callable[[int], Callable[[Bag], Rows]]
+_LABEL, _CLIP, _WINDOW = "label", "clip", "window"
+# Batches whose numbers go to TensorFlow together: each hand-over takes as long as some ten draws.
+_BATCHES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -107,15 +116,18 @@ class TrainingStream:
         rng = np.random.default_rng((self.seed, number))
         return 1 + rng.poisson(max(0.0, self.config.rate - 1), n_clips)
 
-    def _examples_of_pass(self, number: int, n_skipped: int) -> Iterator[Example]:
-        """Examples of one pass, without reading the clips of the first `n_skipped`."""
+    def _blocks_of_pass(self, number: int, n_skipped: int, open_clip: OpenClip) -> Iterator[Rows]:
+        """Examples of one pass, without opening the clips of the first `n_skipped`."""
         draws = self._draws(number)
         skip = n_skipped
+        # One draw at a time mixes clips; where whole batches are mixed afterwards, a clip may as
+        # well give all its draws at once, which spares pescador most of its work.
+        most = 1 if self.config.mix_batches == 1 else int(draws.max())
 
         # A closure with its own generator: pescador copies a streamer's arguments each time it
         # opens it, so that a generator among them would repeat itself, and so would one whose
         # seed did not depend on the pass.
-        def examples_of_clip(position: int) -> Iterator[Example | None]:
+        def blocks_of_clip(position: int) -> Iterator[Rows | int]:
             row = self.rows[position]
             rng = np.random.default_rng((self.seed, number, position))
             bags = random_bags(
@@ -124,50 +136,112 @@ class TrainingStream:
                 n_bags=int(draws[position]),
                 bag_size=self.config.patches_per_bag,
             )
-            windows = None
-            for bag in bags:
-                if skip > 0:
-                    yield None
+            take = None
+            for first in range(0, len(bags), most):
+                block = bags[first : first + most]
+                if skip >= len(block):
+                    yield len(block)
                     continue
-                if windows is None:
-                    windows = self.store.read(row)
-                example: Example = {name: array[bag] for name, array in windows.items()}
-                example[_LABEL] = self.labels[position]
-                yield example
+                if take is None:
+                    take = open_clip(position)
+                yield take(block)
 
-        streamers = [
-            pescador.Streamer(examples_of_clip, position) for position in range(len(self.rows))
-        ]
+        def blocks_of_slot(slot: int) -> Iterator[Rows | int]:
+            for position in order[slot::n_active]:
+                yield from blocks_of_clip(int(position))
+
+        n_clips = len(self.rows)
+        n_active = min(self.config.n_active, n_clips)
+        if self.config.mix_batches == 1:
+            streamers = [pescador.Streamer(blocks_of_clip, clip) for clip in range(n_clips)]
+        else:
+            # Clips that come and go one block at a time would keep pescador busy with opening
+            # streamers, and more so the more clips there are: each streamer takes many clips.
+            order = np.random.default_rng((self.seed, number, 0, 1)).permutation(n_clips)
+            streamers = [pescador.Streamer(blocks_of_slot, slot) for slot in range(n_active)]
         mux = pescador.StochasticMux(
             streamers,
-            n_active=min(self.config.n_active, len(streamers)),
+            n_active=n_active,
             # Each clip is open once in a pass, until it has given its draws.
             rate=None,
             mode="exhaustive",
             random_state=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
         )
-        for example in mux.iterate():
-            if skip > 0:
-                skip -= 1
+        for block in mux.iterate():
+            if isinstance(block, int):
+                skip -= block
             else:
-                yield example
+                yield _rows(block, skip, None) if skip else block
+                skip = 0
 
-    def examples(self, start: int = 0) -> Iterator[Example]:
-        """Endless sequence of examples from position `start` on."""
+    def _blocks(self, start: int, open_clip: OpenClip) -> Iterator[Rows]:
+        """Endless sequence from example `start` on, in blocks of examples of one clip."""
         number = 0
         while (length := int(self._draws(number).sum())) <= start:
             start -= length
             number += 1
         while True:
-            yield from self._examples_of_pass(number, start)
+            yield from self._blocks_of_pass(number, start, open_clip)
             number, start = number + 1, 0
 
+    def _batches(self, start: int, open_clip: OpenClip) -> Iterator[Rows]:
+        """Endless sequence of batches from batch number `start` on."""
+        size, mix = self.config.batch_size, self.config.mix_batches
+        group, n_skipped = divmod(start, mix)
+        for together in _rebatched(self._blocks(group * mix * size, open_clip), mix * size):
+            if mix > 1:
+                # Of its own seed, so that any batch can be returned to.
+                order = np.random.default_rng((self.seed, group, 0, 0)).permutation(mix * size)
+                together = {name: array[order] for name, array in together.items()}
+            for batch in range(n_skipped, mix):
+                yield _rows(together, batch * size, (batch + 1) * size)
+            group, n_skipped = group + 1, 0
+
+    def _open_pickle(self, position: int) -> Callable[[Bag], Rows]:
+        windows = self.store.read(self.rows[position])
+        label = self.labels[position]
+
+        def take(bags: Bag) -> Rows:
+            rows: Rows = {name: array[bags] for name, array in windows.items()}
+            rows[_LABEL] = np.broadcast_to(label, (len(bags), len(label)))
+            return rows
+
+        return take
+
+    def _opener_of(self, shard: Shard) -> OpenClip:
+        """Give what opens clips as numbers alone: of the clip, and of the shard's windows."""
+
+        def open_clip(position: int) -> Callable[[Bag], Rows]:
+            row = self.rows[position]
+            shard.advise(row)
+            first = shard.starts[row]
+            return lambda bags: {
+                _CLIP: np.full(len(bags), position, dtype=np.int64),
+                _WINDOW: first + bags,
+            }
+
+        return open_clip
+
+    def examples(self, start: int = 0) -> Iterator[Example]:
+        """Endless sequence of examples from position `start` on, before batches are mixed."""
+        for block in self._blocks(start, self._open_pickle):
+            for row in range(len(block[_LABEL])):
+                yield {name: array[row] for name, array in block.items()}
+
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Endless sequence of batches of NumPy arrays from batch number `start` on."""
-        size = self.config.batch_size
-        for stacked in pescador.buffer_stream(self.examples(start * size), size):
-            labels = stacked.pop(_LABEL)
-            yield Batch(_as_float32(stacked), labels)
+        """Endless sequence of batches of NumPy arrays from batch number `start` on.
+
+        They are the same ones whether they are read from pickles or from the shard.
+        """
+        if not self.config.shard:
+            for rows in self._batches(start, self._open_pickle):
+                labels = rows.pop(_LABEL)
+                yield Batch(_as_float32(rows), labels)
+        shard = open_shard(self.store)
+        arrays = {name: shard.memory_map(name) for name in shard.names}
+        for rows in self._batches(start, self._opener_of(shard)):
+            inputs = {name: array[rows[_WINDOW]] for name, array in arrays.items()}
+            yield Batch(_as_float32(inputs), self.labels[rows[_CLIP]])
 
     def prefetched(self, start: int = 0) -> Iterator[Batch]:
         """Batches of TensorFlow tensors, prepared ahead in the background by tf.data.
@@ -187,9 +261,76 @@ class TrainingStream:
             },
             tf.TensorSpec((self.config.batch_size, self.labels.shape[1]), tf.float32),
         )
+        if self.config.shard:
+            yield from self._prefetched_from_shard(start)
         batches = ((batch.inputs, batch.labels) for batch in self.batches(start))
         for inputs, labels in _prefetched(batches, signature, self.config.prefetch):
             yield Batch(inputs, labels)
+
+    def _prefetched_from_shard(self, start: int) -> Iterator[Batch]:
+        """Batches whose windows TensorFlow gathers itself, out of the mapped file.
+
+        Only numbers come through Python: copying patches through it would take longer than all
+        the rest.
+        """
+        from tagger.keras import tf
+
+        shard = open_shard(self.store)
+        bag = (self.config.batch_size, self.config.patches_per_bag)
+        all_labels = tf.constant(self.labels)
+
+        def groups() -> Iterator[tuple[Bag, Bag]]:
+            numbers = self._batches(start, self._opener_of(shard))
+            while True:
+                group = list(itertools.islice(numbers, _BATCHES_AT_ONCE))
+                yield (
+                    np.stack([rows[_CLIP] for rows in group]),
+                    np.stack([rows[_WINDOW] for rows in group]),
+                )
+
+        def gather(positions: Any, windows: Any) -> Any:
+            inputs = {}
+            for name in shard.names:
+                mapped = tf.raw_ops.ImmutableConst(
+                    dtype=tf.as_dtype(shard.dtype),
+                    shape=shard.shape(name),
+                    memory_region_name=str(shard.path(name).resolve()),
+                )
+                inputs[name] = tf.cast(tf.gather(mapped, windows), tf.float32)
+            return inputs, tf.gather(all_labels, positions)
+
+        signature = (
+            tf.TensorSpec((_BATCHES_AT_ONCE, bag[0]), tf.int64),
+            tf.TensorSpec((_BATCHES_AT_ONCE, *bag), tf.int64),
+        )
+        dataset = (
+            tf.data.Dataset.from_generator(groups, output_signature=signature)
+            .unbatch()
+            .map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .prefetch(self.config.prefetch)
+        )
+        for inputs, labels in dataset:
+            yield Batch(inputs, labels)
+
+
+def _rows(columns: Rows, start: int, end: int | None) -> Rows:
+    return {name: array[start:end] for name, array in columns.items()}
+
+
+def _rebatched(blocks: Iterator[Rows], size: int) -> Iterator[Rows]:
+    """Blocks of any lengths as blocks of `size`."""
+    waiting: list[Rows] = []
+    n_waiting = 0
+    for block in blocks:
+        waiting.append(block)
+        n_waiting += len(next(iter(block.values())))
+        if n_waiting < size:
+            continue
+        joined = {name: np.concatenate([rows[name] for rows in waiting]) for name in block}
+        whole = n_waiting - n_waiting % size
+        for start in range(0, whole, size):
+            yield _rows(joined, start, start + size)
+        waiting, n_waiting = [_rows(joined, whole, None)], n_waiting - whole
 
 
 def _as_float32(arrays: Example) -> Example:

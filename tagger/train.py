@@ -33,6 +33,7 @@ _MAY_DIFFER = frozenset(
         "store.workers",
         "run.root",
         "stream.prefetch",
+        "stream.shard",
         "stream.evaluation_batch_size",
         "train.checkpoint_minutes",
     }
@@ -218,7 +219,7 @@ def _refuse_other_data(run: RunFolder, data: PreparedData) -> None:
         )
 
 
-def train(config: Config, *, resume: bool = False) -> TrainResult:
+def train(config: Config, *, resume: bool = False, profile_input: bool = False) -> TrainResult:
     """Train a tagger on a patch store.
 
     Parameters
@@ -227,6 +228,8 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
         Everything.
     resume : bool
         Go on with the run in ``run.root`` if there is one, exactly as if it had never stopped.
+    profile_input : bool
+        Say after each epoch which share of its time training has waited for data.
 
     Returns
     -------
@@ -346,7 +349,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
 
     larger_is_better = model.task.monitors[config.train.monitor]
     n_steps = config.train.epochs * stream.steps_per_epoch
-    batch_size = config.stream.batch_size
+    batch_size, bag_size = config.stream.batch_size, config.stream.patches_per_bag
     writer = tf.summary.create_file_writer(str(run.tensorboard))
     validation_labels = data.labels[rows["validation"]]
     stopped_early = _should_stop(config.train, progress)
@@ -359,10 +362,13 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
             end = (progress.epoch + 1) * stream.steps_per_epoch
             title = f"epoch {progress.epoch + 1}/{config.train.epochs}"
             started = last_saved = time.monotonic()
+            first_step, waited = progress.step, 0.0
             with progress_bar(title, stream.steps_per_epoch) as advance:
                 advance(stream.steps_per_epoch - (end - progress.step), "")
                 while progress.step < end and not signals:
+                    asked = time.monotonic()
                     batch = next(batches)
+                    waited += time.monotonic() - asked
                     optimizer.learning_rate = rate_of(progress.step)
                     partners, share = mixup_plan(
                         config.train.seed,
@@ -379,9 +385,16 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                     advance(1, f"loss {progress.loss_sum / steps_done:.4f}")
                     if time.monotonic() - last_saved > 60 * config.train.checkpoint_minutes:
                         last_saved = time.monotonic()
-                        elapsed = progress.seconds + last_saved - started
-                        checkpoints.save(progress.step, {**asdict(progress), "seconds": elapsed})
-            progress.seconds += time.monotonic() - started
+                        so_far = progress.seconds + last_saved - started
+                        checkpoints.save(progress.step, {**asdict(progress), "seconds": so_far})
+            elapsed = time.monotonic() - started
+            progress.seconds += elapsed
+            if profile_input and progress.step > first_step:
+                n_patches = (progress.step - first_step) * batch_size * bag_size
+                notice(
+                    f"  input: {100 * waited / elapsed:.1f} % of the time was spent waiting for "
+                    f"data ({n_patches / elapsed:.0f} patches per second learned from)"
+                )
             if signals:
                 checkpoints.save(progress.step, asdict(progress))
                 notice(
@@ -418,7 +431,7 @@ def train(config: Config, *, resume: bool = False) -> TrainResult:
                 "seconds": progress.seconds,
                 "patches_per_second": stream.steps_per_epoch
                 * batch_size
-                * config.stream.patches_per_bag
+                * bag_size
                 / max(progress.seconds, 1e-9),
             }
             improved = _note_epoch(config.train, progress, row, larger_is_better)

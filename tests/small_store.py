@@ -13,7 +13,13 @@ __all__ = ["make_store", "small_config"]
 
 
 def make_store(
-    root: Path, *, n_clips: int = 40, n_windows: int = 6, n_tags: int = 3, seed: int = 0
+    root: Path,
+    *,
+    n_clips: int = 40,
+    n_windows: int = 6,
+    n_tags: int = 3,
+    seed: int = 0,
+    dtype: str = "float32",
 ) -> Store:
     """A store whose tags can be heard: tag t raises the bands 20 t to 20 t + 19.
 
@@ -21,7 +27,7 @@ def make_store(
     """
     rng = np.random.default_rng(seed)
     front_end = FRONT_ENDS.create("vggish", {})
-    spec = StoreSpec.of(front_end, "float32")
+    spec = StoreSpec.of(front_end, dtype)
     tags = tuple(f"tag {number}" for number in range(n_tags))
     labels = (rng.random((n_clips, n_tags)) < 0.5).astype(np.uint8)
     # Every part of the split by folder has each tag and its absence.
@@ -38,7 +44,7 @@ def make_store(
             patches[:, :, 20 * tag : 20 * tag + 20] += 3
         patches[:, 0, 0] = number + np.arange(n_windows) / 100
         written = write_clip(
-            root, clip, windows={"log_mel": patches}, label=labels[number], dtype="float32"
+            root, clip, windows={"log_mel": patches}, label=labels[number], dtype=dtype
         )
         writer.add(StoredClip(clip, source_bytes=1, source_mtime_ns=1, **written))
     writer.close(ClipIndex(tags, clips, labels))

@@ -1,0 +1,154 @@
+"""A shard: the windows of a whole store in one file per array, for streams that read at random.
+
+Pickles are what a store consists of: one can be checked, replaced and exchanged alone. Reading a
+few windows out of each takes more time than a fast device needs to learn from them. A shard holds
+the same bytes one clip after the other, without any wrapping, so that they can be mapped into
+memory. It is built from the pickles and is worth nothing without them: when they change, it is
+built anew.
+"""
+
+import json
+import os
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.store import Store
+from tagger.errors import StoreError
+from tagger.files import atomic_write, json_hash, remove_temporary_files, write_json
+from tagger.progress import progress_bar
+
+SCHEMA_VERSION = 1
+_FOLDER = "shard"
+DESCRIPTION = "shard.json"
+
+
+class Shard:
+    """The shard of a store; use `open_shard`.
+
+    Parameters
+    ----------
+    store : Store
+        What it was built from.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.root = store.root / _FOLDER
+        self.dtype = np.dtype(store.spec.dtype)
+        self._store = store
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Number of each clip's first window [shape=(n_clips,)]."""
+        ends = np.cumsum(self._store.n_windows)
+        starts: npt.NDArray[np.int64] = ends - self._store.n_windows
+        return starts
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of all clips."""
+        return int(self._store.n_windows.sum())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Named arrays."""
+        return tuple(self._store.spec.input_shapes)
+
+    def path(self, name: str) -> Path:
+        """File of a named array: windows one after the other, as C-ordered `dtype` values."""
+        return self.root / f"{name}.bin"
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a named array, all windows of it."""
+        return (self.n_windows, *self._store.spec.input_shapes[name])
+
+    def memory_map(self, name: str) -> npt.NDArray[np.floating]:
+        """Map a named array into memory: it is read from the disk where it is touched."""
+        return np.memmap(self.path(name), dtype=self.dtype, mode="r", shape=self.shape(name))
+
+    def advise(self, row: int) -> None:
+        """Tell the system that the windows of a clip will be read soon, so that it starts now."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for name in self.names:
+            size = int(np.prod(self._store.spec.input_shapes[name])) * self.dtype.itemsize
+            start, length = int(self.starts[row]) * size, int(self._store.n_windows[row]) * size
+            os.posix_fadvise(self._descriptors[name], start, length, os.POSIX_FADV_WILLNEED)
+
+    def description(self) -> dict[str, object]:
+        """Describe what a shard of this store must hold."""
+        store = self._store
+        content = [[clip.record.id, clip.n_windows, clip.checksum] for clip in store.clips]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dtype": store.spec.dtype,
+            "input_shapes": {name: list(size) for name, size in store.spec.input_shapes.items()},
+            "n_windows": self.n_windows,
+            "content": json_hash(content),
+        }
+
+    def is_current(self) -> bool:
+        """Whether it is there, whole, and of the clips that the store has now."""
+        try:
+            found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
+            sizes = [self.path(name).stat().st_size for name in self.names]
+        except (OSError, ValueError):
+            return False
+        expected = [int(np.prod(self.shape(name))) * self.dtype.itemsize for name in self.names]
+        return bool(found == self.description() and sizes == expected)
+
+    @cached_property
+    def _descriptors(self) -> dict[str, int]:
+        return {name: os.open(self.path(name), os.O_RDONLY) for name in self.names}
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_descriptors", {}).values():
+            os.close(descriptor)
+
+
+def open_shard(store: Store) -> Shard:
+    """Open the shard of a store; it is built first if it is missing or the store has changed.
+
+    Parameters
+    ----------
+    store : Store
+        Its pickles are read and checked if the shard must be built.
+
+    Returns
+    -------
+    Shard
+
+    Raises
+    ------
+    StoreError
+        If a pickle cannot be read, or the shard cannot be written.
+    """
+    shard = Shard(store)
+    if shard.is_current():
+        return shard
+    try:
+        # Not valid from now on, whatever happens: the description comes back last.
+        (shard.root / DESCRIPTION).unlink(missing_ok=True)
+        shard.root.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(shard.root)
+        _write_arrays(store, shard)
+        write_json(shard.root / DESCRIPTION, shard.description())
+    except OSError as error:
+        raise StoreError(
+            f"{shard.root}: the shard cannot be written ({error.strerror}); it needs as much disk "
+            "space as the pickles: free some, or set stream.shard=false"
+        ) from None
+    return shard
+
+
+def _write_arrays(store: Store, shard: Shard) -> None:
+    with progress_bar("build the shard", len(store)) as advance, ExitStack() as stack:
+        files = {name: stack.enter_context(atomic_write(shard.path(name))) for name in shard.names}
+        for row in range(len(store)):
+            windows = store.read(row)
+            for name, file in files.items():
+                file.write(np.ascontiguousarray(windows[name], dtype=shard.dtype).data)
+            advance(1, "")
