@@ -47,6 +47,7 @@ check: setup
 # CLIPS: folder of clips in MagnaTagATune's format; without it they are synthesised.
 bench: setup
 	$(BIN)/python benchmarks/prediction.py --write $(if $(CLIPS),--clips $(CLIPS))
+	$(BIN)/python benchmarks/stream.py --write
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -229,6 +229,15 @@ def machine() -> str:
     return f"{find_device().description}; Python {platform.python_version()}, {versions}"
 
 
+def write_table(table: str, start: str, end: str) -> None:
+    """Put a table between two marks of benchmarks/README.md."""
+    page = HERE / "README.md"
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    page.write_text(before + start + table + end + after, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, help="folder of clips; default synthesised ones")
@@ -331,11 +340,7 @@ def main() -> None:
     table = "\n".join(lines) + "\n"
     print(table)
     if arguments.write:
-        page = HERE / "README.md"
-        text = page.read_text(encoding="utf-8")
-        before, _, rest = text.partition(START)
-        _, _, after = rest.partition(END)
-        page.write_text(before + START + table + END + after, encoding="utf-8")
+        write_table(table, START, END)
 
 
 if __name__ == "__main__":
