@@ -470,3 +470,12 @@ def test_workers_end_when_their_parent_is_killed(corpus, tmp_path):
             break
         assert time.monotonic() < deadline, "the worker is still there"
         time.sleep(0.1)
+
+
+def test_workers_keep_the_memory_of_one_clip_for_the_next(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    names = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"]
+    found = dict(map_in_processes(os.getenv, names, n_workers=2))
+    # More than all arrays of a clip; glibc's own limit is 128 kB.
+    assert all(int(value) > 1 << 29 for value in found.values())
+    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
