@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -18,6 +18,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from tagger.errors import ModelError
 from tagger.files import json_hash, sha256_of_file, write_json
 from tagger.registry import describe_validation_error
+
+if TYPE_CHECKING:
+    from preprocess.features import FrontEnd
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
@@ -242,6 +245,20 @@ class Bundle:
             f"{self.root}: holds no {format_} model with quantize {quantize}; make it with: "
             f"tagger export {self.root} --format {format_} --quantize {quantize}"
         )
+
+    def require_front_end(self, front_end: "FrontEnd") -> None:
+        """Refuse the model if this release no longer makes the windows that it was trained on.
+
+        Raises
+        ------
+        ModelError
+            If the front end has changed since.
+        """
+        if self.front_end_hash != front_end.spec_hash():
+            raise ModelError(
+                f"{self.root}: made with another version of the front end {front_end.name!r}; "
+                f"use tagger {self.tagger_version}, or export or pull the model again"
+            )
 
     def verified(self, name: str) -> Path:
         """Path of a file whose checksum is right.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tagger.errors import ConfigError, TaggerError
 from tagger.files import atomic_write
 from tagger.inputs import Input, open_spool
+from tagger.writers import encodable
 
 if TYPE_CHECKING:
     from tagger.predict import Tagger
@@ -68,12 +69,12 @@ class _NpzTable(_Table):
         np.savez_compressed(
             self.file,
             embeddings=np.concatenate([empty, *self.values]),
-            paths=np.array([_printable(path) for path in self.paths], dtype=np.str_),
+            paths=np.array([encodable(path) for path in self.paths], dtype=np.str_),
             start_seconds=np.concatenate([np.zeros(0), *self.times]),
             layer=np.array(self.layer),
             model=np.array(self.model),
-            failed_paths=np.array([_printable(path) for path, _ in self.failures], dtype=np.str_),
-            errors=np.array([_printable(error) for _, error in self.failures], dtype=np.str_),
+            failed_paths=np.array([encodable(path) for path, _ in self.failures], dtype=np.str_),
+            errors=np.array([encodable(error) for _, error in self.failures], dtype=np.str_),
         )
 
 
@@ -105,11 +106,11 @@ class _ParquetTable(_Table):
         self, path: str, values: npt.NDArray[np.float32], times: npt.NDArray[np.float64]
     ) -> None:
         for vector, start in zip(values, times, strict=True):
-            self.rows.append((_printable(path), float(start), vector, None))
+            self.rows.append((encodable(path), float(start), vector, None))
         self._flush(self._GROUP)
 
     def fail(self, path: str, error: str) -> None:
-        self.rows.append((_printable(path), None, None, _printable(error)))
+        self.rows.append((encodable(path), None, None, encodable(error)))
         self._flush(self._GROUP)
 
     def _flush(self, at_least: int) -> None:
@@ -136,11 +137,6 @@ _TABLES: dict[str, type[_NpzTable] | type[_ParquetTable]] = {
     ".npz": _NpzTable,
     ".parquet": _ParquetTable,
 }
-
-
-def _printable(text: str) -> str:
-    # A file name need not be Unicode.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def embed_files(

@@ -100,12 +100,7 @@ class Tagger:
         self.tags = bundle.tags()
         self.embeddings = bundle.embeddings
         self.front_end = FRONT_ENDS.create(bundle.front_end["name"], bundle.front_end["params"])
-        if self.front_end.spec_hash() != bundle.front_end_hash:
-            raise ModelError(
-                f"{bundle.root}: made with another version of the front end "
-                f"{self.front_end.name!r}; use tagger {bundle.tagger_version}, or export the model "
-                "again"
-            )
+        bundle.require_front_end(self.front_end)
         fitted = bundle.thresholds()
         self.thresholds: npt.NDArray[np.float32] | None = None
         if any(value is not None for value in fitted):
