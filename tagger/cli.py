@@ -411,13 +411,14 @@ app.add_typer(models_app)
 @models_app.command(name="list")
 def models_list() -> None:
     """List the registered models."""
+    from tagger.bundle import Bundle
     from tagger.models import pulled_bundle, registered_models
 
     print(f"{'name':14} {'tags':>4} {'ROC-AUC':>8} {'PR-AUC':>7}  {'here':4} what")
     for name, entry in registered_models().items():
         figures = [entry.published.get(key) for key in ("roc_auc_macro", "pr_auc_macro")]
         roc_auc, pr_auc = ("-" if value is None else f"{value:.4f}" for value in figures)
-        here = "yes" if (pulled_bundle(name) / "bundle.json").exists() else "no"
+        here = "yes" if Bundle.is_at(pulled_bundle(name)) else "no"
         print(f"{name:14} {entry.n_tags:4d} {roc_auc:>8} {pr_auc:>7}  {here:4} {entry.summary}")
 
 
@@ -454,12 +455,13 @@ def models_info(
 @app.command()
 def info(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[RUN|STORE]", help="A run folder or a store.")
+        Path | None,
+        typer.Argument(metavar="[RUN|BUNDLE|STORE]", help="Folder of a run, bundle or store."),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Describe a run, a store, or the network of a config (and test published weights)."""
+    """Describe a run, bundle, store, or the network of a config (and test published weights)."""
     settings = _config(config, set_)
 
     from tagger.info import describe

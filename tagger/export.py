@@ -245,18 +245,21 @@ def export_run(
     model = build_model(config, front_end, vocabulary.tags)
     model.load_weights(run.best_weights)
     windows = parity_windows(front_end, clips=clips, run=run, data=data)
+    thresholds = run.load_thresholds()
+    card = {
+        "Model": f"{config.model.backbone.name} backbone, {config.model.head.name} head",
+        "Training data": f"{config.data.name}, split {config.data.split}",
+    }
+    if thresholds is not None:
+        card["Thresholds"] = "highest F1 on the validation clips, tag by tag"
     source = Source(
         name=printable(run.root.resolve().name),
         config=config,
         tags=vocabulary.tags,
         members=vocabulary.members,
-        thresholds=run.load_thresholds(),
+        thresholds=thresholds,
         metrics={"validation": best_row(run, config)},
-        card={
-            "Model": f"{config.model.backbone.name} backbone, {config.model.head.name} head",
-            "Training data": f"{config.data.name}, split {config.data.split}",
-            "Thresholds": "highest F1 on the validation clips, tag by tag",
-        },
+        card=card,
     )
     bundle = write_bundle(run.bundle, model, source=source, windows=windows)
     return [f"bundle: {bundle.root} (version {bundle.version})"] + [
