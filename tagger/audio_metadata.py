@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tagger.errors import AudioError
-from tagger.files import sync_folder
+from tagger.files import TEMPORARY_PREFIX, sync_folder
 
 BACKUP_FIELD = "TAGGER_GENRE_BACKUP"
-
-# Hidden files are no audio to this program, should one be left by a power cut.
-_TEMPORARY_PREFIX = ".tmp-"
 
 # Containers of chunks: magic, byte order of lengths, the chunk that holds the audio.
 _CHUNKED: dict[bytes, tuple[Literal["little", "big"], bytes]] = {
@@ -380,7 +377,7 @@ def _copy(path: Path) -> Path:
     """Copy a file with its owner, permissions and attributes to a temporary one beside it."""
     # The suffix stays: formats are also known by it.
     descriptor, name = tempfile.mkstemp(
-        prefix=_TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent
+        prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent
     )
     os.close(descriptor)
     temporary = Path(name)
