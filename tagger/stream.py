@@ -1,9 +1,10 @@
 """Streams of training and evaluation batches; the only place that knows pescador.
 
 Training draws random patches: one pescador streamer per clip, of which `n_active` are open at a
-time. The draws form one endless sequence that the seed alone decides, made of passes in each of
-which every clip is open exactly once. Any position of it can be returned to, so that a resumed run
-sees what an uninterrupted one would have seen.
+time; with ``mix_batches`` above 1 a streamer per open place, which takes one clip after another,
+and a shuffle of neighbouring batches. The draws form one endless sequence that the seed alone
+decides, made of passes in each of which every clip is open exactly once. Any position of it can be
+returned to, so that a resumed run sees what an uninterrupted one would have seen.
 """
 
 import itertools
@@ -237,6 +238,7 @@ class TrainingStream:
             for rows in self._batches(start, self._open_pickle):
                 labels = rows.pop(_LABEL)
                 yield Batch(_as_float32(rows), labels)
+            return
         shard = open_shard(self.store)
         arrays = {name: shard.memory_map(name) for name in shard.names}
         for rows in self._batches(start, self._opener_of(shard)):
@@ -263,6 +265,7 @@ class TrainingStream:
         )
         if self.config.shard:
             yield from self._prefetched_from_shard(start)
+            return
         batches = ((batch.inputs, batch.labels) for batch in self.batches(start))
         for inputs, labels in _prefetched(batches, signature, self.config.prefetch):
             yield Batch(inputs, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,24 @@ def tiny_corpus(tmp_path):
     root = tmp_path / "corpus"
     root.mkdir()
     return write_tiny_corpus(root)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Run a command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        from tagger import cli
+
+        monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return call

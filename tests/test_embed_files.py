@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import soundfile as sf
 from conftest import RATE, noise
 from small_model import small_run
 
-from tagger import cli
 from tagger.predict import Tagger
 
 ROOT = Path(__file__).parents[1]
@@ -36,23 +36,9 @@ def songs(tmp_path):
 
 
 @pytest.fixture
-def embed(run, monkeypatch, capfd):
+def embed(run, command):
     """Run the verb in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        command = ["tagger", "embed", "--model", str(run), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return call
+    return partial(command, "embed", "--model", run)
 
 
 def read(path):

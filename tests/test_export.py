@@ -16,7 +16,6 @@ from small_store import make_store, small_config
 import tagger.export
 from preprocess import log_mel_patches
 from preprocess.store import Store
-from tagger import cli
 from tagger.bundle import Bundle
 from tagger.errors import ConfigError, ModelError
 from tagger.export import add_export, export_model, export_run, parity_windows
@@ -74,23 +73,6 @@ def small(tmp_path_factory):
 def bundle(small, tmp_path):
     """A bundle that may be changed."""
     return Bundle(shutil.copytree(small, tmp_path / "bundle"))
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Run a command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capfd.readouterr()
-
-    return call
 
 
 def keras_model(run):

@@ -23,7 +23,7 @@ from test_weights import BODY, FULLY_CONNECTED, published_tensors, write_checkpo
 
 import tagger
 from preprocess.windows import windows_of_file
-from tagger import cli, models, weights
+from tagger import models, weights
 from tagger.backbones import vggish as vggish_backbone
 from tagger.backbones.vggish import VggishBackbone
 from tagger.bundle import Bundle
@@ -67,23 +67,6 @@ def no_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.delenv("TAGGER_MODEL", raising=False)
     return tmp_path / "cwd"
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Run a command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capfd.readouterr()
-
-    return call
 
 
 # The registry

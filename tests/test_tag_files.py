@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import mutagen
@@ -55,23 +56,9 @@ def songs(tmp_path):
 
 
 @pytest.fixture
-def predict(run, monkeypatch, capfd):
+def predict(run, command):
     """Run the verb in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        command = ["tagger", "predict-tags", "--model", str(run), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return call
+    return partial(command, "predict-tags", "--model", run)
 
 
 @pytest.fixture
