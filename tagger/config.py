@@ -96,6 +96,10 @@ class StreamConfig(Section):
     shard: Annotated[
         bool, Field(description="read from one file built from the pickles: faster")
     ] = False
+    shares: Annotated[
+        int | None,
+        Field(ge=1, description="disjoint parts of clips and batch; null: one per device"),
+    ] = None
     evaluation_batch_size: Annotated[int, Field(ge=1, description="patches at once")] = 128
 
 
@@ -148,6 +152,10 @@ class TrainConfig(Section):
     ] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    strategy: Annotated[
+        Literal["auto", "single", "mirrored", "multi_worker"],
+        Field(description="which devices train together"),
+    ] = "auto"
     monitor: Annotated[str, Field(description="validation metric that chooses the best epoch")] = (
         "pr_auc_macro"
     )

@@ -34,8 +34,10 @@ with _silent_start():
     import tensorflow as tf
     import tf_keras as keras
 
-    # Starts the runtime, which is the other moment at which it logs.
-    tf.config.list_logical_devices()
+    # Starts the runtime, which is the other moment at which it logs. Not where several machines
+    # train together: their strategy must be chosen before.
+    if "TF_CONFIG" not in os.environ:
+        tf.config.list_logical_devices()
 
 # Keras notices a missing flag only in some functions; AutoPool does not at all.
 if keras.layers.Layer is not tf.keras.layers.Layer:  # pragma: no cover

@@ -73,14 +73,17 @@ class TrainingStream:
     labels : np.ndarray [shape=(len(rows), n_tags), dtype=uint8]
         Their labels.
     config : StreamConfig
-        How to sample.
+        How to sample. Its batches and steps are those of all shares together.
     seed : int
         Decides every draw.
+    share, n_shares : int
+        Which part of the clips, and of every batch, to stream, of how many. No two parts have a
+        clip in common; side by side they make whole batches, wherever each of them is read.
 
     Raises
     ------
     ConfigError
-        If there are no clips.
+        If there are no clips, or clips or batch cannot be dealt to so many.
     """
 
     def __init__(
@@ -91,21 +94,28 @@ class TrainingStream:
         labels: npt.NDArray[np.uint8],
         config: StreamConfig,
         seed: int,
+        share: int = 0,
+        n_shares: int = 1,
     ) -> None:
         if len(rows) == 0:
             raise ConfigError(
                 "no clips to train on; check data.split and that the store holds the training clips"
             )
+        if config.batch_size % n_shares or len(rows) < n_shares:
+            raise ConfigError(
+                f"{len(rows)} clips in batches of stream.batch_size={config.batch_size} cannot be "
+                f"dealt to {n_shares} shares; make stream.batch_size a multiple of it"
+            )
+        self.steps_per_epoch = config.steps_per_epoch or max(1, len(rows) // config.batch_size)
+        self.batch_size = config.batch_size // n_shares
         self.store = store
-        self.rows = list(rows)
-        self.labels = labels.astype(np.float32)
+        self.rows = list(rows)[share::n_shares]
+        self.labels = labels[share::n_shares].astype(np.float32)
         self.config = config
         self.seed = seed
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch: as configured, or as many as show one example per clip."""
-        return self.config.steps_per_epoch or max(1, len(self.rows) // self.config.batch_size)
+        if n_shares > 1:
+            sequence = np.random.SeedSequence((seed, share, n_shares))
+            self.seed = int(sequence.generate_state(1)[0])
 
     def _draws(self, number: int) -> npt.NDArray[np.int64]:
         """Draws that each clip gives in pass `number` [shape=(n_clips,)]."""
@@ -187,7 +197,7 @@ class TrainingStream:
 
     def _batches(self, start: int, open_clip: OpenClip) -> Iterator[Rows]:
         """Endless sequence of batches from batch number `start` on."""
-        size, mix = self.config.batch_size, self.config.mix_batches
+        size, mix = self.batch_size, self.config.mix_batches
         group, n_skipped = divmod(start, mix)
         for together in _rebatched(self._blocks(group * mix * size, open_clip), mix * size):
             if mix > 1:
@@ -255,13 +265,13 @@ class TrainingStream:
         """
         from tagger.keras import tf
 
-        bag = (self.config.batch_size, self.config.patches_per_bag)
+        bag = (self.batch_size, self.config.patches_per_bag)
         signature = (
             {
                 name: tf.TensorSpec((*bag, *shape), tf.float32)
                 for name, shape in self.store.spec.input_shapes.items()
             },
-            tf.TensorSpec((self.config.batch_size, self.labels.shape[1]), tf.float32),
+            tf.TensorSpec((self.batch_size, self.labels.shape[1]), tf.float32),
         )
         if self.config.shard:
             yield from self._prefetched_from_shard(start)
@@ -279,7 +289,7 @@ class TrainingStream:
         from tagger.keras import tf
 
         shard = open_shard(self.store)
-        bag = (self.config.batch_size, self.config.patches_per_bag)
+        bag = (self.batch_size, self.config.patches_per_bag)
         all_labels = tf.constant(self.labels)
 
         def groups() -> Iterator[tuple[Bag, Bag]]:

@@ -1,0 +1,189 @@
+"""Training on several devices and machines at once, with tf.distribute.
+
+Every device (replica) learns from its own share of each batch, and all take the same step: the sum
+of their gradients. The processes of several machines (workers) run the same loop side by side, on
+values that are the same for all, so that none waits for a step that another does not take.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.errors import ConfigError
+
+Strategy = Literal["auto", "single", "mirrored", "multi_worker"]
+_ENVIRONMENT = "TF_CONFIG"
+
+
+class Distribution:
+    """Which processes and devices train together.
+
+    Parameters
+    ----------
+    strategy : tf.distribute.Strategy
+        TensorFlow's own; the default one on a single device.
+    worker, n_workers : int
+        Number of this process, and how many there are.
+    """
+
+    def __init__(self, strategy: Any, *, worker: int = 0, n_workers: int = 1) -> None:
+        self.strategy = strategy
+        self.worker = worker
+        self.n_workers = n_workers
+        self.n_replicas = int(strategy.num_replicas_in_sync)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.worker == 0
+
+    @property
+    def replicas(self) -> range:
+        """Numbers of the replicas of this process, among those of all."""
+        n_here = self.n_replicas // self.n_workers
+        return range(self.worker * n_here, (self.worker + 1) * n_here)
+
+    def describe(self) -> str:
+        """Say who trains together, for people."""
+        if self.n_replicas == 1:
+            return "one device"
+        return f"{self.n_replicas} devices of {self.n_workers} process(es), this is {self.worker}"
+
+    def per_replica(self, values: Callable[[int], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """Tuple of per-replica values from the tuple of tensors of each replica of this process."""
+        of_replica = {replica: values(replica) for replica in self.replicas}
+        n_values = len(next(iter(of_replica.values())))
+        return tuple(
+            self.strategy.experimental_distribute_values_from_function(
+                lambda context, item=item: of_replica[self._number(context)][item]
+            )
+            for item in range(n_values)
+        )
+
+    def _number(self, context: Any) -> int:
+        # On several machines TensorFlow counts the replicas of all, as we do.
+        return int(context.replica_id_in_sync_group) if self.n_replicas > 1 else 0
+
+    def sum(self, values: Any) -> Any:
+        """Sum of per-replica values over all replicas of all workers."""
+        from tagger.keras import tf
+
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+    def sum_over_workers(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Sum of an array of each worker; returns when all workers have come here."""
+        from tagger.keras import tf
+
+        if self.n_workers == 1:
+            return array
+        # Each worker's array is counted once, whatever its number of devices.
+        first = self.replicas[0]
+        (values,) = self.per_replica(
+            lambda replica: (tf.constant(array if replica == first else np.zeros_like(array)),)
+        )
+        total: npt.NDArray[Any] = self.sum(values).numpy()
+        return total
+
+    def wait_for_all(self) -> None:
+        """Return when all workers have come here."""
+        self.sum_over_workers(np.zeros(1, dtype=np.float32))
+
+
+def synchronize_normalization(network: Any) -> None:
+    """Make every batch normalisation of a network see the whole batch.
+
+    With the statistics of each device's share alone the outcome would depend on how many there are.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Built in the strategy's scope, and not called since.
+    """
+    from tagger.keras import keras
+
+    for layer in network.submodules:
+        # Asked of every such layer here and not where it is made, so that no backbone can forget it.
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+            # The fused kernel knows its own device only.
+            layer.fused = False
+
+
+def find_distribution(wanted: Strategy) -> Distribution:
+    """Join the processes and devices that train together.
+
+    Parameters
+    ----------
+    wanted : str
+        ``"single"``: one device. ``"mirrored"``: all GPUs of this machine (all logical processors
+        where it has none). ``"multi_worker"``: those of all machines that the environment variable
+        ``TF_CONFIG`` lists, one process on each. ``"auto"``: several machines where ``TF_CONFIG``
+        lists them, else all GPUs.
+
+    Returns
+    -------
+    Distribution
+
+    Raises
+    ------
+    ConfigError
+        If ``TF_CONFIG`` is missing or makes no sense, or TensorFlow was used before.
+    """
+    # Before TensorFlow is imported: it reads the variable as well, with less to say about it.
+    worker, n_workers = read_cluster(os.environ.get(_ENVIRONMENT))
+
+    from tagger.keras import tf
+
+    if wanted == "multi_worker" and n_workers == 1:
+        raise ConfigError(
+            f"train.strategy=multi_worker: the environment variable {_ENVIRONMENT} lists no other "
+            "worker; set it on every machine, or use train.strategy=auto"
+        )
+    if wanted == "multi_worker" or (wanted == "auto" and n_workers > 1):
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError:
+            raise ConfigError(
+                "train.strategy=multi_worker: TensorFlow was in use before the training began; "
+                "train in a process of its own"
+            ) from None
+        return Distribution(strategy, worker=worker, n_workers=n_workers)
+    gpus = tf.config.list_logical_devices("GPU")
+    if wanted == "mirrored" or (wanted == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return Distribution(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    return Distribution(tf.distribute.get_strategy())
+
+
+def read_cluster(text: str | None) -> tuple[int, int]:
+    """Number of this worker and of all workers, from the text of ``TF_CONFIG``.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not what TensorFlow expects.
+    """
+    if not text:
+        return 0, 1
+    try:
+        content = json.loads(text)
+        cluster, task = content["cluster"], content["task"]
+        # TensorFlow counts a chief, where there is one, before the workers.
+        n_chiefs, n_workers = len(cluster.get("chief", [])), len(cluster.get("worker", []))
+        index = int(task["index"])
+        if task["type"] not in ("chief", "worker"):
+            raise ValueError(f"a task of type {task['type']!r} does not train")
+        number = index if task["type"] == "chief" else n_chiefs + index
+        if not 0 <= index < len(cluster[task["type"]]):
+            raise ValueError(f"{task['type']} {index} is not in the cluster")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the environment variable {_ENVIRONMENT} makes no sense ({error}); give "
+            '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}, '
+            "or unset it"
+        ) from None
+    return number, n_chiefs + n_workers
