@@ -5,15 +5,16 @@ of their gradients. The processes of several machines (workers) run the same loo
 values that are the same for all, so that none waits for a step that another does not take.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tagger.errors import ConfigError
+from tagger.errors import ConfigError, ModelError
 
 Strategy = Literal["auto", "single", "mirrored", "multi_worker"]
 _ENVIRONMENT = "TF_CONFIG"
@@ -50,12 +51,12 @@ class Distribution:
     def describe(self) -> str:
         """Say who trains together, for people."""
         if self.n_replicas == 1:
-            return "one device"
-        return f"{self.n_replicas} devices of {self.n_workers} process(es), this is {self.worker}"
+            return ""
+        machines = f" of {self.n_workers} machines, this is {self.worker}"
+        return f", {self.n_replicas} devices{machines if self.n_workers > 1 else ''}"
 
-    def per_replica(self, values: Callable[[int], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """Tuple of per-replica values from the tuple of tensors of each replica of this process."""
-        of_replica = {replica: values(replica) for replica in self.replicas}
+    def per_replica(self, of_replica: dict[int, tuple[Any, ...]]) -> tuple[Any, ...]:
+        """Per-replica values, one for each place in the tuples of this process's replicas."""
         n_values = len(next(iter(of_replica.values())))
         return tuple(
             self.strategy.experimental_distribute_values_from_function(
@@ -67,6 +68,22 @@ class Distribution:
     def _number(self, context: Any) -> int:
         # On several machines TensorFlow counts the replicas of all, as we do.
         return int(context.replica_id_in_sync_group) if self.n_replicas > 1 else 0
+
+    @contextlib.contextmanager
+    def naming_lost_workers(self) -> Iterator[None]:
+        """Turn what TensorFlow raises when another machine has gone into one clear error."""
+        from tagger.keras import tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.n_workers == 1:
+                raise
+            reason = error.message.splitlines()[0][:200] if error.message else type(error).__name__
+            raise ModelError(
+                f"worker {self.worker} of {self.n_workers}: another one has gone ({reason}); "
+                "start all of them again with --resume"
+            ) from None
 
     def sum(self, values: Any) -> Any:
         """Sum of per-replica values over all replicas of all workers."""
@@ -83,7 +100,10 @@ class Distribution:
         # Each worker's array is counted once, whatever its number of devices.
         first = self.replicas[0]
         (values,) = self.per_replica(
-            lambda replica: (tf.constant(array if replica == first else np.zeros_like(array)),)
+            {
+                replica: (tf.constant(array if replica == first else np.zeros_like(array)),)
+                for replica in self.replicas
+            }
         )
         total: npt.NDArray[Any] = self.sum(values).numpy()
         return total
@@ -106,7 +126,7 @@ def synchronize_normalization(network: Any) -> None:
     from tagger.keras import keras
 
     for layer in network.submodules:
-        # Asked of every such layer here and not where it is made, so that no backbone can forget it.
+        # Asked of every such layer, not where each is made: no backbone can forget it.
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
             # The fused kernel knows its own device only.
@@ -136,7 +156,7 @@ def find_distribution(wanted: Strategy) -> Distribution:
     # Before TensorFlow is imported: it reads the variable as well, with less to say about it.
     worker, n_workers = read_cluster(os.environ.get(_ENVIRONMENT))
 
-    from tagger.keras import tf
+    from tagger.keras import silent_start, tf
 
     if wanted == "multi_worker" and n_workers == 1:
         raise ConfigError(
@@ -145,7 +165,8 @@ def find_distribution(wanted: Strategy) -> Distribution:
         )
     if wanted == "multi_worker" or (wanted == "auto" and n_workers > 1):
         try:
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            with silent_start():
+                strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError:
             raise ConfigError(
                 "train.strategy=multi_worker: TensorFlow was in use before the training began; "
@@ -160,7 +181,7 @@ def find_distribution(wanted: Strategy) -> Distribution:
 
 
 def read_cluster(text: str | None) -> tuple[int, int]:
-    """Number of this worker and of all workers, from the text of ``TF_CONFIG``.
+    """Find the number of this worker and of all workers in the text of ``TF_CONFIG``.
 
     Raises
     ------

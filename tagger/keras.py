@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @contextlib.contextmanager
-def _silent_start() -> Iterator[None]:
+def silent_start() -> Iterator[None]:
     """Send what TensorFlow's C++ code says while it starts to nowhere.
 
     It logs before its own log level applies, on a machine without a GPU even errors about CUDA.
@@ -30,7 +30,7 @@ def _silent_start() -> Iterator[None]:
         yield
 
 
-with _silent_start():
+with silent_start():
     import tensorflow as tf
     import tf_keras as keras
 
@@ -43,4 +43,4 @@ with _silent_start():
 if keras.layers.Layer is not tf.keras.layers.Layer:  # pragma: no cover
     raise ImportError("import tagger before tensorflow: tensorflow.keras is not tf_keras here")
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "silent_start", "tf"]

@@ -168,6 +168,12 @@ class TaggerModel:
         """
         return clip_scores(window_scores, self.aggregate, alpha=self.alpha)
 
+    def copy_weights(self, other: "TaggerModel") -> None:
+        """Take the values of another model of the same config."""
+        theirs = other.weights
+        for name, variable in self.weights.items():
+            variable.assign(theirs[name].numpy())
+
     def save_weights(self, path: Path) -> None:
         """Write all weights to an HDF5 file, one dataset per variable name, atomically."""
         import h5py
@@ -260,7 +266,9 @@ def build_model(
     """
     # Dropout then draws from generators whose state can be saved and restored.
     keras.backend.experimental.enable_tf_random_generator()
-    keras.backend.clear_session()
+    # A strategy's scope does not survive it: who opens one clears the session before.
+    if not tf.distribute.has_strategy():
+        keras.backend.clear_session()
     previous = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(precision)
     try:

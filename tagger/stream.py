@@ -326,6 +326,21 @@ class TrainingStream:
             yield Batch(inputs, labels)
 
 
+def prefetched_side_by_side(streams: Sequence[TrainingStream], start: int = 0) -> Iterator[Batch]:
+    """Batches of several shares, one after the other within each batch, as TensorFlow tensors."""
+    from tagger.keras import tf
+
+    for parts in zip(*(stream.prefetched(start) for stream in streams), strict=True):
+        if len(parts) == 1:
+            yield parts[0]
+            continue
+        inputs = {
+            name: tf.concat([part.inputs[name] for part in parts], axis=0)
+            for name in parts[0].inputs
+        }
+        yield Batch(inputs, tf.concat([part.labels for part in parts], axis=0))
+
+
 def _rows(columns: Rows, start: int, end: int | None) -> Rows:
     return {name: array[start:end] for name, array in columns.items()}
 

@@ -5,12 +5,14 @@
 
 import math
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +21,16 @@ from preprocess.run import store_hash
 from preprocess.splits import PARTS
 from tagger.config import Config, TrainConfig
 from tagger.data import PreparedData, prepare_data
+from tagger.distribution import Distribution, find_distribution, synchronize_normalization
 from tagger.errors import ConfigError, ModelError
 from tagger.files import write_json
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score import score_clips
+
+if TYPE_CHECKING:
+    from tagger.model import TaggerModel
+    from tagger.stream import Batch, TrainingStream
 
 # Settings that may differ when a run is resumed: they change nothing that was learned.
 _MAY_DIFFER = frozenset(
@@ -34,8 +41,11 @@ _MAY_DIFFER = frozenset(
         "run.root",
         "stream.prefetch",
         "stream.shard",
+        # What the run began with holds.
+        "stream.shares",
         "stream.evaluation_batch_size",
         "train.checkpoint_minutes",
+        "train.strategy",
     }
 )
 
@@ -138,6 +148,52 @@ def mixup_plan(
     return rng.permutation(batch_size).astype(np.int32), float(rng.beta(alpha, alpha))
 
 
+def mixup_plans(
+    streams: "Sequence[TrainingStream]", step: int, *, alpha: float
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """`mixup_plan` of each of several streams whose batches lie side by side.
+
+    Returns
+    -------
+    partners : np.ndarray [shape=(n_examples,), dtype=int32]
+        Of each example; one of the same stream, as other streams may be on another machine.
+    own_part : np.ndarray [shape=(n_examples,), dtype=float32]
+        Share of each example itself.
+    """
+    partners, own_parts, first = [], [], 0
+    for stream in streams:
+        plan, own_part = mixup_plan(stream.seed, step, batch_size=stream.batch_size, alpha=alpha)
+        partners.append(first + plan)
+        own_parts.append(np.full(stream.batch_size, own_part, dtype=np.float32))
+        first += stream.batch_size
+    return np.concatenate(partners), np.concatenate(own_parts)
+
+
+def _mixed(values: Any, partners: Any, own_part: Any) -> Any:
+    """Each example with its partner, in a graph."""
+    from tagger.keras import tf
+
+    own_part = tf.reshape(own_part, [-1] + [1] * (len(values.shape) - 1))
+    return own_part * values + (1 - own_part) * tf.gather(values, partners)
+
+
+def _score_together(
+    model: "TaggerModel",
+    data: PreparedData,
+    rows: list[int],
+    *,
+    config: Config,
+    distribution: Distribution,
+) -> npt.NDArray[np.float32]:
+    """Clip scores of `rows`, of which every machine computes its part."""
+    mine = slice(distribution.worker, None, distribution.n_workers)
+    scores = np.zeros((len(rows), len(model.tags)), dtype=np.float32)
+    scores[mine] = score_clips(
+        model, data.store, rows=rows[mine], config=config.stream, title="  validate"
+    )
+    return distribution.sum_over_workers(scores)
+
+
 @contextmanager
 def _stop_on_signals() -> Iterator[list[str]]:
     """Collect the names of SIGINT and SIGTERM instead of dying; a second one dies as usual."""
@@ -219,8 +275,26 @@ def _refuse_other_data(run: RunFolder, data: PreparedData) -> None:
         )
 
 
+def _number_of_shares(config: Config, distribution: Distribution, run: RunFolder | None) -> int:
+    """Shares that clips and batches are dealt to: as configured, or as the run has them."""
+    wanted = config.stream.shares
+    if run is not None:
+        # Runs of earlier releases know of one only.
+        wanted = int(run.require().get("n_shares", 1))
+    n_shares = wanted or distribution.n_replicas
+    if n_shares % distribution.n_replicas:
+        raise ConfigError(
+            f"stream.shares={n_shares} cannot be dealt evenly to {distribution.n_replicas} "
+            "devices; make it a multiple of them, or train on fewer (train.strategy=single)"
+        )
+    return n_shares
+
+
 def train(config: Config, *, resume: bool = False, profile_input: bool = False) -> TrainResult:
     """Train a tagger on a patch store.
+
+    On several machines all call it with the same config, and with a run folder that all can read;
+    the first of them writes it.
 
     Parameters
     ----------
@@ -244,8 +318,13 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
     StoreError
         If the store is missing, damaged or made by another front end.
     ModelError
-        If weights to start from do not fit.
+        If weights to start from do not fit, or another machine has gone.
     """
+    with ExitStack() as stack:
+        return _train(config, stack, resume=resume, profile_input=profile_input)
+
+
+def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: bool) -> TrainResult:
     run, resumed = _open_run(config, resume=resume)
     data = prepare_data(config)
     if resumed:
@@ -256,48 +335,73 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
     from tagger.devices import choose_precision, cpu_flags, find_device
     from tagger.keras import keras, tf
     from tagger.model import build_model
-    from tagger.stream import TrainingStream
+    from tagger.stream import TrainingStream, prefetched_side_by_side
     from tagger.weights import load_backbone_weights
 
+    # All machines meet here: each has looked for the run before one of them begins it.
+    distribution = find_distribution(config.train.strategy)
+    n_shares = _number_of_shares(config, distribution, run if resumed else None)
     device = find_device()
     precision = choose_precision(config.train.precision, device, cpu_flags())
     if resumed:
         # On another device "auto" might choose another one in the middle of the run.
         precision = run.require()["precision"]
-    notice(f"device: {device.kind} ({device.description}), precision: {precision}")
+    notice(
+        f"device: {device.kind} ({device.description}), precision: {precision}"
+        f"{distribution.describe()}"
+    )
 
-    keras.utils.set_random_seed(config.train.seed)
-    model = build_model(config, front_end, data.vocabulary.tags, precision=precision)
+    build = partial(build_model, config, front_end, data.vocabulary.tags, precision=precision)
+    # On several devices a network of its own judges and saves, with a copy of the weights: those of
+    # the training one can be read by all machines together only.
+    judge = build() if distribution.n_replicas > 1 else None
+    keras.backend.clear_session()
+    with distribution.strategy.scope():
+        keras.utils.set_random_seed(config.train.seed)
+        model = build()
+        optimizer = keras.optimizers.Adam(config.train.learning_rate)
+        if precision == "mixed_float16":
+            # Gradients too small for float16 are scaled up before and down after.
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+    if judge is None:
+        judge = model
+    else:
+        synchronize_normalization(model.window_model)
     for message in model.task.warnings():
         warn(message)
-    optimizer = keras.optimizers.Adam(config.train.learning_rate)
-    if precision == "mixed_float16":
-        # Gradients too small for float16 are scaled up before and down after.
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    checkpoints = Checkpoints(
-        run.checkpoints,
-        network=model.window_model,
-        time_pooling=model.time_pooling,
-        optimizer=optimizer,
+    variables = {
+        "network": model.window_model,
+        "time_pooling": model.time_pooling,
+        "optimizer": optimizer,
         **{f"random_{name}": state for name, state in model.random_states.items()},
-    )
+    }
 
     rows = {part: data.rows(part) for part in PARTS}
-    stream = TrainingStream(
-        data.store,
-        rows["train"],
-        labels=data.labels[rows["train"]],
-        config=config.stream,
-        seed=config.train.seed,
-    )
+    here, shares_of_replica = distribution.replicas, n_shares // distribution.n_replicas
+    streams = {
+        replica: [
+            TrainingStream(
+                data.store,
+                rows["train"],
+                labels=data.labels[rows["train"]],
+                config=config.stream,
+                seed=config.train.seed,
+                share=share,
+                n_shares=n_shares,
+            )
+            for share in range(replica * shares_of_replica, (replica + 1) * shares_of_replica)
+        ]
+        for replica in here
+    }
+    steps_per_epoch = streams[here[0]][0].steps_per_epoch
     notice(
         f"{len(rows['train'])} clips to train on, {len(rows['validation'])} to validate, "
-        f"{len(data.vocabulary)} tags, {stream.steps_per_epoch} steps per epoch"
+        f"{len(data.vocabulary)} tags, {steps_per_epoch} steps per epoch"
     )
 
     progress = Progress()
-    saved = checkpoints.restore() if resumed else None
+    saved = Checkpoints(run.checkpoints, **variables).restore() if resumed else None
     if saved is not None:
         progress = Progress.from_dict(saved)
         notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
@@ -309,10 +413,17 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
     elif config.model.backbone.weights != "none":
         for line in load_backbone_weights(model, config.model.backbone.weights):
             notice(line)
-    if not resumed:
+    if not distribution.is_chief:
+        # Every machine does the same, but only one may write the run: reading the weights of
+        # several devices is something that they do together.
+        elsewhere = stack.enter_context(tempfile.TemporaryDirectory())
+        run = RunFolder(Path(elsewhere) / "run")
+    checkpoints = Checkpoints(run.checkpoints, **variables)
+    if not resumed or not distribution.is_chief:
         description = {
             "device": asdict(device),
             "precision": precision,
+            "n_shares": n_shares,
             "store_hash": store_hash(data.store.clips),
             "n_clips": {part: len(rows[part]) for part in PARTS},
         }
@@ -326,29 +437,47 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
     else:
         config.save(run.config)
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def train_step(inputs: Any, labels: Any, partners: Any, share: Any) -> Any:
+    names = sorted(front_end.input_shapes)
+
+    def replica_step(labels: Any, partners: Any, own_part: Any, wishes: Any, *arrays: Any) -> Any:
+        inputs = dict(zip(names, arrays, strict=True))
         if config.train.mixup_alpha > 0:
-            inputs = {
-                name: share * array + (1 - share) * tf.gather(array, partners)
-                for name, array in inputs.items()
-            }
-            labels = share * labels + (1 - share) * tf.gather(labels, partners)
+            inputs = {name: _mixed(array, partners, own_part) for name, array in inputs.items()}
+            labels = _mixed(labels, partners, own_part)
         with tf.GradientTape() as tape:
             scores = model.bag_scores(inputs, training=True)
-            loss = model.task.loss(labels, scores)
+            # Of the joint batch: the optimizer adds up the gradients of all devices.
+            loss = model.task.loss(labels, scores) / distribution.n_replicas
             scaled = optimizer.get_scaled_loss(loss) if precision == "mixed_float16" else loss
         gradients = tape.gradient(scaled, model.trainable_variables)
         if precision == "mixed_float16":
             gradients = optimizer.get_unscaled_gradients(gradients)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return loss
+        return tf.concat([[loss], wishes], axis=0)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def train_step(*values: Any) -> Any:
+        return distribution.sum(distribution.strategy.run(replica_step, args=values))
+
+    def values_of(replica: int, batch: "Batch", wishes: list[bool]) -> tuple[Any, ...]:
+        partners, own_part = mixup_plans(
+            streams[replica], progress.step, alpha=config.train.mixup_alpha
+        )
+        # Each machine wishes once, however many devices it has.
+        wished = wishes if replica == here[0] else [False] * len(wishes)
+        return (
+            batch.labels,
+            tf.constant(partners),
+            tf.constant(own_part),
+            tf.constant(wished, dtype=tf.float32),
+            *(batch.inputs[name] for name in names),
+        )
 
     def rate_of(step: int) -> float:
         return learning_rate(config.train, step=step, n_steps=n_steps, factor=progress.rate_factor)
 
     larger_is_better = model.task.monitors[config.train.monitor]
-    n_steps = config.train.epochs * stream.steps_per_epoch
+    n_steps = config.train.epochs * steps_per_epoch
     batch_size, bag_size = config.stream.batch_size, config.stream.patches_per_bag
     writer = tf.summary.create_file_writer(str(run.tensorboard))
     validation_labels = data.labels[rows["validation"]]
@@ -358,32 +487,40 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
     with _stop_on_signals() as signals:
         while progress.epoch < config.train.epochs and not stopped_early:
             if batches is None:
-                batches = stream.prefetched(progress.step)
-            end = (progress.epoch + 1) * stream.steps_per_epoch
+                batches = {
+                    replica: prefetched_side_by_side(streams[replica], progress.step)
+                    for replica in here
+                }
+            end = (progress.epoch + 1) * steps_per_epoch
             title = f"epoch {progress.epoch + 1}/{config.train.epochs}"
             started = last_saved = time.monotonic()
             first_step, waited = progress.step, 0.0
-            with progress_bar(title, stream.steps_per_epoch) as advance:
-                advance(stream.steps_per_epoch - (end - progress.step), "")
-                while progress.step < end and not signals:
+            stopping = bool(signals) and distribution.n_workers == 1
+            with progress_bar(title, steps_per_epoch) as advance:
+                advance(steps_per_epoch - (end - progress.step), "")
+                while progress.step < end and not stopping:
                     asked = time.monotonic()
-                    batch = next(batches)
-                    waited += time.monotonic() - asked
+                    batch_of = {replica: next(batches[replica]) for replica in batches}
+                    now = time.monotonic()
+                    waited += now - asked
                     optimizer.learning_rate = rate_of(progress.step)
-                    partners, share = mixup_plan(
-                        config.train.seed,
-                        progress.step,
-                        batch_size=batch_size,
-                        alpha=config.train.mixup_alpha,
+                    due = now - last_saved > 60 * config.train.checkpoint_minutes
+                    # To stop or to save is what machines do together: one that alone has noticed a
+                    # signal or the time tells the others with the step.
+                    wishes = [bool(signals), due and distribution.is_chief]
+                    values = distribution.per_replica(
+                        {replica: values_of(replica, batch_of[replica], wishes) for replica in here}
                     )
-                    loss = train_step(
-                        batch.inputs, batch.labels, tf.constant(partners), tf.constant(share)
-                    )
+                    with distribution.naming_lost_workers():
+                        loss, *agreed = train_step(*values).numpy()
+                    save = agreed[1] > 0
+                    # With nobody to agree with, what came during the step counts at once.
+                    stopping = bool(signals) if distribution.n_workers == 1 else agreed[0] > 0
                     progress.step += 1
                     progress.loss_sum += float(loss)
-                    steps_done = stream.steps_per_epoch - (end - progress.step)
+                    steps_done = steps_per_epoch - (end - progress.step)
                     advance(1, f"loss {progress.loss_sum / steps_done:.4f}")
-                    if time.monotonic() - last_saved > 60 * config.train.checkpoint_minutes:
+                    if save and not stopping:
                         last_saved = time.monotonic()
                         so_far = progress.seconds + last_saved - started
                         checkpoints.save(progress.step, {**asdict(progress), "seconds": so_far})
@@ -395,7 +532,7 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
                     f"  input: {100 * waited / elapsed:.1f} % of the time was spent waiting for "
                     f"data ({n_patches / elapsed:.0f} patches per second learned from)"
                 )
-            if signals:
+            if stopping:
                 checkpoints.save(progress.step, asdict(progress))
                 notice(
                     f"stopped after {progress.step} steps; go on with: "
@@ -403,12 +540,10 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
                 )
                 return TrainResult(run.root, False, progress.best_epoch, progress.history)
 
-            scores = score_clips(
-                model,
-                data.store,
-                rows=rows["validation"],
-                config=config.stream,
-                title="  validate",
+            if judge is not model:
+                judge.copy_weights(model)
+            scores = _score_together(
+                judge, data, rows["validation"], config=config, distribution=distribution
             )
             if not np.isfinite(scores).all():
                 raise ModelError(
@@ -425,19 +560,19 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
             row = {
                 "epoch": progress.epoch + 1,
                 "steps": progress.step,
-                "train_loss": progress.loss_sum / stream.steps_per_epoch,
+                "train_loss": progress.loss_sum / steps_per_epoch,
                 **{f"validation_{name}": value for name, value in metrics.items()},
                 "learning_rate": rate_of(progress.step - 1),
                 "seconds": progress.seconds,
-                "patches_per_second": stream.steps_per_epoch
+                "patches_per_second": steps_per_epoch
                 * batch_size
                 * bag_size
                 / max(progress.seconds, 1e-9),
             }
             improved = _note_epoch(config.train, progress, row, larger_is_better)
-            model.save_weights(run.last_weights)
+            judge.save_weights(run.last_weights)
             if improved:
-                model.save_weights(run.best_weights)
+                judge.save_weights(run.best_weights)
                 thresholds = model.task.thresholds(validation_labels, scores)
                 write_json(run.thresholds, {"thresholds": thresholds})
             # The state comes after the weights that it speaks of: a run killed in between repeats
@@ -457,11 +592,14 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
             stopped_early = _should_stop(config.train, progress)
     if stopped_early:
         notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
-    from tagger.export import export_run
+    if distribution.is_chief:
+        from tagger.export import export_run
 
-    # In a run that was resumed after its end this may be there already.
-    for line in export_run(run.root, data=data):
-        notice(line)
+        # In a run that was resumed after its end this may be there already.
+        for line in export_run(run.root, data=data):
+            notice(line)
+    # A process that ended would be taken for one that was lost.
+    distribution.wait_for_all()
     return TrainResult(run.root, True, progress.best_epoch, progress.history)
 
 

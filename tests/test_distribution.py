@@ -1,0 +1,342 @@
+"""Promises of training on several devices and machines; machines are processes on loopback."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_store import make_store, small_config
+
+from tagger.config import StreamConfig
+from tagger.distribution import find_distribution, read_cluster
+from tagger.errors import ConfigError
+from tagger.run_folder import RunFolder
+from tagger.stream import TrainingStream, prefetched_side_by_side
+from tagger.train import mixup_plan, mixup_plans, train
+
+# Two devices add up in another order than one: that much of the loss may differ, where there is
+# no batch normalisation to divide by a small number.
+TOLERANCE = 1e-5
+# The joint mean and variance of several devices are computed by another formula, and Adam makes
+# steps of full size out of the smallest gradients.
+TOLERANCE_NORMALISED = 1e-2
+# Two logical processors stand for two GPUs.
+TWO_DEVICES = """
+import os
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tensorflow as tf
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tagger.cli import main
+main([])
+"""
+SAME_EVERYWHERE = (
+    "stream.steps_per_epoch=10",
+    "train.mixup_alpha=0.3",
+    # Devices drop other units, as each has numbers of its own.
+    "model.head.params.dropout=0",
+)
+PLAIN = ("model.backbone.params.batch_norm=false", "model.head.params.batch_norm=false")
+
+
+def overrides(store: Path, run: Path, *more: str) -> list[str]:
+    config = small_config(store.parent, *SAME_EVERYWHERE, *more, f"run.root={run}")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    path = run.parent / f"{run.name}.yaml"
+    config.save(path)
+    return ["--config", str(path)]
+
+
+def ports(number: int) -> list[int]:
+    """Free ports: all are open at once, so that they differ."""
+    sockets = [socket.socket() for _ in range(number)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    found = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return found
+
+
+def start_workers(arguments: list[str], n_workers: int = 2) -> list[subprocess.Popen[str]]:
+    addresses = [f"127.0.0.1:{port}" for port in ports(n_workers)]
+    started = []
+    for index in range(n_workers):
+        cluster = {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tagger.train", *arguments],
+                env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def outcome(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit status and stderr of each worker; none outlives the test."""
+    found = []
+    try:
+        for worker in workers:
+            _, stderr = worker.communicate(timeout=180)
+            found.append((worker.returncode, stderr))
+    finally:
+        for worker in workers:
+            worker.kill()
+    return found
+
+
+def curve(run: Path, column: str = "train_loss") -> np.ndarray:
+    with (run / "metrics.csv").open(newline="") as file:
+        return np.array([float(row[column]) for row in csv.DictReader(file)])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("distribution") / "store"
+    make_store(root, n_clips=96)
+    return root
+
+
+@pytest.fixture(scope="module")
+def joint(store) -> dict[tuple[str, ...], Path]:
+    """Runs of one process with the joint batch, with and without batch normalisation."""
+    runs = {}
+    for more in (PLAIN, ()):
+        run = store.parent / f"joint-{len(more)}"
+        train(
+            small_config(
+                store.parent, *SAME_EVERYWHERE, *more, "stream.shares=2", f"run.root={run}"
+            )
+        )
+        runs[more] = run
+    return runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "tolerance"), [(PLAIN, TOLERANCE), ((), TOLERANCE_NORMALISED)])
+def test_two_machines_learn_what_one_learns_from_the_joint_batch(
+    store, joint, more, tolerance, tmp_path
+):
+    run = tmp_path / "run"
+    found = outcome(start_workers(overrides(store, run, *more)))
+    assert [status for status, _ in found] == [0, 0], found
+    for column in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(
+            curve(run, column), curve(joint[more], column), rtol=tolerance, err_msg=column
+        )
+    assert (run / "bundle" / "bundle.json").exists()
+    assert json.loads((run / "run.json").read_text())["n_shares"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "tolerance"), [(PLAIN, TOLERANCE), ((), TOLERANCE_NORMALISED)])
+def test_two_devices_learn_what_one_learns_from_the_joint_batch(
+    store, joint, more, tolerance, tmp_path
+):
+    run = tmp_path / "run"
+    arguments = overrides(store, run, *more, "train.strategy=mirrored")
+    subprocess.run([sys.executable, "-c", TWO_DEVICES, "train", *arguments], check=True)
+    np.testing.assert_allclose(curve(run), curve(joint[more]), rtol=tolerance)
+
+
+@pytest.mark.slow
+def test_other_shares_are_another_curve(store, joint, tmp_path):
+    # What the two tests above hold equal could differ.
+    run = tmp_path / "run"
+    train(small_config(store.parent, *SAME_EVERYWHERE, *PLAIN, f"run.root={run}"))
+    difference = np.abs(curve(run) / curve(joint[PLAIN]) - 1)
+    assert difference.max() > 100 * TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_machine_stops_all_and_they_go_on_as_if_never_stopped(store, tmp_path):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    # Long enough for the signal to come in the middle.
+    more = (*PLAIN, "stream.steps_per_epoch=150", "train.epochs=1")
+    assert [status for status, _ in outcome(start_workers(overrides(store, whole, *more)))] == [
+        0,
+        0,
+    ]
+    arguments = overrides(store, halved, *more)
+    workers = start_workers(arguments)
+    # Its scratch folder appears with the loop; the run folder is the other one's.
+    deadline = time.monotonic() + 120
+    while not (halved / "tensorboard").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    workers[1].send_signal(signal.SIGTERM)
+    found = outcome(workers)
+    assert [status for status, _ in found] == [130, 130], found
+    assert "stopped after" in found[0][1]
+    assert not (halved / "metrics.csv").exists()
+    found = outcome(start_workers([*arguments, "--resume"]))
+    assert [status for status, _ in found] == [0, 0], found
+    assert "resuming after epoch 0, step" in found[1][1]
+    np.testing.assert_allclose(curve(halved), curve(whole), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_is_named_by_the_others(store, tmp_path):
+    run = tmp_path / "run"
+    workers = start_workers(
+        overrides(store, run, *PLAIN, "stream.steps_per_epoch=100000", "train.epochs=1")
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "tensorboard").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1)
+    workers[1].kill()
+    (status, stderr), _ = outcome(workers)
+    assert status != 0
+    assert "start all of them again with --resume" in stderr
+    assert "Traceback" not in stderr
+
+
+def clips_of(stream: TrainingStream, n_batches: int) -> np.ndarray:
+    """Clips [shape=(n_batches, batch_size)]: the first value of a window tells."""
+    batches = stream.batches()
+    return np.stack(
+        [next(batches).inputs["log_mel"][:, 0, 0, 0].astype(int) for _ in range(n_batches)]
+    )
+
+
+def streams_of(store, n_shares: int, **settings: object) -> list[TrainingStream]:
+    from preprocess.store import Store
+
+    opened = Store(store)
+    config = StreamConfig.model_validate({"batch_size": 8, "n_active": 4, **settings})
+    return [
+        TrainingStream(
+            opened,
+            range(len(opened)),
+            labels=opened.index.labels,
+            config=config,
+            seed=3,
+            share=share,
+            n_shares=n_shares,
+        )
+        for share in range(n_shares)
+    ]
+
+
+def test_shares_have_no_clip_in_common_and_all_clips_together(store):
+    seen = [set(clips_of(stream, 400).ravel().tolist()) for stream in streams_of(store, 4)]
+    assert sum(map(len, seen)) == len(set().union(*seen)) == 96
+
+
+def test_a_share_is_an_equal_part_of_the_batch_and_of_the_epoch(store):
+    whole, shares = streams_of(store, 1)[0], streams_of(store, 4)
+    assert [stream.batch_size for stream in shares] == [2] * 4
+    assert {stream.steps_per_epoch for stream in shares} == {whole.steps_per_epoch}
+
+
+def test_shares_draw_other_windows_in_other_orders(store):
+    # The same draws in each share would make the parts of a batch resemble one another.
+    first, second = (clips_of(stream, 24) for stream in streams_of(store, 2))
+    assert not np.array_equal(first // 2, second // 2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"shard": True}, {"shard": True, "mix_batches": 4}])
+def test_shares_side_by_side_are_the_batches_that_each_would_give(store, settings):
+    streams = streams_of(store, 2, **settings)
+    joined = prefetched_side_by_side(streams, 5)
+    parts = [stream.batches(5) for stream in streams]
+    for _ in range(3):
+        batch = next(joined)
+        expected = [next(part) for part in parts]
+        np.testing.assert_array_equal(
+            batch.inputs["log_mel"], np.concatenate([part.inputs["log_mel"] for part in expected])
+        )
+        np.testing.assert_array_equal(
+            batch.labels, np.concatenate([part.labels for part in expected])
+        )
+
+
+def test_a_single_share_draws_what_a_stream_without_shares_draws(store):
+    from preprocess.store import Store
+
+    opened = Store(store)
+    config = StreamConfig(batch_size=8, n_active=4)
+    plain = TrainingStream(
+        opened, range(len(opened)), labels=opened.index.labels, config=config, seed=3
+    )
+    np.testing.assert_array_equal(clips_of(plain, 5), clips_of(streams_of(store, 1)[0], 5))
+
+
+def test_mixup_stays_within_a_share(store):
+    streams = streams_of(store, 2)
+    partners, own_part = mixup_plans(streams, 7, alpha=0.4)
+    for share, stream in enumerate(streams):
+        part = slice(4 * share, 4 * share + 4)
+        plan, expected = mixup_plan(stream.seed, 7, batch_size=4, alpha=0.4)
+        np.testing.assert_array_equal(partners[part], plan + 4 * share)
+        np.testing.assert_array_equal(own_part[part], np.float32(expected))
+
+
+@pytest.mark.parametrize("n_shares", [3, 16])
+def test_a_batch_that_cannot_be_dealt_is_refused(store, n_shares):
+    with pytest.raises(ConfigError, match=r"cannot be dealt to \d+ shares; make stream\.batch"):
+        streams_of(store, n_shares)
+
+
+def test_a_resumed_run_keeps_its_shares(store, tmp_path):
+    settings = [*SAME_EVERYWHERE, "train.epochs=1", f"run.root={tmp_path / 'run'}"]
+    train(small_config(store.parent, *settings, "stream.shares=2"))
+    assert RunFolder(tmp_path / "run").require()["n_shares"] == 2
+    # The number is not asked for again; the epoch is that of two shares.
+    settings[-2] = "train.epochs=2"
+    train(small_config(store.parent, *settings), resume=True)
+    train(
+        small_config(store.parent, *settings[:-1], "stream.shares=2", f"run.root={tmp_path / 'o'}")
+    )
+    np.testing.assert_array_equal(curve(tmp_path / "run"), curve(tmp_path / "o"))
+
+
+def test_the_cluster_numbers_a_chief_before_the_workers():
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    for task, number in (("chief", 0), ("worker", 0), ("worker", 1)):
+        text = json.dumps({"cluster": cluster, "task": {"type": task, "index": number}})
+        assert read_cluster(text) == (number + (task == "worker"), 3)
+    assert read_cluster(None) == read_cluster("") == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)
+def test_a_cluster_that_makes_no_sense_is_refused(text):
+    with pytest.raises(ConfigError, match="TF_CONFIG makes no sense"):
+        read_cluster(text)
+
+
+def test_several_machines_need_a_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ConfigError, match="lists no other worker"):
+        find_distribution("multi_worker")
+
+
+def test_one_device_trains_alone(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    distribution = find_distribution("auto")
+    assert (distribution.n_replicas, distribution.n_workers, distribution.is_chief) == (1, 1, True)
+    array = np.arange(3.0)
+    np.testing.assert_array_equal(distribution.sum_over_workers(array), array)
