@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import AudioError
+from tagger.locations import is_remote
 
 Waveform = npt.NDArray[np.float32]
 # Of all channels [shape=(n_samples, n_channels)].
@@ -661,6 +662,47 @@ def _resampled(mono: Waveform | None, resampler: Any) -> Iterator[Waveform]:
             yield piece
 
 
+class _Fetched:
+    """A copy of a file at an address, in a folder that goes when nobody needs it any more."""
+
+    def __init__(self, address: Path) -> None:
+        self._address = address
+        self._folder = tempfile.TemporaryDirectory(prefix="tagger-")
+        # The suffix says how to decode it.
+        self.local = Path(self._folder.name) / f"audio{address.suffix}"
+        try:
+            self.local.write_bytes(address.read_bytes())
+        except FileNotFoundError:
+            raise AudioError(f"{address}: no such file; check the address") from None
+        except PermissionError:
+            raise AudioError(f"{address}: no permission to read; check your rights") from None
+        except OSError as error:
+            raise AudioError(
+                f"{address}: cannot be fetched ({error.strerror}); check the network and the disk"
+            ) from None
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Let errors name the address, not the copy."""
+        try:
+            yield
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(self.local), str(self._address))) from None
+
+
+class _FetchedAudioStream(AudioStream):
+    """A stream of a fetched file."""
+
+    def __init__(self, stream: AudioStream, fetched: _Fetched) -> None:
+        self._stream = stream
+        self._fetched = fetched
+        self.offset_seconds = stream.offset_seconds
+
+    def __iter__(self) -> Generator[Waveform, None, None]:
+        with self._fetched.named(), closing(iter(self._stream)) as blocks:
+            yield from blocks
+
+
 def stream_audio(
     path: Path,
     *,
@@ -676,7 +718,7 @@ def stream_audio(
     ----------
     path : Path
         wav, flac, ogg, mp3 and the like through libsndfile; m4a, aac and others through ffmpeg
-        where it is installed.
+        where it is installed. A file at an address is fetched first.
     target_rate : int
         Samples per second of the result.
     middle_seconds : float, optional
@@ -702,6 +744,16 @@ def stream_audio(
     for name, value in (("middle_seconds", middle_seconds), ("block_seconds", block_seconds)):
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive and finite, not {value}")
+    if is_remote(path):
+        fetched = _Fetched(path)
+        with fetched.named():
+            stream = stream_audio(
+                fetched.local,
+                target_rate=target_rate,
+                middle_seconds=middle_seconds,
+                block_seconds=block_seconds,
+            )
+        return _FetchedAudioStream(stream, fetched)
     path = Path(path)
     _require_readable(path)
     decoder: _Decoder

@@ -2,7 +2,9 @@
 
 A store is a folder: a pickle per clip (its windows, its multi-hot label and its id), and
 ``manifest.json``, which says how they were made and what is in them. While clips are being added,
-``journal.jsonl`` records each finished one, so that a run that was killed goes on where it stopped.
+a journal records the finished ones, so that a run that was killed goes on where it stopped.
+
+The folder may be local or at an address (`tagger.locations`).
 """
 
 import contextlib
@@ -21,12 +23,13 @@ import numpy.typing as npt
 from preprocess import safe_pickle
 from preprocess.features import FrontEnd
 from preprocess.index import ClipIndex, ClipRecord
+from preprocess.journal import open_journal
 from tagger.errors import StoreError
 from tagger.files import content_hash, remove_temporary_files, write_bytes, write_json
+from tagger.locations import is_remote, location
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-JOURNAL = "journal.jsonl"
 _CLIP_FOLDER = "clips"
 
 
@@ -145,7 +148,7 @@ class Store:
     Parameters
     ----------
     root : Path
-        Its folder.
+        Its folder, local or at an address.
 
     Raises
     ------
@@ -154,17 +157,23 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = location(root)
         path = self.root / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            half = " (a preprocess run was interrupted)" if (self.root / JOURNAL).exists() else ""
+            interrupted = open_journal(self.root).exists()
+            half = " (a preprocess run was interrupted)" if interrupted else ""
             raise StoreError(
                 f"{self.root}: no complete patch store here{half}; run 'tagger preprocess' with "
                 "the same store.root"
             ) from None
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_remote(path):
+                raise StoreError(
+                    f"{path}: cannot be read ({error.strerror}); check the address, your rights "
+                    "and the network"
+                ) from None
             raise StoreError(
                 f"{path}: damaged manifest ({error}); delete it and run 'tagger preprocess' again"
             ) from None
@@ -190,6 +199,10 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def manifest(self) -> dict[str, Any]:
+        """Give what its manifest holds."""
+        return _manifest(self.spec, self.tags, clips=[clip.to_json() for clip in self.clips])
 
     def require_front_end(self, front_end: FrontEnd, *, user: str) -> None:
         """Refuse the store if `front_end` would make other windows.
@@ -245,6 +258,14 @@ class Store:
             "windows"
         ]
         return windows
+
+
+def _manifest(
+    spec: StoreSpec, tags: tuple[str, ...], *, clips: list[dict[str, Any]]
+) -> dict[str, Any]:
+    # Tags are numbered by their column: with other columns old entries would mean other tags.
+    header = {"schema_version": SCHEMA_VERSION, "spec": asdict(spec), "tags": list(tags)}
+    return {**header, "clips": clips}
 
 
 def read_clip(root: Path, clip: StoredClip, spec: StoreSpec) -> dict[str, Any]:
@@ -313,7 +334,7 @@ class StoreWriter:
     Parameters
     ----------
     root : Path
-        Folder of the store, made if missing.
+        Folder of the store, local or at an address; made if missing.
     spec : StoreSpec
         How the windows are made. A store made otherwise is refused.
     tags : sequence of str
@@ -326,17 +347,19 @@ class StoreWriter:
     """
 
     def __init__(self, root: Path, spec: StoreSpec, *, tags: tuple[str, ...]) -> None:
-        self.root = Path(root)
+        self.root = location(root)
         self.spec = spec
         self.tags = tags
         self.finished: dict[str, StoredClip] = {}
         with self._writing():
-            self.root.mkdir(parents=True, exist_ok=True)
-            remove_temporary_files(self.root)
-            for folder in self.root.glob(_CLIP_FOLDER + "/*"):
-                remove_temporary_files(folder)
+            if not is_remote(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                remove_temporary_files(self.root)
+                for folder in self.root.glob(_CLIP_FOLDER + "/*"):
+                    remove_temporary_files(folder)
+            self._journal = open_journal(self.root)
             self._read_manifest()
-            self._open_journal()
+            self._read_journal()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -349,12 +372,9 @@ class StoreWriter:
             ) from None
 
     def _header(self) -> dict[str, Any]:
-        # Tags are numbered by their column: with other columns old entries would mean other tags.
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "spec": asdict(self.spec),
-            "tags": list(self.tags),
-        }
+        header = _manifest(self.spec, self.tags, clips=[])
+        del header["clips"]
+        return header
 
     def _check_spec(self, spec: dict[str, Any]) -> None:
         if spec["front_end_hash"] != self.spec.front_end_hash:
@@ -389,22 +409,19 @@ class StoreWriter:
         self._check_spec(asdict(store.spec))
         self._take(store.clips, store.tags)
 
-    def _open_journal(self) -> None:
-        path = self.root / JOURNAL
-        lines = list(_whole_json_lines(path)) if path.exists() else []
-        if lines:
-            try:
-                self._take_journal(lines[0], lines[1:])
-            except (KeyError, TypeError, AttributeError) as error:
-                raise StoreError(
-                    f"{path}: damaged journal (lacks {error}); delete it and run "
-                    "'tagger preprocess' again"
-                ) from None
+    def _read_journal(self) -> None:
+        parts = self._journal.read()
+        try:
+            for header, *entries in parts:
+                self._take_journal(header, entries)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{self._journal.path}: damaged journal (lacks {error}); delete it and run "
+                "'tagger preprocess' again"
+            ) from None
         # Begun anew, so that a last line which a kill cut in two is gone.
-        entries = [clip.to_json() for clip in self.finished.values()] if lines else []
-        content = "".join(json.dumps(line) + "\n" for line in [self._header(), *entries])
-        write_bytes(path, content.encode("utf-8"))
-        self._journal = path.open("a", encoding="utf-8")
+        entries = [clip.to_json() for clip in self.finished.values()] if parts else []
+        self._journal.start([self._header(), *entries])
 
     def _take_journal(self, header: dict[str, Any], entries: list[dict[str, Any]]) -> None:
         if header["schema_version"] != SCHEMA_VERSION:
@@ -420,8 +437,7 @@ class StoreWriter:
         """Record a finished clip."""
         self.finished[clip.record.id] = clip
         with self._writing():
-            self._journal.write(json.dumps(clip.to_json()) + "\n")
-            self._journal.flush()
+            self._journal.add(clip.to_json())
 
     def close(self, index: ClipIndex) -> None:
         """Write the manifest: the finished clips of `index` in its order."""
@@ -429,22 +445,11 @@ class StoreWriter:
             self.finished[clip.id].to_json() for clip in index.clips if clip.id in self.finished
         ]
         with self._writing():
-            write_json(self.root / MANIFEST, {**self._header(), "clips": clips})
-            self.abandon()
-            (self.root / JOURNAL).unlink(missing_ok=True)
+            write_json(self.root / MANIFEST, _manifest(self.spec, self.tags, clips=clips))
+            self._journal.remove()
 
     def abandon(self) -> None:
         """Stop without a manifest; the journal keeps what is finished for the next run."""
         # On a full disk closing fails once more, and would hide the error that says so.
         with contextlib.suppress(OSError):
             self._journal.close()
-
-
-def _whole_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            return
-        if isinstance(content, dict):
-            yield content

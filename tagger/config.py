@@ -6,10 +6,20 @@ names. ``configs/base.yaml`` shows every key.
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS, FrontEnd
@@ -18,6 +28,7 @@ from tagger.backbones import BACKBONES
 from tagger.errors import ConfigError
 from tagger.files import write_text
 from tagger.heads import HEADS
+from tagger.locations import location
 from tagger.registry import Registry, describe_validation_error
 from tagger.tasks import TASKS
 
@@ -31,13 +42,33 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _located(value: Any, validate_local: ValidatorFunctionWrapHandler) -> Path:
+    # pathlib would make gs:/bucket of gs://bucket.
+    try:
+        if isinstance(value, str):
+            return location(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if hasattr(value, "fs"):
+        # An address already.
+        return cast(Path, value)
+    path: Path = validate_local(value)
+    return path
+
+
+# A local folder, or an address such as gs://bucket/folder.
+Location = Annotated[
+    Path, WrapValidator(_located), PlainSerializer(str, return_type=str, when_used="json")
+]
+
+
 class DataConfig(Section):
     """Which clips, which labels, which split."""
 
     name: Annotated[str, Field(description="data set")] = "magnatagatune"
     params: dict[str, Any] = {}
-    root: Annotated[Path, Field(description="folder of the clips and their annotations")] = Path(
-        "data/magnatagatune"
+    root: Annotated[Location, Field(description="folder of the clips and their annotations")] = (
+        Path("data/magnatagatune")
     )
     tags: Annotated[
         Literal["all"] | Annotated[int, Field(ge=1, strict=True)] | list[str],
@@ -72,7 +103,9 @@ class EntryConfig(Section):
 class StoreConfig(Section):
     """Where and how patches are stored."""
 
-    root: Annotated[Path, Field(description="folder of the store")] = Path("stores/magnatagatune")
+    root: Annotated[Location, Field(description="folder of the store")] = Path(
+        "stores/magnatagatune"
+    )
     dtype: Literal["float16", "float32"] = "float16"
     workers: Annotated[int | None, Field(ge=1, description="null: one per processor")] = None
 
@@ -169,7 +202,7 @@ class TrainConfig(Section):
 class RunConfig(Section):
     """Where a training run is kept."""
 
-    root: Annotated[Path, Field(description="the run folder")] = Path("runs/magnatagatune")
+    root: Annotated[Location, Field(description="the run folder")] = Path("runs/magnatagatune")
 
 
 def _expanded(registry: Registry[Any], entry: Any, key: str) -> dict[str, Any]:

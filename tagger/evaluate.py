@@ -16,6 +16,7 @@ from tagger.config import Config
 from tagger.errors import ModelError
 from tagger.files import atomic_write, write_json
 from tagger.metrics import MultilabelMetrics, multilabel_metrics
+from tagger.mirror import local_store
 from tagger.run_folder import RunFolder, write_csv
 
 SCHEMA_VERSION = 1
@@ -173,7 +174,7 @@ def evaluate_run(
     Parameters
     ----------
     root : Path
-        The run folder.
+        The run folder, local or at an address.
     part : str
         ``"test"``, ``"validation"`` or ``"train"``, as split when it was trained.
     overrides : list of str, optional
@@ -191,7 +192,8 @@ def evaluate_run(
     StoreError
         If its store is missing or was made by another front end.
     """
-    run = RunFolder(root)
+    run = RunFolder.at(root)
+    run.pull(leave=("checkpoints", "tensorboard", "bundle"))
     run.require()
     config = run.load_config(overrides)
     store = Store(config.store.root)
@@ -203,7 +205,7 @@ def evaluate_run(
     parts = run.load_parts(index)
     if not (parts == part).any():
         raise ModelError(
-            f"{root}: no clip of its {part} part is in {store.root}; preprocess them, "
+            f"{run.address}: no clip of its {part} part is in {store.root}; preprocess them, "
             "or choose another --part"
         )
 
@@ -214,15 +216,20 @@ def evaluate_run(
     model.load_weights(run.best_weights)
     labels = vocabulary.labels(index.labels, index.tags)
     rows = [int(row) for row in np.flatnonzero(parts == part)]
+    store = local_store(config.store.root, rows=rows)
     scores = score_clips(model, store, rows=rows, config=config.stream, title=f"score {part}")
     try:
         metrics = multilabel_metrics(labels[rows], scores)
     except ValueError as error:
-        raise ModelError(f"{root}: {error}; train again with a lower learning rate") from None
+        raise ModelError(
+            f"{run.address}: {error}; train again with a lower learning rate"
+        ) from None
     ids = [index.clips[row].id for row in rows]
     files = _write(run, config, part, scores=scores, labels=labels[rows], ids=ids, metrics=metrics)
-    evaluation = Evaluation(str(root), part, vocabulary.tags, metrics, files)
+    places = {kind: run.address / file.relative_to(run.root) for kind, file in files.items()}
+    evaluation = Evaluation(str(run.address), part, vocabulary.tags, metrics, places)
     write_json(files["metrics"], evaluation.to_json())
+    run.push()
     return evaluation
 
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from tagger.model import TaggerModel
     from tagger.runtime import Outputs
 
+# Of a run at an address.
+_NOT_NEEDED = ("checkpoints", "tensorboard", "evaluation")
 # What prediction runs on; every bundle has it.
 DEFAULT_FORMAT, DEFAULT_QUANTIZE = "litert", "none"
 
@@ -197,7 +199,7 @@ def load_model(bundle: Bundle) -> "TaggerModel":
 
 
 def export_run(
-    root: Path,
+    root: Path | RunFolder,
     *,
     data: "PreparedData | None" = None,
     clips: Sequence[Path] = (),
@@ -206,8 +208,8 @@ def export_run(
 
     Parameters
     ----------
-    root : Path
-        The run folder.
+    root : Path or RunFolder
+        The run folder, local or at an address; or the run, opened and brought up to date.
     data : PreparedData, optional
         Its data, where they are at hand.
     clips : sequence of Path
@@ -225,13 +227,19 @@ def export_run(
     """
     from tagger.model import build_model
 
-    run = RunFolder(root)
+    if not isinstance(root, RunFolder):
+        run = RunFolder.at(root)
+        run.pull(leave=_NOT_NEEDED)
+        lines = export_run(run, data=data, clips=clips)
+        run.push()
+        return lines
+    run = root
     run.require()
     config = run.load_config()
     front_end = config.make_front_end()
     run.require_front_end(front_end)
     if not run.best_weights.exists():
-        raise ModelError(f"{root}: has no weights yet; let an epoch of its training end")
+        raise ModelError(f"{run.address}: has no weights yet; let an epoch of its training end")
     if Bundle.is_at(run.bundle):
         try:
             existing = Bundle(run.bundle)
@@ -253,7 +261,7 @@ def export_run(
     if thresholds is not None:
         card["Thresholds"] = "highest F1 on the validation clips, tag by tag"
     source = Source(
-        name=printable(run.root.resolve().name),
+        name=printable(run.address.resolve().name),
         config=config,
         tags=vocabulary.tags,
         members=vocabulary.members,
@@ -262,7 +270,7 @@ def export_run(
         card=card,
     )
     bundle = write_bundle(run.bundle, model, source=source, windows=windows)
-    return [f"bundle: {bundle.root} (version {bundle.version})"] + [
+    return [f"bundle: {run.address / run.bundle.name} (version {bundle.version})"] + [
         f"  {export.describe()}" for export in bundle.exports
     ]
 
@@ -294,23 +302,29 @@ def export_model(
         If there is no such model, or the exported one differs from Keras by more than its limit.
     """
     _check_choice(format_, quantize)
-    if model.startswith(GS_PREFIX):
+    folder = RunFolder.at(model)
+    folder.pull(leave=_NOT_NEEDED)
+    run = folder if folder.exists() else None
+    if run is None and model.startswith(GS_PREFIX):
         raise ConfigError(
             f"{model}: an export would be added to the cached copy and lost with the next one; "
             "copy the bundle to a folder (gcloud storage cp -r) and export that"
         )
-    folder = RunFolder(Path(model))
-    run = folder if folder.exists() else None
     lines = []
     if run is not None:
-        lines = export_run(run.root, clips=clips)
+        lines = export_run(run, clips=clips)
         if lines and (format_, quantize) == (DEFAULT_FORMAT, DEFAULT_QUANTIZE):
+            run.push()
             return lines
-    bundle = find_bundle(model)
+    bundle = find_bundle(model if run is None else run.root)
     front_end = load_config(bundle.verified(CONFIG)).make_front_end()
     windows = parity_windows(front_end, clips=clips, run=run)
     export = add_export(bundle, format_=format_, quantize=quantize, windows=windows)
-    return [*lines, f"{bundle.root / export.file}", f"  {export.describe()}"]
+    place = bundle.root
+    if run is not None:
+        run.push()
+        place = run.address / run.bundle.name
+    return [*lines, f"{place / export.file}", f"  {export.describe()}"]
 
 
 def best_row(run: RunFolder, config: Config) -> dict[str, float]:

@@ -5,6 +5,8 @@ from tagger.errors import TaggerError
 # Package that is imported -> extra of pyproject.toml; a test keeps the two together.
 EXTRAS = {
     "autopool": "train",
+    "fsspec": "cloud",
+    "google_crc32c": "cloud",
     "h5py": "train",
     "librosa": "train",
     "matplotlib": "plots",
@@ -19,6 +21,7 @@ EXTRAS = {
     "tensorflow": "train",
     "tf2onnx": "onnx",
     "tf_keras": "train",
+    "upath": "cloud",
     "google": "cloud",
 }
 

@@ -9,7 +9,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
+
+from tagger.locations import is_remote
 
 # Names of files and folders that are still being written.
 TEMPORARY_PREFIX = ".tmp-"
@@ -29,7 +31,8 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     Parameters
     ----------
     path : Path
-        Final name. Its folder is created if missing.
+        Final name. Its folder is created if missing. At an address the object is put at once when
+        the block ends well.
     durable : bool
         Flush the content to the disk before the rename (fsync). Without it the file is still
         whole or absent for every running process, but may be lost or empty after a power cut.
@@ -39,6 +42,12 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     BinaryIO
         File open for writing bytes.
     """
+    if is_remote(path):
+        with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX) as local:
+            yield cast(BinaryIO, local)
+            local.flush()
+            _file_system(path).put_file(local.name, _name(path))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     try:
@@ -58,6 +67,14 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
+def _file_system(path: Path) -> Any:
+    return cast(Any, path).fs
+
+
+def _name(path: Path) -> str:
+    return str(cast(Any, path).path)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -69,6 +86,9 @@ def sync_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` to `path` atomically."""
+    if is_remote(path):
+        _file_system(path).pipe_file(_name(path), content)
+        return
     with atomic_write(path, durable=durable) as file:
         file.write(content)
 
@@ -114,7 +134,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what writes that were killed have left directly inside `folder`."""
+    """Remove what writes that were killed have left directly inside `folder`.
+
+    At an address they leave nothing.
+    """
+    if is_remote(folder):
+        return
     for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

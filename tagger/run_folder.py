@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,34 @@ from tagger import __version__
 from tagger.config import Config, load_config
 from tagger.errors import ModelError
 from tagger.files import write_json, write_text
+from tagger.locations import is_remote, location
+from tagger.mirror import Mirror, local_copy
+from tagger.progress import warn
 
 FORMAT_VERSION = 1
 _PACKAGES = ("tensorflow", "tf-keras", "numpy", "librosa", "pescador", "autopool", "soundfile")
 
 
 class RunFolder:
-    """Names of the files of a run.
+    """Names of the files of a run; see `at` for one that may be at an address.
 
     Parameters
     ----------
     root : Path
-        The folder.
+        The folder, which is local.
+    mirror : Mirror, optional
+        The run at an address that it is a copy of.
+
+    Attributes
+    ----------
+    address : Path
+        What its user calls it: the folder, or the address that it is a copy of.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, mirror: Mirror | None = None) -> None:
         self.root = Path(root)
+        self.address = self.root if mirror is None else mirror.remote
+        self._mirror = mirror
         self.description = self.root / "run.json"
         self.config = self.root / "config.yaml"
         self.vocabulary = self.root / "vocabulary.json"
@@ -49,6 +61,64 @@ class RunFolder:
         self.bundle = self.root / "bundle"
         self.checkpoints = self.root / "checkpoints"
         self.evaluation = self.root / "evaluation"
+
+    @classmethod
+    def at(cls, root: str | Path) -> "RunFolder":
+        """Run in a local folder, or at an address: then it is worked on in a copy in the cache.
+
+        `pull` comes before the first look at it, `push` after each change that is to last.
+
+        Raises
+        ------
+        ConfigError
+            If it is an address that cannot be.
+        MissingExtraError
+            If the extra ``cloud`` is not installed and an address is given.
+        """
+        place = location(root)
+        if not is_remote(place):
+            return cls(place)
+        local = local_copy("runs", place)
+        return cls(local, mirror=Mirror(place, local))
+
+    def pull(self, *, leave: Collection[str] = ()) -> None:
+        """Bring the copy of a run at an address up to date; nothing is done for a local one.
+
+        Parameters
+        ----------
+        leave : collection of str
+            Folders in it that are not needed.
+
+        Raises
+        ------
+        ModelError
+            If it cannot be had.
+        """
+        if self._mirror is not None:
+            self._mirror.pull(leave=leave)
+
+    def push(self, *, patient: bool = False) -> None:
+        """Send what has changed to the run's address; nothing is done for a local one.
+
+        Parameters
+        ----------
+        patient : bool
+            What cannot be sent now is warned of, and sent the next time: hours of training must
+            not be lost with the network.
+
+        Raises
+        ------
+        ModelError
+            If it cannot be sent.
+        """
+        if self._mirror is None:
+            return
+        try:
+            self._mirror.push()
+        except ModelError as error:
+            if not patient:
+                raise
+            warn(f"{error}; it is kept in {self.root} and will be sent later")
 
     def exists(self) -> bool:
         """Whether a run was started here."""
@@ -71,7 +141,7 @@ class RunFolder:
             content = json.loads(self.description.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise ModelError(
-                f"{self.root}: no training run here; give the folder that 'tagger train' wrote"
+                f"{self.address}: no training run here; give the folder that 'tagger train' wrote"
             ) from None
         except (OSError, ValueError) as error:
             raise ModelError(
@@ -81,7 +151,7 @@ class RunFolder:
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
             raise ModelError(
-                f"{self.root}: run of format version {version}, but this release reads "
+                f"{self.address}: run of format version {version}, but this release reads "
                 f"{FORMAT_VERSION}; use the release that wrote it, or train again"
             )
         return dict(content)
@@ -143,8 +213,8 @@ class RunFolder:
         """
         if self.require().get("front_end_hash") != front_end.spec_hash():
             raise ModelError(
-                f"{self.root}: trained with another version of the front end {front_end.name!r}; "
-                "use the release that wrote it, or train again"
+                f"{self.address}: trained with another version of the front end "
+                f"{front_end.name!r}; use the release that wrote it, or train again"
             )
 
     def load_vocabulary(self) -> Vocabulary:

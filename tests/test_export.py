@@ -370,11 +370,6 @@ def test_a_quantization_that_a_format_does_not_have_is_refused(small, format_, q
         export_model(str(small), format_=format_, quantize=quantize)
 
 
-def test_an_export_into_the_cache_of_a_remote_bundle_is_refused():
-    with pytest.raises(ConfigError, match=r"gs://bucket/model: .* copy the bundle to a folder"):
-        export_model("gs://bucket/model", format_="onnx")
-
-
 def network_of(n_parameters):
     return SimpleNamespace(output_model=SimpleNamespace(count_params=lambda: n_parameters))
 

@@ -20,7 +20,12 @@ from tagger.extras import EXTRAS, MissingExtraError, explain
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Packages that are imported under another name than that of their distribution.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "google": "google-cloud-storage", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "google": "google-cloud-storage",
+    "upath": "universal-pathlib",
+    "yaml": "pyyaml",
+}
 
 
 def distribution_names(requirements):

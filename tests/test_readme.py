@@ -190,6 +190,25 @@ def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
     assert "guitar" in printed
 
 
+def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
+    home, monkeypatch, tmp_path
+):
+    pytest.importorskip("gcp_storage_emulator")
+    from cloud_server import running
+
+    commands = blocks_with("README.md", "--model gs://my-bucket/run song.mp3")
+    small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
+    commands = re.sub(r"(tagger train .*)", rf"\1 {small}", commands)
+    with running(monkeypatch, bucket="my-bucket") as cloud:
+        printed = run(commands, home, TAGGER_CACHE=str(tmp_path)).stdout
+        assert {"store/manifest.json", "run/run.json", "run/evaluation/test/metrics.json"} <= set(
+            cloud.objects()
+        )
+    assert "gs://my-bucket/store: 32 clips" in printed
+    assert "gs://my-bucket/run: 1 epochs" in printed
+    assert any(line.startswith("song.mp3") for line in printed.splitlines())
+
+
 def test_magnatagatunes_commands_do_what_the_readme_says(home):
     """With one epoch and a narrow network: the full size takes a GPU."""
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"

@@ -13,6 +13,13 @@ import threading
 import urllib.parse
 
 import pytest
+
+pytest.importorskip("google_crc32c")
+pytest.importorskip("fsspec")
+pytest.importorskip("google.cloud.storage")
+pytest.importorskip("upath")
+
+import google_crc32c
 from small_bundle import files_of, make_bundle, rewrite
 
 from tagger.bundle import DESCRIPTION, Bundle
@@ -20,9 +27,6 @@ from tagger.errors import ModelError
 from tagger.models import find_bundle
 from tagger.predict import Tagger
 from tagger.storage import fetch_bundle
-
-pytest.importorskip("google.cloud.storage")
-google_crc32c = pytest.importorskip("google_crc32c")
 
 URI = "gs://bucket/models/small"
 
@@ -130,6 +134,11 @@ def test_a_bundle_is_downloaded_whole(made, storage):
 def test_a_model_at_an_address_can_be_used(made, storage):
     assert find_bundle(URI).version == Bundle(made / "one").version
     assert Tagger.load(URI).tags == ("tag 0", "tag 1", "tag 2")
+
+
+def test_the_bundle_of_a_run_at_an_address_is_found(made, storage):
+    storage.put(made / "one", prefix="runs/one/bundle")
+    assert fetch_bundle("gs://bucket/runs/one").version == Bundle(made / "one").version
 
 
 def test_a_bundle_at_the_root_of_a_bucket_is_found(made, storage):

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from preprocess.features import FRONT_ENDS
 from preprocess.features.vggish import VggishFrontEnd
 from preprocess.index import ClipIndex, ClipRecord
+from preprocess.journal import JOURNAL
 from preprocess.store import (
-    JOURNAL,
     MANIFEST,
     Store,
     StoredClip,

@@ -1,11 +1,13 @@
 """Data sets: annotation files -> `ClipIndex`. One module each, found by name."""
 
+import io
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess.index import ClipIndex, refuse_repeats
 from tagger.errors import ConfigError
+from tagger.locations import is_remote
 from tagger.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ class Dataset(Entry):
         Parameters
         ----------
         root : Path
-            Folder that clip paths are relative to; annotation files are looked up in it.
+            Folder that clip paths are relative to, local or at an address; annotation files are
+            looked up in it.
 
         Returns
         -------
@@ -72,7 +75,7 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
         # The header is read as a row: of a header pandas would rename a column that occurs twice,
         # and take the first column for row names where the rows have a field more than it.
         table = pd.read_csv(
-            path,
+            io.BytesIO(path.read_bytes()) if is_remote(path) else path,
             sep=separator,
             header=None,
             dtype=str,

@@ -1,0 +1,93 @@
+"""Where stores, runs and audio are: local folders, and addresses such as ``gs://bucket/folder``.
+
+A local name is a plain `pathlib.Path`. An address is a `upath.UPath`, which has the same methods:
+code that only reads, writes whole files and joins names need not know which of them it has.
+"""
+
+import importlib.util
+import re
+from pathlib import Path, PurePath
+from typing import cast
+
+from tagger.errors import ConfigError
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+# pathlib makes gs:/bucket of gs://bucket; of a Path, the command line's, that is undone.
+_COLLAPSED = re.compile(r"(gs|memory|file):/(?!/)(.*)", re.DOTALL)
+# Names that Cloud Storage allows.
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
+_SCHEMES = ("gs", "memory", "file")
+
+
+def is_remote(path: str | PurePath) -> bool:
+    """Whether `path`, a name or what `location` made of it, is an address and no local name."""
+    if isinstance(path, str):
+        found = _ADDRESS.fullmatch(path)
+        return found is not None and found[1].lower() != "file"
+    return not isinstance(path, PurePath)
+
+
+def location(text: str | Path) -> Path:
+    """Path of a local name or of an address.
+
+    Parameters
+    ----------
+    text : str or Path
+        A local name, ``gs://bucket/folder``, ``memory://folder`` or ``file:///folder``; what this
+        function has returned is returned as it is.
+
+    Returns
+    -------
+    Path
+        Of an address a `upath.UPath`, which is no `pathlib.Path` but is used as one.
+
+    Raises
+    ------
+    ConfigError
+        If it is an address of another scheme, or none that can be.
+    MissingExtraError
+        If the extra ``cloud`` is not installed and an address is given.
+    """
+    if not isinstance(text, str):
+        if is_remote(text):
+            return text
+        found = _COLLAPSED.fullmatch(str(text))
+        if found is None:
+            return text
+        # Of file:/folder both slashes are the folder's.
+        text = f"{found[1]}://{'/' if found[1] == 'file' else ''}{found[2]}"
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        return Path(text)
+    scheme, rest = found[1].lower(), found[2]
+    if scheme not in _SCHEMES:
+        raise ConfigError(
+            f"{text}: unknown kind of address; give a local folder or gs://BUCKET/FOLDER"
+        )
+    if scheme == "file":
+        return Path(rest)
+    parts = [part for part in rest.split("/") if part not in ("", ".")]
+    # Two colons would chain file systems.
+    if ".." in parts or "::" in rest:
+        raise ConfigError(f"{text}: an address has no '..' and no '::'; write it without")
+    if scheme == "gs" and (rest.startswith("/") or not parts or not _BUCKET.fullmatch(parts[0])):
+        raise ConfigError(f"{text}: not an address of a bucket; write gs://BUCKET/FOLDER")
+    return _remote(scheme, "/".join(parts))
+
+
+def _remote(scheme: str, name: str) -> Path:
+    try:
+        if scheme == "gs":
+            # Known before any work is done; imported, it would take a fifth of a second.
+            if importlib.util.find_spec("google.cloud.storage") is None:
+                raise ModuleNotFoundError(name="google.cloud.storage")
+            from tagger.storage import CloudPath
+
+            return cast(Path, CloudPath(f"gs://{name}", protocol="gs"))
+        from upath import UPath
+
+        return cast(Path, UPath(f"{scheme}://{name}"))
+    except ModuleNotFoundError as error:
+        from tagger.extras import explain
+
+        raise explain(error) or error from None

@@ -1,0 +1,360 @@
+"""Local copies of what lies at an address: of runs, which go both ways, and of stores, to be read.
+
+TensorFlow, HDF5 and shards need files. A run works in a local folder that is brought up to date
+before and is sent after each saved state; of a store the pickles are fetched once.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.store import MANIFEST, Store, StoredClip
+from tagger.download import cache_folder
+from tagger.errors import ModelError, StoreError
+from tagger.files import TEMPORARY_PREFIX, content_hash, remove_temporary_files, write_json
+from tagger.locations import is_remote, location
+from tagger.progress import progress_bar
+
+# What makes the folder that it lies in valid. Without it the folder counts for nothing.
+_SEALS = ("bundle.json", "progress.json")
+# What makes a run valid.
+_RUN_DESCRIPTION = "run.json"
+# What is copied so soon that it needs no progress bar.
+_QUIET_BYTES = 32 << 20
+
+
+def local_copy(kind: str, address: Path) -> Path:
+    """Folder in the cache for the copy of what is at an address."""
+    return cache_folder() / kind / content_hash(str(address).encode("utf-8"))[:16]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What tells versions of a file apart."""
+
+    size: int
+    crc32c: str
+
+
+_States = dict[str, _State]
+
+
+class Mirror:
+    """A run at an address and the local folder in which it is worked on.
+
+    Either side may have changed since they were last the same, which is noted beside the local
+    folder: only what was changed here is sent, so that the results of an evaluation do not bring
+    back the weights of yesterday.
+
+    Parameters
+    ----------
+    remote : Path
+        The address.
+    local : Path
+        The folder; made if missing.
+    """
+
+    def __init__(self, remote: Path, local: Path) -> None:
+        self.remote = remote
+        self.local = local
+        self._note = local.with_name(f"{local.name}.json")
+        self._fs = cast(Any, remote).fs
+        self._root = str(cast(Any, remote).path).rstrip("/")
+
+    def pull(self, *, leave: Collection[str] = ()) -> None:
+        """Make the local folder the same as the run at the address.
+
+        What was changed here and did not get there stays, unless somebody else has changed the run
+        meanwhile.
+
+        Parameters
+        ----------
+        leave : collection of str
+            Folders in it that are not needed: they are not downloaded.
+
+        Raises
+        ------
+        ModelError
+            If the run cannot be read, or the local folder not be written.
+        """
+        with self._errors():
+            theirs, ours, noted = self._theirs(), self._ours(), self._noted()
+            if _is_ahead(theirs, ours, noted):
+                # Others may have added files, e.g. of an evaluation.
+                wanted = [name for name in theirs if name not in ours and name not in noted]
+                stale: list[str] = []
+                same = dict(noted)
+            else:
+                # Killed from here on, nothing that is here may be taken for newer.
+                self._note.unlink(missing_ok=True)
+                wanted = [name for name in theirs if ours.get(name) != theirs[name]]
+                stale = [name for name in ours if name not in theirs]
+                stale += [n for n in wanted if n in ours and _is_below(n, leave)]
+                same = {name: state for name, state in theirs.items() if name not in wanted}
+            wanted = [name for name in wanted if not _is_below(name, leave)]
+            # What makes others valid goes first.
+            for name in sorted([*stale, *(n for n in wanted if n in ours)], key=_validity)[::-1]:
+                (self.local / name).unlink(missing_ok=True)
+            self._remove_empty_folders()
+            self._transfer("pull the run", self._download, wanted, states=theirs)
+            self._write_note({**same, **{name: theirs[name] for name in wanted}})
+
+    def push(self) -> None:
+        """Send what has changed here since the last time.
+
+        Killed half way, it leaves a valid run: a folder is sealed anew after all its files have
+        arrived, the description of the run comes last, and what has gone here goes there then.
+
+        Raises
+        ------
+        ModelError
+            If the run cannot be written.
+        """
+        with self._errors():
+            theirs, ours, noted = self._theirs(), self._ours(), self._noted()
+            changed = [
+                name
+                for name, state in ours.items()
+                if state not in (noted.get(name), theirs.get(name))
+            ]
+            gone = [name for name in noted if name not in ours and theirs.get(name) == noted[name]]
+            is_new = _RUN_DESCRIPTION not in theirs
+            if is_new:
+                # Of an earlier run whose description has gone nothing may be taken for this one's.
+                self._remove(gone)
+                gone = []
+            touched = {_folder(name) for name in [*changed, *gone] if not _is_seal(name)}
+            # Not of a state that has gone here: it is valid until newer ones have arrived.
+            seals = [name for name in theirs if name in ours and _seals_any(name, touched)]
+            self._remove(seals)
+            changed += [name for name in seals if name not in changed]
+            for validity in sorted({_validity(name) for name in changed}):
+                names = [name for name in changed if _validity(name) == validity]
+                self._transfer("push the run", self._upload, names, states=ours)
+            self._remove(gone)
+            same = {name: state for name, state in noted.items() if name in ours}
+            same |= {name: ours[name] for name in ours if theirs.get(name) == ours[name]}
+            self._write_note({**same, **{name: ours[name] for name in changed}})
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or self.remote
+            raise ModelError(
+                f"{where}: the run cannot be copied ({error.strerror}); check the address, your "
+                "rights, the network and the disk space"
+            ) from None
+
+    def _theirs(self) -> _States:
+        found = self._fs.find(self._root, detail=True)
+        return {
+            name.removeprefix(f"{self._root}/"): _State(entry["size"], entry["crc32c"])
+            for name, entry in found.items()
+        }
+
+    def _ours(self) -> _States:
+        from tagger.storage import crc32c_of_file
+
+        files = [path for path in self.local.rglob("*") if path.is_file()]
+        names = {path.relative_to(self.local).as_posix(): path for path in files}
+        return {
+            name: _State(path.stat().st_size, crc32c_of_file(path))
+            for name, path in names.items()
+            if TEMPORARY_PREFIX not in name
+        }
+
+    def _noted(self) -> _States:
+        try:
+            content = json.loads(self._note.read_text(encoding="utf-8"))
+            return {name: _State(*state) for name, state in content["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def _write_note(self, states: _States) -> None:
+        files = {name: [state.size, state.crc32c] for name, state in states.items()}
+        write_json(self._note, {"address": str(self.remote), "files": files})
+
+    def _download(self, name: str) -> None:
+        self._fs.get_file(f"{self._root}/{name}", str(self.local / name))
+
+    def _upload(self, name: str) -> None:
+        self._fs.put_file(str(self.local / name), f"{self._root}/{name}")
+
+    def _remove(self, names: list[str]) -> None:
+        from tagger.storage import in_threads
+
+        def remove(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(f"{self._root}/{name}")
+
+        # Seals before what they seal.
+        in_threads(remove, [name for name in names if _is_seal(name)])
+        in_threads(remove, [name for name in names if not _is_seal(name)])
+
+    def _transfer(
+        self, title: str, work: Callable[[str], None], names: list[str], *, states: _States
+    ) -> None:
+        from tagger.storage import in_threads
+
+        if sum(states[name].size for name in names) < _QUIET_BYTES:
+            in_threads(work, names)
+            return
+        with progress_bar(title, len(names)) as advance:
+            in_threads(work, names, advance=advance)
+
+    def _remove_empty_folders(self) -> None:
+        for path in sorted(self.local.rglob("*"), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _is_ahead(theirs: _States, ours: _States, noted: _States) -> bool:
+    """Whether only this side has changed anything since both were the same."""
+    return bool(noted) and all(
+        theirs.get(name) in (noted[name], ours.get(name))
+        # What a push that was killed has unsealed.
+        or (name not in theirs and _is_seal(name))
+        for name in noted
+    )
+
+
+def _is_seal(name: str) -> bool:
+    return name.rpartition("/")[2] in _SEALS
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _seals_any(name: str, folders: set[str]) -> bool:
+    sealed = _folder(name)
+    return _is_seal(name) and any(f"{folder}/".startswith(f"{sealed}/") for folder in folders)
+
+
+def _validity(name: str) -> int:
+    """In which order files arrive."""
+    return 2 if name == _RUN_DESCRIPTION else 1 if _is_seal(name) else 0
+
+
+def _is_below(name: str, folders: Collection[str]) -> bool:
+    return any(name.startswith(f"{folder}/") for folder in folders)
+
+
+class _CopiedStore(Store):
+    """The local copy of a store; a pickle that is missing or damaged is fetched again."""
+
+    def __init__(self, local: Path, remote: Path) -> None:
+        super().__init__(local)
+        self._remote = remote
+
+    def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
+        try:
+            return super().read(row)
+        except StoreError:
+            _fetch_clip(self.clips[row], remote=self._remote, local=self.root)
+            return super().read(row)
+
+
+def local_store(root: Path, *, rows: Sequence[int] | None = None) -> Store:
+    """Open a store for reading all of it; of one at an address a copy is made first.
+
+    The copy is kept in the cache, and later only what has changed is fetched. One that was
+    interrupted is gone on with.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the store, local or at an address.
+    rows : sequence of int, optional
+        The clips that are needed; of others the pickles are fetched when they are read.
+
+    Returns
+    -------
+    Store
+        On the local disk.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it cannot be read, or the cache not be written.
+    """
+    root = location(root)
+    store = Store(root)
+    if not is_remote(root):
+        return store
+    local = local_copy("stores", root)
+    try:
+        _copy_clips(store, local, rows)
+        # Written last: what it says of the pickles decides which of them are fetched next time.
+        write_json(local / MANIFEST, store.manifest())
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or local}: {root} cannot be copied ({error.strerror}); check your "
+            "rights, the network and the disk space, or set TAGGER_CACHE to another folder"
+        ) from None
+    return _CopiedStore(local, root)
+
+
+def _copy_clips(store: Store, local: Path, rows: Sequence[int] | None) -> None:
+    from tagger.storage import in_threads
+
+    sizes = _sizes(store.root)
+    before = _checksums(local)
+    for folder in local.glob("clips/*"):
+        remove_temporary_files(folder)
+    present = {path.relative_to(local).as_posix(): path for path in local.glob("clips/*/*")}
+
+    def is_current(clip: StoredClip) -> bool:
+        path = present.get(clip.file)
+        if path is None or path.stat().st_size != sizes.get(clip.file):
+            return False
+        # A clip with a new label is as long as before.
+        return before.get(clip.file, clip.checksum) == clip.checksum
+
+    wanted = store.clips if rows is None else [store.clips[row] for row in rows]
+    missing = [clip for clip in wanted if not is_current(clip)]
+    known = {clip.file for clip in store.clips if is_current(clip)}
+    for file, path in present.items():
+        if file not in known:
+            path.unlink()
+    if missing:
+        with progress_bar("fetch the store", len(wanted)) as advance:
+            advance(len(wanted) - len(missing), "")
+            in_threads(
+                lambda clip: _fetch_clip(clip, remote=store.root, local=local),
+                missing,
+                advance=advance,
+            )
+
+
+def _sizes(root: Path) -> dict[str, int]:
+    """Sizes of the pickles at an address, by their names in the manifest."""
+    fs, name = cast(Any, root).fs, str(cast(Any, root).path).rstrip("/")
+    found = fs.find(f"{name}/clips", detail=True)
+    return {path.removeprefix(f"{name}/"): int(entry["size"]) for path, entry in found.items()}
+
+
+def _checksums(local: Path) -> dict[str, str]:
+    """Checksums of the pickles as they were when the copy was complete."""
+    try:
+        return {clip.file: clip.checksum for clip in Store(local).clips}
+    except StoreError:
+        return {}
+
+
+def _fetch_clip(clip: StoredClip, *, remote: Path, local: Path) -> None:
+    source = remote / clip.file
+    try:
+        cast(Any, source).fs.get_file(cast(Any, source).path, str(local / clip.file))
+    except FileNotFoundError:
+        raise StoreError(
+            f"{source}: missing; run 'tagger preprocess' again to rebuild it"
+        ) from None

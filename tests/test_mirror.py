@@ -1,0 +1,400 @@
+"""Promises of runs in a bucket: worked on in a local copy, valid in the bucket at every moment."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fsspec")
+pytest.importorskip("google.cloud.storage")
+pytest.importorskip("gcp_storage_emulator")
+pytest.importorskip("upath")
+
+from cloud_server import running
+from small_bundle import files_of, make_bundle
+from small_model import small_run
+
+from preprocess.store import Store
+from tagger.errors import ConfigError, ModelError
+from tagger.evaluate import evaluate_run
+from tagger.export import export_model, export_run
+from tagger.files import write_bytes
+from tagger.locations import location
+from tagger.mirror import Mirror
+from tagger.models import find_bundle
+from tagger.predict import Tagger
+from tagger.run_folder import RunFolder
+
+ADDRESS = "gs://bucket/runs/one"
+
+
+@pytest.fixture
+def cloud(monkeypatch, tmp_path):
+    monkeypatch.setenv("TAGGER_CACHE", str(tmp_path / "cache"))
+    with running(monkeypatch) as server:
+        yield server
+
+
+def put(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def state(step):
+    """A saved state, as training writes it."""
+    folder = f"checkpoints/{step:08d}"
+    return {
+        f"{folder}/variables.index": f"index {step}",
+        f"{folder}/variables.data": f"data {step}",
+        f"{folder}/progress.json": f"progress {step}",
+    }
+
+
+def in_bucket(cloud):
+    return {name: content.decode() for name, content in cloud.objects("runs/one").items()}
+
+
+def local(folder):
+    return {name: content.decode() for name, content in files_of(folder).items()}
+
+
+def mirror(folder):
+    return Mirror(location(ADDRESS), folder)
+
+
+RUN = {"run.json": "run", "config.yaml": "config", "last.weights.h5": "weights 1", **state(1)}
+
+
+@pytest.fixture
+def here(cloud, tmp_path):
+    """A run that has been pushed, and its folder."""
+    folder = tmp_path / "here" / "run"
+    put(folder, RUN)
+    mirror(folder).push()
+    return folder
+
+
+def go_on(folder):
+    """Train to another state; the first is removed."""
+    put(folder, {"last.weights.h5": "weights 2", **state(2)})
+    shutil.rmtree(folder / "checkpoints" / "00000001")
+
+
+# Both ways
+
+
+def test_a_run_that_was_pushed_is_pulled_elsewhere(cloud, here, tmp_path):
+    assert in_bucket(cloud) == RUN
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    assert local(there) == RUN
+
+
+def test_pulling_where_there_is_no_run_gives_none(cloud, tmp_path):
+    mirror(tmp_path / "run").pull()
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_only_what_has_changed_is_sent_and_fetched(cloud, here, tmp_path):
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    put(here, {"last.weights.h5": "weights 2"})
+    cloud.sent()
+    mirror(here).push()
+    assert cloud.sent() == ["runs/one/last.weights.h5"]
+    mirror(there).pull()
+    assert cloud.fetched() == ["runs/one/last.weights.h5"]
+    assert local(there) == {**RUN, "last.weights.h5": "weights 2"}
+
+
+def test_a_change_of_the_same_length_is_seen(cloud, here):
+    put(here, {"config.yaml": "confiG"})
+    mirror(here).push()
+    assert in_bucket(cloud)["config.yaml"] == "confiG"
+
+
+def test_a_state_that_has_gone_here_goes_there(cloud, here, tmp_path):
+    go_on(here)
+    mirror(here).push()
+    expected = {**RUN, **state(2), "last.weights.h5": "weights 2"}
+    for name in state(1):
+        del expected[name]
+    assert in_bucket(cloud) == expected
+    there = tmp_path / "there" / "run"
+    put(there, RUN)
+    mirror(there).pull()
+    assert local(there) == expected
+
+
+def test_a_damaged_local_file_of_a_new_copy_is_replaced(cloud, here, tmp_path):
+    there = tmp_path / "there" / "run"
+    put(there, {**RUN, "config.yaml": "damage"})
+    mirror(there).pull()
+    assert local(there) == RUN
+
+
+def test_unfinished_local_files_are_not_sent(cloud, here):
+    put(here, {".tmp-abc": "half", "checkpoints/.tmp-x/variables.data": "half"})
+    mirror(here).push()
+    assert in_bucket(cloud) == RUN
+
+
+# Killed half way
+
+
+def writes_until(n_writes):
+    """Let so many writes pass, then none."""
+    left = [n_writes]
+
+    def refused(method, name):
+        if method not in ("POST", "DELETE", "PUT"):
+            return False
+        left[0] -= 1
+        return left[0] < 0
+
+    return refused
+
+
+def states_of(files):
+    """States that are whole: all of what was saved, and sealed."""
+    steps = {name.split("/")[1] for name in files if name.endswith("progress.json")}
+    for step in steps:
+        assert {n: c for n, c in files.items() if step in n} == state(int(step))
+    return sorted(int(step) for step in steps)
+
+
+@pytest.mark.parametrize("n_writes", range(7))
+def test_a_push_that_was_killed_leaves_a_valid_run(cloud, here, tmp_path, n_writes):
+    go_on(here)
+    cloud.refused = writes_until(n_writes)
+    with pytest.raises(ModelError, match="the run cannot be copied"):
+        mirror(here).push()
+    cloud.refused = lambda method, name: False
+    assert in_bucket(cloud)["run.json"] == "run"
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    assert states_of(local(there)) in ([1], [1, 2], [2])
+    # And the machine that was killed goes on from what it has.
+    mirror(here).pull()
+    assert states_of(local(here)) == [2]
+    mirror(here).push()
+    assert states_of(in_bucket(cloud)) == [2]
+
+
+def test_a_first_push_that_was_killed_leaves_no_run(cloud, tmp_path):
+    put(tmp_path / "run", RUN)
+    cloud.refused = writes_until(5)
+    with pytest.raises(ModelError):
+        mirror(tmp_path / "run").push()
+    assert in_bucket(cloud)
+    assert "run.json" not in in_bucket(cloud)
+
+
+def test_the_description_of_a_new_run_comes_last(cloud, here):
+    cloud.asked = []
+    shutil.rmtree(here)
+    write_bytes(location(ADDRESS) / "stale", b"of nobody")
+    location(f"{ADDRESS}/run.json").unlink()
+    put(here, {**RUN, "config.yaml": "another", **state(3), "run.json": "another run"})
+    cloud.sent()
+    mirror(here).push()
+    assert cloud.sent()[-1] == "runs/one/run.json"
+
+
+def test_a_bundle_is_unsealed_while_its_files_are_exchanged(cloud, here):
+    bundle = {"bundle/weights.h5": "one", "bundle/saved/x": "one", "bundle/bundle.json": "one"}
+    put(here, bundle)
+    mirror(here).push()
+    put(here, dict.fromkeys(bundle, "two"))
+    cloud.refused = lambda method, name: method == "POST" and name.endswith("saved/x")
+    with pytest.raises(ModelError):
+        mirror(here).push()
+    assert "bundle/bundle.json" not in in_bucket(cloud)
+    cloud.refused = lambda method, name: False
+    mirror(here).push()
+    found = {n: c for n, c in in_bucket(cloud).items() if n.startswith("bundle")}
+    assert found == dict.fromkeys(bundle, "two")
+
+
+@pytest.mark.parametrize("n_files", range(6))
+def test_a_pull_that_was_killed_is_gone_on_with(cloud, here, tmp_path, n_files):
+    left = [n_files]
+
+    def refused(method, name):
+        if method == "GET" and name:
+            left[0] -= 1
+        return left[0] < 0
+
+    there = tmp_path / "there" / "run"
+    put(there, {"run.json": "old", **state(7)})
+    cloud.refused = refused
+    with pytest.raises(ModelError):
+        mirror(there).pull()
+    assert "old" not in local(there).values()
+    cloud.refused = lambda method, name: False
+    mirror(there).pull()
+    assert local(there) == RUN
+
+
+# Two machines
+
+
+def test_what_could_not_be_sent_is_not_lost(cloud, here):
+    go_on(here)
+    cloud.refused = writes_until(0)
+    with pytest.raises(ModelError):
+        mirror(here).push()
+    cloud.refused = lambda method, name: False
+    mirror(here).pull()
+    assert states_of(local(here)) == [2]
+    mirror(here).push()
+    assert states_of(in_bucket(cloud)) == [2]
+
+
+def test_results_of_an_evaluation_bring_no_old_weights_back(cloud, here, tmp_path):
+    there = tmp_path / "there" / "run"
+    mirror(there).pull(leave=("checkpoints",))
+    go_on(here)
+    mirror(here).push()
+    put(there, {"evaluation/test/metrics.json": "good"})
+    mirror(there).push()
+    assert in_bucket(cloud)["last.weights.h5"] == "weights 2"
+    assert states_of(in_bucket(cloud)) == [2]
+    mirror(here).pull()
+    assert local(here)["evaluation/test/metrics.json"] == "good"
+
+
+def test_what_is_left_out_is_neither_fetched_nor_removed(cloud, here, tmp_path):
+    there = tmp_path / "there" / "run"
+    mirror(there).pull(leave=("checkpoints",))
+    assert not (there / "checkpoints").exists()
+    mirror(there).push()
+    assert in_bucket(cloud) == RUN
+    mirror(there).pull()
+    assert local(there) == RUN
+
+
+def test_a_run_that_somebody_else_has_gone_on_with_replaces_the_copy(cloud, here, tmp_path):
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    go_on(there)
+    mirror(there).push()
+    put(here, {"last.weights.h5": "other", **state(9)})
+    mirror(here).pull()
+    assert local(here) == local(there)
+
+
+def test_a_run_that_was_deleted_in_the_bucket_is_gone(cloud, here):
+    root = location(ADDRESS)
+    root.fs.rm(root.path, recursive=True)
+    mirror(here).pull()
+    assert local(here) == {}
+
+
+def test_what_cannot_be_sent_now_is_sent_later(cloud, capfd):
+    run = RunFolder.at(ADDRESS)
+    put(run.root, RUN)
+    cloud.refused = writes_until(0)
+    run.push(patient=True)
+    assert f"warning: {ADDRESS}/" in capfd.readouterr().err
+    with pytest.raises(ModelError):
+        run.push()
+    cloud.refused = lambda method, name: False
+    run.push()
+    assert in_bucket(cloud) == RUN
+
+
+def test_no_rights_are_one_clear_error(cloud, here):
+    cloud.refused = lambda method, name: True
+    with pytest.raises(ModelError, match=r"^gs://bucket/runs/one.*403.*check the address, your"):
+        mirror(here).pull()
+
+
+# Run folders
+
+
+def test_a_local_run_is_worked_on_where_it_is(tmp_path):
+    run = RunFolder.at(tmp_path / "run")
+    assert run.root == run.address == tmp_path / "run"
+    run.pull()
+    run.push()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_a_bucket_is_worked_on_in_the_cache(cloud, tmp_path):
+    run = RunFolder.at(ADDRESS)
+    run.pull()
+    assert not run.exists()
+    assert str(run.address) == ADDRESS
+    assert run.root.is_relative_to(tmp_path / "cache" / "runs")
+    assert RunFolder.at(Path(ADDRESS)).root == run.root
+    put(run.root, RUN)
+    run.push()
+    assert in_bucket(cloud) == RUN
+    with pytest.raises(ModelError, match="damaged"):
+        run.require()
+
+
+def test_no_run_in_a_bucket_is_named_by_its_address(cloud):
+    with pytest.raises(ModelError, match=f"^{ADDRESS}: no training run here"):
+        evaluate_run(location(ADDRESS))
+
+
+@pytest.fixture
+def trained(cloud, tmp_path_factory):
+    """A trained run in the bucket, with its store; the local run is returned."""
+    run = small_run(tmp_path_factory)
+    for folder, address in ((run, ADDRESS), (run.parent / "store", "gs://bucket/store")):
+        for name, content in files_of(folder).items():
+            write_bytes(location(address) / name, content)
+    text = (run / "config.yaml").read_text()
+    text = text.replace(str(run.parent / "store"), "gs://bucket/store")
+    write_bytes(location(ADDRESS) / "config.yaml", text.replace(str(run), ADDRESS).encode())
+    return run
+
+
+def test_a_run_in_a_bucket_is_evaluated_there(cloud, trained, command, tmp_path):
+    code, out, err = command("evaluate", ADDRESS)
+    assert code == 0, err
+    assert f"metrics: {ADDRESS}/evaluation/test/metrics.json" in out
+    found = json.loads(cloud.objects("runs/one")["evaluation/test/metrics.json"])
+    shutil.copytree(trained, tmp_path / "run")
+    expected = evaluate_run(tmp_path / "run").to_json()
+    assert found == {**expected, "source": ADDRESS}
+    # Neither states nor the clips of other parts were needed.
+    copy = next(path for path in (tmp_path / "cache" / "runs").iterdir() if path.is_dir())
+    assert not (copy / "checkpoints").exists()
+    n_pickles = len(list((tmp_path / "cache" / "stores").rglob("*.pkl")))
+    assert n_pickles == expected["n_clips"] < len(Store(location("gs://bucket/store")))
+
+
+def test_a_run_in_a_bucket_is_a_model(cloud, trained):
+    assert find_bundle(ADDRESS).version == find_bundle(trained).version
+    assert Tagger.load(ADDRESS).tags == Tagger.load(str(trained)).tags
+
+
+def test_a_run_in_a_bucket_is_exported_there(cloud, trained):
+    lines = export_model(ADDRESS, format_="litert", quantize="float16")
+    assert lines[0] == f"{ADDRESS}/bundle/model_float16.tflite"
+    assert "bundle/model_float16.tflite" in cloud.objects("runs/one")
+    bundle = find_bundle(ADDRESS)
+    assert bundle.export("litert", "float16")
+    bundle.verify()
+
+
+def test_the_bundle_of_a_run_in_a_bucket_bears_the_name_of_the_run(cloud, trained):
+    root = location(ADDRESS) / "bundle"
+    root.fs.rm(root.path, recursive=True)
+    lines = export_run(location(ADDRESS))
+    assert lines[0].startswith(f"bundle: {ADDRESS}/bundle (version ")
+    assert find_bundle(ADDRESS).name == "one"
+
+
+def test_an_export_into_the_copy_of_a_remote_bundle_is_refused(cloud, tmp_path):
+    make_bundle(tmp_path / "bundle")
+    for name, content in files_of(tmp_path / "bundle").items():
+        write_bytes(location("gs://bucket/model") / name, content)
+    with pytest.raises(ConfigError, match=r"gs://bucket/model: .* copy the bundle to a folder"):
+        export_model("gs://bucket/model", format_="onnx")
