@@ -2,36 +2,25 @@
 
 import json
 import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from preprocess.store import Store
 from tagger.config import Config
 from tagger.errors import ModelError
-from tagger.files import atomic_write, write_json
-from tagger.metrics import MultilabelMetrics, multilabel_metrics
+from tagger.files import write_json
+from tagger.metrics import MultilabelMetrics, metrics_of_columns
 from tagger.mirror import local_store
 from tagger.run_folder import RunFolder, write_csv
+from tagger.score_files import first_line, open_scores, write_scores
+from tagger.score_table import ScoreTable
 
 SCHEMA_VERSION = 1
-# What NumPy and zipfile raise on a file that is no archive, a damaged one or an encrypted one.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    AttributeError,
-    TypeError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Clips that are scored before their scores go to the table.
+_CLIPS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
@@ -115,10 +104,6 @@ def _number(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def evaluate_scores(path: Path) -> Evaluation:
     """Evaluate the scores of any model.
 
@@ -137,30 +122,14 @@ def evaluate_scores(path: Path) -> Evaluation:
     ModelError
         If the file is missing or no such archive, or the arrays do not fit together.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
-    except _UNREADABLE as error:
-        raise ModelError(
-            f"{path}: not a NumPy .npz archive ({_first_line(error)}); save one again"
-        ) from None
-    missing = [name for name in ("est", "gt") if name not in arrays]
-    if missing:
-        raise ModelError(
-            f"{path}: lacks the array{'s' if len(missing) > 1 else ''} {' and '.join(missing)} "
-            f"(it has {', '.join(arrays) or 'none'}); save scores as est and labels as gt"
-        )
-    scores, labels = arrays["est"], arrays["gt"]
-    if not np.isin(labels, (0, 1)).all():
-        raise ModelError(f"{path}: gt holds values other than 0 and 1; save labels as 0 or 1")
-    try:
-        metrics = multilabel_metrics(labels.astype(np.uint8), scores)
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: {_first_line(error)}; mend est and gt") from None
-    n_tags = scores.shape[1]
-    named = arrays.get("tags", np.array([f"tag {number}" for number in range(n_tags)]))
+    with open_scores(path) as (columns, named):
+        try:
+            metrics = metrics_of_columns(columns)
+        except ValueError as error:
+            raise ModelError(f"{path}: {first_line(error)}; mend est and gt") from None
+        n_tags = columns.shape[1]
+    if named is None:
+        named = np.array([f"tag {number}" for number in range(n_tags)])
     if named.shape != (n_tags,):
         raise ModelError(f"{path}: tags has {named.size} names for {n_tags} columns; mend it")
     return Evaluation(str(path), "all", tuple(str(tag) for tag in named), metrics, {})
@@ -217,15 +186,21 @@ def evaluate_run(
     labels = vocabulary.labels(index.labels, index.tags)
     rows = [int(row) for row in np.flatnonzero(parts == part)]
     store = local_store(config.store.root, rows=rows)
-    scores = score_clips(model, store, rows=rows, config=config.stream, title=f"score {part}")
-    try:
-        metrics = multilabel_metrics(labels[rows], scores)
-    except ValueError as error:
-        raise ModelError(
-            f"{run.address}: {error}; train again with a lower learning rate"
-        ) from None
     ids = [index.clips[row].id for row in rows]
-    files = _write(run, config, part, scores=scores, labels=labels[rows], ids=ids, metrics=metrics)
+    with ScoreTable(len(rows), len(vocabulary), dtype=np.float32) as table:
+        try:
+            for first in range(0, len(rows), _CLIPS_AT_ONCE):
+                some = rows[first : first + _CLIPS_AT_ONCE]
+                scores = score_clips(
+                    model, store, rows=some, config=config.stream, title=f"score {part}"
+                )
+                table.add(labels[some], scores)
+        except ValueError as error:
+            raise ModelError(
+                f"{run.address}: {error}; train again with a lower learning rate"
+            ) from None
+        metrics = metrics_of_columns(table)
+        files = _write(run, config, part, table=table, ids=ids, metrics=metrics)
     places = {kind: run.address / file.relative_to(run.root) for kind, file in files.items()}
     evaluation = Evaluation(str(run.address), part, vocabulary.tags, metrics, places)
     write_json(files["metrics"], evaluation.to_json())
@@ -238,8 +213,7 @@ def _write(
     config: Config,
     part: str,
     *,
-    scores: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.uint8],
+    table: ScoreTable,
     ids: list[str],
     metrics: MultilabelMetrics,
 ) -> dict[str, Path]:
@@ -254,10 +228,7 @@ def _write(
         "tag picture": folder / "per_tag.png",
     }
     tags = run.load_vocabulary().tags
-    with atomic_write(files["scores"]) as file:
-        np.savez_compressed(
-            file, est=scores, gt=labels, tags=np.array(tags), clip_ids=np.array(ids)
-        )
+    write_scores(files["scores"], table, tags=tags, clip_ids=ids)
     columns = zip(tags, metrics.roc_auc, metrics.pr_auc, metrics.n_positive, strict=True)
     write_csv(files["per tag"], ["tag", "roc_auc", "pr_auc", "n_positive"], list(columns))
     plot_tag_metrics(
@@ -265,7 +236,7 @@ def _write(
         files["tag picture"],
         roc_auc=metrics.roc_auc,
         pr_auc=metrics.pr_auc,
-        positive_rate=metrics.n_positive / len(labels),
+        positive_rate=metrics.n_positive / len(ids),
     )
     history = read_history(run)
     if history:

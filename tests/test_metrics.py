@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -14,6 +15,8 @@ from tagger.aggregate import clip_scores
 from tagger.errors import ModelError
 from tagger.evaluate import evaluate_scores
 from tagger.metrics import binary_cross_entropy, multilabel_metrics
+from tagger.score_files import write_scores
+from tagger.score_table import ScoreTable
 
 REFERENCE = "magnatagatune/reference/musicnn_mtat_won_test.npz"
 
@@ -74,6 +77,34 @@ def test_macro_is_the_mean_over_tags_and_micro_pools_all_decisions(ties):
     assert summary["roc_auc_micro"] == pytest.approx(roc_auc_by_pairs(*flat))
     assert summary["pr_auc_micro"] == pytest.approx(average_precision_by_hand(*flat))
     assert abs(summary["pr_auc_macro"] - summary["pr_auc_micro"]) > 0.001
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    at_once=st.sampled_from([1, 7, 50, 10**6]),
+    digits=st.sampled_from([1, 2, 9]),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_micro_figures_do_not_depend_on_how_much_is_ranked_at_once(seed, at_once, digits, dtype):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from tagger import metrics
+
+    labels, scores = random_case(seed, n_clips=40, n_tags=5)
+    labels[0], labels[1] = 0, 1
+    scores = scores.round(digits).astype(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_SCORES_AT_ONCE", at_once)
+        patch.setattr(metrics, "_SAMPLED_SCORES", 8)
+        found = multilabel_metrics(labels, scores)
+    flat = labels.ravel(), scores.ravel()
+    assert found.summary["roc_auc_micro"] == pytest.approx(roc_auc_score(*flat), abs=1e-12)
+    assert found.summary["pr_auc_micro"] == pytest.approx(average_precision_score(*flat), abs=1e-12)
+    for tag in range(5):
+        column = labels[:, tag], scores[:, tag]
+        assert found.roc_auc[tag] == pytest.approx(roc_auc_score(*column), abs=1e-12)
+        assert found.pr_auc[tag] == pytest.approx(average_precision_score(*column), abs=1e-12)
 
 
 def test_tags_that_cannot_be_scored_are_left_out_and_counted():
@@ -208,6 +239,15 @@ def test_tags_without_names_are_numbered(tmp_path):
     )
 
 
+@pytest.fixture(params=["as a whole", "some clips at a time"])
+def reading(request, monkeypatch):
+    """Archives are read in the way of small ones and in that of large ones."""
+    if request.param != "as a whole":
+        monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
+        monkeypatch.setattr("tagger.score_table._BYTES_AT_ONCE", 64)
+
+
+@pytest.mark.usefixtures("reading")
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "damaged", "npy", "pickled", "raw"])
 def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
     import zipfile
@@ -240,8 +280,14 @@ def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("reading")
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(
+    max_examples=150,
+    deadline=None,
+    # The way of reading is one for all examples.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_no_damage_to_an_archive_is_more_than_an_error_that_names_it(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.npz"
     labels, scores = random_case(0, n_clips=20)
@@ -258,6 +304,7 @@ def test_no_damage_to_an_archive_is_more_than_an_error_that_names_it(tmp_path_fa
         assert evaluation.metrics.summary["n_clips"] == 20
 
 
+@pytest.mark.usefixtures("reading")
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
@@ -281,6 +328,92 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, arrays, said):
         evaluate_scores(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and said in message and "\n" not in message
+
+
+@pytest.mark.usefixtures("reading")
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("labels_dtype", ["uint8", "bool", "float32", "int64"])
+def test_an_archive_has_the_same_figures_however_it_is_read(tmp_path, dtype, labels_dtype):
+    labels, scores = random_case(3, n_clips=333)
+    scores = scores.astype(dtype)
+    path = save_scores(tmp_path / "a.npz", labels.astype(labels_dtype), scores)
+    assert evaluate_scores(path).metrics.summary == multilabel_metrics(labels, scores).summary
+
+
+def test_an_archive_that_lies_column_by_column_is_read_where_it_is_small(tmp_path, monkeypatch):
+    labels, scores = random_case(3)
+    path = save_scores(tmp_path / "a.npz", np.asfortranarray(labels), np.asfortranarray(scores))
+    assert evaluate_scores(path).metrics.summary == multilabel_metrics(labels, scores).summary
+    monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
+    with pytest.raises(ModelError, match=r"lies column by column; save it with np\.ascontiguous"):
+        evaluate_scores(path)
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_a_table_gives_back_what_was_added(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr("tagger.score_table._BYTES_IN_MEMORY", in_memory)
+    monkeypatch.setattr("tagger.score_table._BYTES_AT_ONCE", 100)
+    labels, scores = random_case(5, n_clips=97)
+    with ScoreTable(97, 4, dtype=np.float32, folder=tmp_path) as table:
+        for start in (0, 10, 11, 60):
+            end = {0: 10, 10: 11, 11: 60, 60: 97}[start]
+            table.add(labels[start:end], scores[start:end])
+        for tag in range(4):
+            flags, values = table.column(tag)
+            np.testing.assert_array_equal(flags, labels[:, tag] != 0)
+            np.testing.assert_array_equal(values, scores[:, tag])
+        parts = list(table.rows())
+        assert len(parts) > 10
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), labels != 0)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), scores)
+        ids = [f"clip {number}" for number in range(97)]
+        write_scores(tmp_path / "w.npz", table, tags=["a", "b", "c", "d"], clip_ids=ids)
+    with np.load(tmp_path / "w.npz") as archive:
+        assert archive["gt"].dtype == np.uint8 and archive["est"].dtype == np.float32
+        np.testing.assert_array_equal(archive["gt"], labels)
+        np.testing.assert_array_equal(archive["est"], scores)
+        assert list(archive["tags"]) == ["a", "b", "c", "d"]
+        assert list(archive["clip_ids"]) == ids
+    assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
+
+
+def test_a_table_that_is_not_full_cannot_be_read():
+    labels, scores = random_case(5, n_clips=10)
+    with ScoreTable(11, 4, dtype=np.float32) as table:
+        table.add(labels, scores)
+        with pytest.raises(ValueError, match="10 of 11 clips"):
+            table.column(0)
+        with pytest.raises(ValueError, match="beyond a table"):
+            table.add(labels, scores)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux")
+def test_memory_does_not_grow_with_the_clips(tmp_path):
+    # 40,000 clips and 188 tags: 38 MB of labels and scores, and as much again for each copy.
+    rng = np.random.default_rng(0)
+    peaks = []
+    for n_clips in (1_000, 40_000):
+        labels = (rng.random((n_clips, 188), dtype=np.float32) < 0.05).astype(np.uint8)
+        scores = rng.random((n_clips, 188), dtype=np.float32)
+        path = save_scores(tmp_path / f"{n_clips}.npz", labels, scores)
+        code = (
+            "import sys; from pathlib import Path;"
+            "import tagger.metrics, tagger.score_files, tagger.score_table;"
+            "tagger.metrics._SCORES_AT_ONCE = 100_000;"
+            "tagger.score_files._BYTES_IN_MEMORY = tagger.score_table._BYTES_IN_MEMORY = 0;"
+            "tagger.score_table._BYTES_AT_ONCE = 1 << 20;"
+            "from tagger.evaluate import evaluate_scores;"
+            "evaluate_scores(Path(sys.argv[1]));"
+            # Of this program alone: the peak that getrusage tells is also that of its parent.
+            "status = Path('/proc/self/status').read_text();"
+            "print(status.split('VmHWM:')[1].split()[0])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 25
 
 
 def test_a_missing_file_of_scores_is_named(tmp_path):

@@ -1,0 +1,196 @@
+"""Scores on the disk: NumPy archives with labels ``gt`` and scores ``est``, of any size.
+
+NumPy itself reads and writes an array of an archive as a whole; here large ones pass by some clips
+at a time.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.errors import ModelError
+from tagger.files import atomic_write
+from tagger.score_table import ArrayColumns, Columns, ScoreTable
+
+SCORES, LABELS, TAGS, CLIP_IDS = "est", "gt", "tags", "clip_ids"
+# Archives of more bytes, once unpacked, are not read as a whole.
+_BYTES_IN_MEMORY = 64 << 20
+# What NumPy and zipfile raise on a file that is no archive, a damaged one or an encrypted one.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def first_line(error: Exception) -> str:
+    """First line of what an error says, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def open_scores(path: Path) -> Iterator[tuple[Columns, npt.NDArray[Any] | None]]:
+    """Open labels and scores of anybody's model.
+
+    Parameters
+    ----------
+    path : Path
+        NumPy archive with the arrays ``est`` (n_clips, n_tags; scores), ``gt`` (n_clips, n_tags;
+        0 or 1) and, if wanted, ``tags`` (n_tags names).
+
+    Yields
+    ------
+    columns : Columns
+        Labels and scores.
+    tags : np.ndarray or None
+        Names, as they are in the archive.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or no such archive, or the arrays do not fit together.
+    """
+    large = False
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = archive.files
+            members = archive.zip.infolist()
+            large = sum(member.file_size for member in members) > _BYTES_IN_MEMORY
+            arrays = {
+                name: archive[name]
+                for name in names
+                if not large or name not in (SCORES, LABELS, CLIP_IDS)
+            }
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    missing = [name for name in (SCORES, LABELS) if name not in names]
+    if missing:
+        raise ModelError(
+            f"{path}: lacks the array{'s' if len(missing) > 1 else ''} {' and '.join(missing)} "
+            f"(it has {', '.join(names) or 'none'}); save scores as est and labels as gt"
+        )
+    if not large:
+        try:
+            # A member of another kind comes as bytes.
+            columns = ArrayColumns(np.asarray(arrays[LABELS]), np.asarray(arrays[SCORES]))
+        except (ValueError, TypeError) as error:
+            raise _not_fitting(path, error) from None
+        yield columns, arrays.get(TAGS)
+        return
+    with _table(path) as table:
+        yield table, arrays.get(TAGS)
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path}: not a NumPy .npz archive ({first_line(error)}); save one again")
+
+
+def _not_fitting(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path}: {first_line(error)}; mend est and gt")
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[ScoreTable]:
+    """Labels and scores of a large archive, turned into columns on the way from it."""
+    try:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(f"{SCORES}.npy") as score_file,
+            archive.open(f"{LABELS}.npy") as label_file,
+        ):
+            scores, labels = _Rows(score_file, SCORES), _Rows(label_file, LABELS)
+            if scores.shape != labels.shape or len(scores.shape) != 2:
+                raise _DoNotFitError(
+                    f"labels of shape {labels.shape} and scores of shape {scores.shape}"
+                )
+            table = ScoreTable(*scores.shape, dtype=scores.dtype)
+            try:
+                for start in range(0, scores.shape[0], table.rows_at_once):
+                    count = min(table.rows_at_once, scores.shape[0] - start)
+                    flags, values = labels.read(count), scores.read(count)
+                    try:
+                        table.add(flags, values)
+                    except (ValueError, TypeError) as error:
+                        raise _DoNotFitError(first_line(error)) from None
+            except BaseException:
+                table.close()
+                raise
+    except _DoNotFitError as error:
+        raise _not_fitting(path, error) from None
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    with table:
+        yield table
+
+
+class _DoNotFitError(Exception):
+    """Arrays can be read, but are no labels and scores of the same clips."""
+
+
+class _Rows:
+    """Rows of a two-dimensional array in a file, from the first on."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        self.shape, by_columns, self.dtype = read_header(file)
+        if self.dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects")
+        if by_columns:
+            raise _DoNotFitError(f"{name} lies column by column; save it with np.ascontiguousarray")
+
+    def read(self, count: int) -> npt.NDArray[Any]:
+        """Next `count` rows."""
+        n_bytes = count * self.shape[1] * self.dtype.itemsize
+        content = self._file.read(n_bytes)
+        if len(content) != n_bytes:
+            raise EOFError("the archive ends too early")
+        return np.frombuffer(content, dtype=self.dtype).reshape(count, self.shape[1])
+
+
+def write_scores(
+    path: Path, table: ScoreTable, *, tags: Sequence[str], clip_ids: Sequence[str]
+) -> None:
+    """Write labels and scores as a compressed NumPy archive, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npz`` file.
+    table : ScoreTable
+        Labels and scores.
+    tags, clip_ids : sequence of str
+        Names of its columns and rows.
+    """
+    with (
+        atomic_write(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for item, (name, dtype) in enumerate([(LABELS, np.dtype(np.uint8)), (SCORES, table.dtype)]):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": table.shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for rows in table.rows():
+                    member.write(np.ascontiguousarray(rows[item], dtype=dtype).data)
+        for name, texts in ((TAGS, tags), (CLIP_IDS, clip_ids)):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.array(texts), allow_pickle=False)
