@@ -5,6 +5,7 @@ before and is sent after each saved state; of a store the pickles are fetched on
 """
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ _QUIET_BYTES = 32 << 20
 def local_copy(kind: str, address: Path) -> Path:
     """Folder in the cache for the copy of what is at an address."""
     return cache_folder() / kind / content_hash(str(address).encode("utf-8"))[:16]
+
+
+@contextlib.contextmanager
+def _alone(local: Path) -> Iterator[None]:
+    """Let other processes that use the same copy wait."""
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with local.with_name(f"{local.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,8 @@ class Mirror:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with _alone(self.local):
+                yield
         except OSError as error:
             where = error.filename or self.remote
             raise ModelError(
@@ -292,9 +303,10 @@ def local_store(root: Path, *, rows: Sequence[int] | None = None) -> Store:
         return store
     local = local_copy("stores", root)
     try:
-        _copy_clips(store, local, rows)
-        # Written last: what it says of the pickles decides which of them are fetched next time.
-        write_json(local / MANIFEST, store.manifest())
+        with _alone(local):
+            _copy_clips(store, local, rows)
+            # Written last: what it says of the pickles decides which of them are fetched next time.
+            write_json(local / MANIFEST, store.manifest())
     except OSError as error:
         raise StoreError(
             f"{error.filename or local}: {root} cannot be copied ({error.strerror}); check your "

@@ -1,7 +1,9 @@
 """Promises of stores and audio in a bucket: the same bytes and errors, taken up after a kill."""
 
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
 import re
 import shutil
 
@@ -421,10 +423,24 @@ def test_a_shard_is_built_from_the_copy_and_kept(cloud, small):
     assert (shard.root / "log_mel.bin").stat().st_mtime_ns == before
 
 
+def test_two_processes_make_one_copy(cloud, small):
+    cloud.fetched()
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        lengths = [pool.submit(_copied, STORE) for _ in range(2)]
+        assert [length.result(timeout=60) for length in lengths] == [10, 10]
+    assert len([name for name in cloud.fetched() if name.endswith(".pkl")]) == 10
+    assert files(local_copy("stores", STORE)) == cloud.objects("stores/small")
+
+
+def _copied(address):
+    return len(local_store(address))
+
+
 def test_a_cache_that_cannot_be_written_is_named(cloud, small, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TAGGER_CACHE", str(tmp_path / "file"))
-    with pytest.raises(StoreError, match=r"file/stores/.* TAGGER_CACHE"):
+    with pytest.raises(StoreError, match=r"file/stores: .* TAGGER_CACHE"):
         local_store(STORE)
 
 
