@@ -1,27 +1,30 @@
 """The verb ``preprocess``: every clip of a data set along the way to the store."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from preprocess import pipeline_files
 from preprocess.features import FRONT_ENDS, FrontEnd
 from preprocess.index import ClipIndex, ClipRecord
 from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, write_clip
 from preprocess.windows import windows_of_file
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError, StoreError
-from tagger.files import json_hash
+from tagger.files import json_hash, write_text
 from tagger.progress import notice, progress_bar
+
+DEAD_LETTERS = "dead_letters.jsonl"
 
 
 @dataclass(frozen=True)
-class _Task:
+class ClipTask:
     """What a worker needs to know of one clip."""
 
     record: ClipRecord
@@ -31,12 +34,26 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What a worker needs to know of the run (picklable: workers make their own front end)."""
 
     audio_root: Path
     store_root: Path
     spec: StoreSpec
+    tags: tuple[str, ...]
+
+
+# A stored clip, or what became of one that could not be used.
+Outcome = StoredClip | str | WorkerDied
+
+
+class Engine(Protocol):
+    """What takes the clips along the way: processes of this machine, or a pipeline elsewhere."""
+
+    def __call__(
+        self, tasks: Sequence[ClipTask], job: Job, *, n_workers: int
+    ) -> Iterator[tuple[ClipTask, Outcome]]:
+        """Yield the outcome of each task, in any order."""
 
 
 @dataclass
@@ -73,7 +90,7 @@ def front_end_of(spec: dict[str, Any]) -> FrontEnd:
     return _front_end(spec["name"], json.dumps(spec["params"], sort_keys=True))
 
 
-def _process(task: _Task, job: _Job) -> StoredClip | str:
+def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
     """Take one clip along the way; a failure comes back as its message."""
     record = task.record
     path = job.audio_root / record.path
@@ -114,26 +131,33 @@ def _is_current(stored: StoredClip, audio_path: Path, store_root: Path) -> bool:
 
 def _plan(
     index: ClipIndex, writer: StoreWriter, audio_root: Path, *, verify: bool
-) -> tuple[list[_Task], int]:
+) -> tuple[list[ClipTask], int]:
     """List what is left to do and count the clips that are done."""
     tasks, n_kept = [], 0
     for row, record in enumerate(index.clips):
         stored = writer.finished.get(record.id)
         label = index.labels[row]
         if stored is None or not _is_current(stored, audio_root / record.path, writer.root):
-            tasks.append(_Task(record, label))
+            tasks.append(ClipTask(record, label))
             continue
         if verify:
             try:
                 read_clip(writer.root, stored, writer.spec)
             except StoreError:
-                tasks.append(_Task(record, label))
+                tasks.append(ClipTask(record, label))
                 continue
         if stored.tags == tuple(np.flatnonzero(label)) and stored.record == record:
             n_kept += 1
         else:
-            tasks.append(_Task(record, label, stored))
+            tasks.append(ClipTask(record, label, stored))
     return tasks, n_kept
+
+
+def run_here(
+    tasks: Sequence[ClipTask], job: Job, *, n_workers: int
+) -> Iterator[tuple[ClipTask, Outcome]]:
+    """Take the clips along the way in processes of this machine; an `Engine`."""
+    return map_in_processes(partial(process_clip, job=job), tasks, n_workers=n_workers)
 
 
 def preprocess(
@@ -145,6 +169,7 @@ def preprocess(
     dtype: str = "float16",
     n_workers: int | None = None,
     verify: bool = False,
+    engine: Engine = run_here,
 ) -> PreprocessResult:
     """Store the windows and labels of every clip; only what is missing or changed is done.
 
@@ -164,11 +189,14 @@ def preprocess(
         Processes; default one per processor.
     verify : bool
         Check every stored pickle against its checksum first, and rebuild those that differ.
+    engine : Engine
+        What takes the clips along the way; default processes of this machine.
 
     Returns
     -------
     PreprocessResult
-        What was done, and one line per clip that could not be used.
+        What was done, and one line per clip that could not be used; `DEAD_LETTERS` in the store
+        lists these too.
 
     Raises
     ------
@@ -179,12 +207,13 @@ def preprocess(
     writer = StoreWriter(store_root, spec, tags=index.tags)
     result = PreprocessResult()
     try:
+        pipeline_files.take_results(writer)
         tasks, result.n_kept = _plan(index, writer, audio_root, verify=verify)
-        work = partial(_process, job=_Job(audio_root, store_root, spec))
+        job = Job(audio_root, store_root, spec, index.tags)
         workers = n_workers or default_workers()
         with progress_bar("preprocess", len(index)) as advance:
             advance(result.n_kept, "")
-            for task, outcome in map_in_processes(work, tasks, n_workers=workers):
+            for task, outcome in engine(tasks, job, n_workers=workers):
                 _record(task, outcome, writer=writer, result=result)
                 advance(1, f"{len(result.failures)} failed" if result.failures else "")
     except BaseException as error:
@@ -195,16 +224,31 @@ def preprocess(
     # A clip that was fine once and fails now must not stay in the manifest.
     for clip_id in result.failures:
         writer.finished.pop(clip_id, None)
+    _write_dead_letters(store_root / DEAD_LETTERS, index, result.failures)
     writer.close(index)
+    pipeline_files.remove(store_root)
     stored = [writer.finished[clip.id] for clip in index.clips if clip.id in writer.finished]
     result.n_clips = len(stored)
     result.padded = [clip.record.path for clip in stored if clip.padded]
     return result
 
 
+def _write_dead_letters(path: Path, index: ClipIndex, failures: dict[str, str]) -> None:
+    """List the clips that could not be used, a line each in the index's order, if there are any."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    letters = [
+        {"id": clip.id, "path": clip.path, "message": failures[clip.id]}
+        for clip in index.clips
+        if clip.id in failures
+    ]
+    write_text(path, "".join(json.dumps(letter, ensure_ascii=False) + "\n" for letter in letters))
+
+
 def _record(
-    task: _Task,
-    outcome: StoredClip | str | WorkerDied,
+    task: ClipTask,
+    outcome: Outcome,
     *,
     writer: StoreWriter,
     result: PreprocessResult,

@@ -314,9 +314,10 @@ def write_clip(
     dict
         The keys ``file``, ``n_windows``, ``checksum`` and ``tags`` of its `StoredClip`.
     """
-    stored = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in windows.items()}
-    # A row of a table laid out by columns pickles otherwise: equal labels, another checksum.
-    label = np.ascontiguousarray(label, dtype=np.uint8)
+    # What lies in memory otherwise, or is read-only as windows from a store are, pickles otherwise:
+    # equal values, another checksum.
+    stored = {name: np.require(array, dtype, ["C", "W"]) for name, array in windows.items()}
+    label = np.require(label, np.uint8, ["C", "W"])
     content = safe_pickle.dumps({"id": record.id, "label": label, "windows": stored})
     file = clip_file_name(record.id)
     write_bytes(root / file, content, durable=False)
@@ -438,6 +439,15 @@ class StoreWriter:
         self.finished[clip.record.id] = clip
         with self._writing():
             self._journal.add(clip.to_json())
+
+    def take_over(self, parts: Iterable[tuple[tuple[str, ...], list[StoredClip]]]) -> None:
+        """Record clips that others have finished: their label columns, and the clips, of each."""
+        for tags, clips in parts:
+            self._take(clips, tags)
+        with self._writing():
+            # At once, and safe on the disk: what told of them may go now.
+            self._journal.close()
+            self._journal.start([self._header(), *(c.to_json() for c in self.finished.values())])
 
     def close(self, index: ClipIndex) -> None:
         """Write the manifest: the finished clips of `index` in its order."""

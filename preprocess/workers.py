@@ -1,5 +1,6 @@
 """Run one function over many clips in parallel processes, whatever happens to a process."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -38,13 +39,35 @@ def _apply(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return [function(item) for item in items]
 
 
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent has gone."""
+@contextlib.contextmanager
+def worker_environment() -> Iterator[None]:
+    """Give processes that are started meanwhile the environment in which workers compute.
+
+    It is read when a process starts and when NumPy is imported.
+    """
+    before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
+    os.environ.update(_WORKER_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _always() -> bool:
+    return True
+
+
+def start_worker(parent: int, *, wanted: Callable[[], bool] = _always) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent has gone or is not `wanted` any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         # A parent that was killed tells nobody: its workers would wait for work for ever.
-        while os.getppid() == parent:
+        while os.getppid() == parent and wanted():
             time.sleep(_WATCH_SECONDS)
         os._exit(1)
 
@@ -66,20 +89,20 @@ class _Pool(Generic[ItemT, ResultT]):
         from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
         from concurrent.futures.process import BrokenProcessPool
 
-        # Read when a process starts and when NumPy is imported: set before a worker starts.
-        before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
-        os.environ.update(_WORKER_ENVIRONMENT)
         # Not fork: TensorFlow or a progress bar may hold threads, whose locks a fork would freeze.
         context = multiprocessing.get_context("spawn")
         remaining = iter(items)
         pending: dict[Future[list[ResultT]], list[ItemT]] = {}
         try:
-            with ProcessPoolExecutor(
-                self.n_workers,
-                mp_context=context,
-                initializer=_start_worker,
-                initargs=(os.getpid(),),
-            ) as pool:
+            with (
+                worker_environment(),
+                ProcessPoolExecutor(
+                    self.n_workers,
+                    mp_context=context,
+                    initializer=start_worker,
+                    initargs=(os.getpid(),),
+                ) as pool,
+            ):
                 try:
                     while True:
                         while len(pending) < in_flight:
@@ -103,12 +126,6 @@ class _Pool(Generic[ItemT, ResultT]):
         except BrokenProcessPool:
             self.suspects += [item for part in pending.values() for item in part]
             self.suspects += list(remaining)
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
 
 def default_workers() -> int:

@@ -13,6 +13,7 @@ import typer
 from tagger.errors import ConfigError, TaggerError
 
 if TYPE_CHECKING:
+    from preprocess.run import Engine
     from tagger.config import Config
     from tagger.inputs import Input
     from tagger.predict import Tagger
@@ -51,6 +52,12 @@ def _config(path: Path | None, overrides: list[str] | None) -> "Config":
 
 @app.command()
 def preprocess(
+    beam_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- BEAM OPTION...]", help="Options of the Beam pipeline, after two dashes."
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     check: Annotated[
@@ -59,8 +66,13 @@ def preprocess(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check stored pickles and rebuild damaged ones.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option("--engine", help="local: processes here; beam: an Apache Beam pipeline."),
+    ] = "local",
 ) -> None:
     """Slice the clips of a data set into log-mel patches and store them with their labels."""
+    run_clips = _engine(engine, beam_options or [])
     from preprocess.datasets import DATASETS
 
     settings = _config(config, set_)
@@ -81,6 +93,7 @@ def preprocess(
         dtype=settings.store.dtype,
         n_workers=settings.store.workers,
         verify=verify,
+        engine=run_clips,
     )
     for path in result.padded:
         warn(f"{path}: shorter than a patch, padded with zeros")
@@ -92,6 +105,19 @@ def preprocess(
     )
     if result.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _engine(name: str, beam_options: list[str]) -> "Engine":
+    _choice("--engine", name, ("local", "beam"))
+    if name == "beam":
+        from preprocess.beam import BeamEngine
+
+        return BeamEngine(beam_options)
+    if beam_options:
+        raise ConfigError(f"{beam_options[0]}: options after -- are Beam's; add --engine beam")
+    from preprocess.run import run_here
+
+    return run_here
 
 
 def _check(settings: "Config", index: Any) -> None:

@@ -4,6 +4,7 @@ from tagger.errors import TaggerError
 
 # Package that is imported -> extra of pyproject.toml; a test keeps the two together.
 EXTRAS = {
+    "apache_beam": "beam",
     "autopool": "train",
     "fsspec": "cloud",
     "google_crc32c": "cloud",

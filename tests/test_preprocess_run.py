@@ -23,8 +23,9 @@ from preprocess import log_mel_patches, run
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS
 from preprocess.index import ClipIndex
+from preprocess.journal import JOURNAL
 from preprocess.run import preprocess, store_hash
-from preprocess.store import JOURNAL, Store
+from preprocess.store import Store
 from preprocess.workers import WorkerDied, map_in_processes
 from tagger.errors import StoreError
 
@@ -176,7 +177,7 @@ def test_new_tag_columns_of_an_interrupted_run_are_written_in_the_next(corpus, r
 
 
 def interrupt_after(monkeypatch, n_clips):
-    whole = run._process
+    whole = run.process_clip
     done = []
 
     def process(task, job):
@@ -185,7 +186,7 @@ def interrupt_after(monkeypatch, n_clips):
         done.append(task)
         return whole(task, job)
 
-    monkeypatch.setattr(run, "_process", process)
+    monkeypatch.setattr(run, "process_clip", process)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
