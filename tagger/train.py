@@ -169,14 +169,6 @@ def mixup_plans(
     return np.concatenate(partners), np.concatenate(own_parts)
 
 
-def _mixed(values: Any, partners: Any, own_part: Any) -> Any:
-    """Each example with its partner, in a graph."""
-    from tagger.keras import tf
-
-    own_part = tf.reshape(own_part, [-1] + [1] * (len(values.shape) - 1))
-    return own_part * values + (1 - own_part) * tf.gather(values, partners)
-
-
 def _score_together(
     model: "TaggerModel",
     data: PreparedData,
@@ -335,6 +327,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     from tagger.devices import choose_precision, cpu_flags, find_device
     from tagger.keras import keras, tf
     from tagger.model import build_model
+    from tagger.steps import make_train_step
     from tagger.stream import TrainingStream, prefetched_side_by_side
     from tagger.weights import load_backbone_weights
 
@@ -438,26 +431,13 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         config.save(run.config)
 
     names = sorted(front_end.input_shapes)
-
-    def replica_step(labels: Any, partners: Any, own_part: Any, wishes: Any, *arrays: Any) -> Any:
-        inputs = dict(zip(names, arrays, strict=True))
-        if config.train.mixup_alpha > 0:
-            inputs = {name: _mixed(array, partners, own_part) for name, array in inputs.items()}
-            labels = _mixed(labels, partners, own_part)
-        with tf.GradientTape() as tape:
-            scores = model.bag_scores(inputs, training=True)
-            # Of the joint batch: the optimizer adds up the gradients of all devices.
-            loss = model.task.loss(labels, scores) / distribution.n_replicas
-            scaled = optimizer.get_scaled_loss(loss) if precision == "mixed_float16" else loss
-        gradients = tape.gradient(scaled, model.trainable_variables)
-        if precision == "mixed_float16":
-            gradients = optimizer.get_unscaled_gradients(gradients)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return tf.concat([[loss], wishes], axis=0)
-
-    @tf.function  # type: ignore[untyped-decorator]
-    def train_step(*values: Any) -> Any:
-        return distribution.sum(distribution.strategy.run(replica_step, args=values))
+    train_step = make_train_step(
+        model,
+        optimizer,
+        names=names,
+        mixup=config.train.mixup_alpha > 0,
+        distribution=distribution,
+    )
 
     def values_of(replica: int, batch: "Batch", wishes: list[bool]) -> tuple[Any, ...]:
         partners, own_part = mixup_plans(

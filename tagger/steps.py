@@ -1,0 +1,72 @@
+"""One step of training: mix, score, follow the gradient; the same on one device and on many."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tagger.distribution import Distribution
+from tagger.keras import keras, tf
+from tagger.model import TaggerModel
+
+
+def make_train_step(
+    model: TaggerModel,
+    optimizer: Any,
+    *,
+    names: Sequence[str],
+    mixup: bool,
+    distribution: Distribution,
+    jit_compile: bool = False,
+) -> Callable[..., Any]:
+    """Make the graph of a training step.
+
+    Parameters
+    ----------
+    model : TaggerModel
+        What learns.
+    optimizer : keras.optimizers.Optimizer
+        What moves its variables; gradients are scaled if it is a ``LossScaleOptimizer``.
+    names : sequence of str
+        Of the inputs, in the order in which the step gets them.
+    mixup : bool
+        Whether examples are mixed with their partners.
+    distribution : Distribution
+        The devices that take the step together.
+    jit_compile : bool
+        Compile with XLA.
+
+    Returns
+    -------
+    callable
+        ``step(labels, partners, own_part, wishes, *inputs)`` of per-replica values gives a tensor:
+        the loss of the joint batch, then the sum over devices of each of the `wishes`. Partners
+        and own part [shape=(batch_size,)] are those of `tagger.train.mixup_plans`.
+    """
+    scaling = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+
+    def replica_step(labels: Any, partners: Any, own_part: Any, wishes: Any, *arrays: Any) -> Any:
+        inputs = dict(zip(names, arrays, strict=True))
+        if mixup:
+            inputs = {name: _mixed(array, partners, own_part) for name, array in inputs.items()}
+            labels = _mixed(labels, partners, own_part)
+        with tf.GradientTape() as tape:
+            scores = model.bag_scores(inputs, training=True)
+            # Of the joint batch: the optimizer adds up the gradients of all devices.
+            loss = model.task.loss(labels, scores) / distribution.n_replicas
+            scaled = optimizer.get_scaled_loss(loss) if scaling else loss
+        gradients = tape.gradient(scaled, model.trainable_variables)
+        if scaling:
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return tf.concat([[loss], wishes], axis=0)
+
+    @tf.function(jit_compile=jit_compile)  # type: ignore[untyped-decorator]
+    def train_step(*values: Any) -> Any:
+        return distribution.sum(distribution.strategy.run(replica_step, args=values))
+
+    return train_step
+
+
+def _mixed(values: Any, partners: Any, own_part: Any) -> Any:
+    """Each example with its partner."""
+    own_part = tf.reshape(own_part, [-1] + [1] * (len(values.shape) - 1))
+    return own_part * values + (1 - own_part) * tf.gather(values, partners)
