@@ -40,6 +40,7 @@ from preprocess.index import ClipRecord
 from preprocess.pipeline_files import TASKS, read_results, write_results
 from preprocess.run import ClipTask, Job, Outcome, front_end_of, process_clip
 from preprocess.store import StoredClip
+from preprocess.worker_package import write_wheel
 from preprocess.workers import worker_environment
 from tagger.errors import ConfigError, StoreError
 from tagger.files import write_bytes
@@ -48,7 +49,13 @@ from tagger.progress import notice
 # Without its extra gcp, which Dataflow alone needs, Beam warns as it is imported.
 with quiet(logging.WARNING):
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+    from apache_beam.options.pipeline_options import (
+        DirectOptions,
+        PipelineOptions,
+        SetupOptions,
+        StandardOptions,
+        WorkerOptions,
+    )
     from apache_beam.runners.runner import PipelineState
 
 DEAD_LETTERS_TAG = "dead_letters"
@@ -252,6 +259,22 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(arguments))
 
 
+def add_package(options: PipelineOptions, folder: Path) -> None:
+    """Have workers elsewhere install this package, unless the options say what they install.
+
+    Parameters
+    ----------
+    options : PipelineOptions
+        Of the pipeline.
+    folder : Path
+        Where the package is kept until the pipeline is submitted.
+    """
+    setup = options.view_as(SetupOptions)
+    image = options.view_as(WorkerOptions).sdk_container_image
+    if not (setup.setup_file or setup.extra_packages or setup.requirements_file or image):
+        setup.extra_packages = [str(write_wheel(folder))]
+
+
 class BeamEngine:
     """Takes clips along the way in a Beam pipeline; an engine of `preprocess.run.preprocess`.
 
@@ -319,7 +342,10 @@ class BeamEngine:
         names = write_tasks(job.store_root, tasks)
         pipeline = self.pipeline(n_workers=n_workers)
         build(pipeline, names, job)
-        _run(pipeline, job.store_root)
+        with tempfile.TemporaryDirectory(prefix="tagger-pipeline-") as folder:
+            if self.is_dataflow:
+                add_package(pipeline.options, Path(folder))
+            _run(pipeline, job.store_root)
         outcomes = read_results(job.store_root, spec=job.spec, tags=job.tags)
         for task in tasks:
             outcome = outcomes.get(task.record.id)

@@ -209,6 +209,28 @@ def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
     assert any(line.startswith("song.mp3") for line in printed.splitlines())
 
 
+def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch, tmp_path):
+    """Here in place of Dataflow's machines, which the last options would rent."""
+    pytest.importorskip("apache_beam")
+    pytest.importorskip("gcp_storage_emulator")
+    from cloud_server import running
+
+    from tagger.files import write_bytes
+    from tagger.locations import location
+
+    commands = blocks_with("README.md", "--engine beam")
+    commands, n_replaced = re.subn("--runner DataflowRunner .*", "--direct_num_workers 2", commands)
+    assert n_replaced == 1
+    with running(monkeypatch, bucket="my-bucket") as cloud:
+        for path in (home / "my_music").glob("**/*.*"):
+            name = path.relative_to(home / "my_music").as_posix()
+            write_bytes(location(f"gs://my-bucket/music/{name}"), path.read_bytes())
+        printed = run(commands, home, TAGGER_CACHE=str(tmp_path)).stdout
+        assert "manifest.json" in cloud.objects("patches/")
+    assert "stores/my_music: 32 clips" in printed
+    assert "gs://my-bucket/patches: 32 clips (32 written" in printed
+
+
 def test_magnatagatunes_commands_do_what_the_readme_says(home):
     """With one epoch and a narrow network: the full size takes a GPU."""
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
