@@ -344,6 +344,23 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(tmp_path):
 
 @needs_proc
 @pytest.mark.slow
+def test_a_worker_that_is_killed_as_it_starts_ends_the_run_as_well(tmp_path):
+    """Beam itself would wait for it for ever."""
+    corpus, root = tmp_path / "corpus", tmp_path / "store"
+    write_long_corpus(corpus, 20)
+    with begun(corpus, root, "beam", pattern="pipeline/tasks/*.jsonl") as process:
+        while not (workers := workers_of(process)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(workers[0], signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith(f"error: {root}: the Beam pipeline failed: a worker")
+
+
+@needs_proc
+@pytest.mark.slow
 def test_an_interrupted_pipeline_stops_at_once_and_says_what_is_kept(tmp_path):
     corpus, root = tmp_path / "corpus", tmp_path / "store"
     write_long_corpus(corpus, 800)
