@@ -10,6 +10,7 @@ from preprocess.store import Store
 from preprocess.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
 from tagger.config import Config
 from tagger.errors import ConfigError
+from tagger.mirror import local_store
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,5 @@ def prepare_data(config: Config) -> PreparedData:
                 f"{store.root}: no clip in the {part} part of the split {config.data.split!r}; "
                 "preprocess more clips or choose another data.split"
             )
-    return PreparedData(store, vocabulary, labels, parts)
+    # Fetched only now, as it may take long.
+    return PreparedData(local_store(store.root), vocabulary, labels, parts)

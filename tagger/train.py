@@ -236,19 +236,20 @@ def _refuse_other_config(config: Config, run: RunFolder) -> None:
     ]
     if different:
         raise ConfigError(
-            f"{run.root}: cannot resume with {'; '.join(different[:3])}; "
+            f"{run.address}: cannot resume with {'; '.join(different[:3])}; "
             f"use --config {run.config}, or start anew in another run.root"
         )
 
 
 def _open_run(config: Config, *, resume: bool) -> tuple[RunFolder, bool]:
     """Run folder, and whether it goes on from an earlier start."""
-    run = RunFolder(config.run.root)
+    run = RunFolder.at(config.run.root)
+    run.pull()
     if not run.exists():
         return run, False
     if not resume:
         raise ConfigError(
-            f"{run.root}: already holds a run; add --resume to go on with it, "
+            f"{run.address}: already holds a run; add --resume to go on with it, "
             "or choose another run.root"
         )
     run.require_front_end(config.make_front_end())
@@ -262,8 +263,8 @@ def _refuse_other_data(run: RunFolder, data: PreparedData) -> None:
     split = dict(zip(ids, data.parts.tolist(), strict=True))
     if run.load_vocabulary() != data.vocabulary or run.load_split() != split:
         raise ConfigError(
-            f"{run.root}: cannot resume, as the clips, tags or split of {data.store.root} have "
-            "changed since; restore the store, or start anew in another run.root"
+            f"{run.address}: cannot resume, as the clips, tags or split of its store have changed "
+            "since; restore them, or start anew in another run.root"
         )
 
 
@@ -400,7 +401,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
         if config.train.epochs < progress.epoch:
             raise ConfigError(
-                f"{run.root}: has {progress.epoch} epochs already, more than "
+                f"{run.address}: has {progress.epoch} epochs already, more than "
                 f"train.epochs={config.train.epochs}; ask for at least as many"
             )
     elif config.model.backbone.weights != "none":
@@ -429,6 +430,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         )
     else:
         config.save(run.config)
+    run.push(patient=True)
 
     names = sorted(front_end.input_shapes)
     train_step = make_train_step(
@@ -504,6 +506,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                         last_saved = time.monotonic()
                         so_far = progress.seconds + last_saved - started
                         checkpoints.save(progress.step, {**asdict(progress), "seconds": so_far})
+                        run.push(patient=True)
             elapsed = time.monotonic() - started
             progress.seconds += elapsed
             if profile_input and progress.step > first_step:
@@ -514,11 +517,12 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                 )
             if stopping:
                 checkpoints.save(progress.step, asdict(progress))
+                run.push()
                 notice(
                     f"stopped after {progress.step} steps; go on with: "
                     f"tagger train --config {run.config} --resume"
                 )
-                return TrainResult(run.root, False, progress.best_epoch, progress.history)
+                return TrainResult(run.address, False, progress.best_epoch, progress.history)
 
             if judge is not model:
                 judge.copy_weights(model)
@@ -527,7 +531,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             )
             if not np.isfinite(scores).all():
                 raise ModelError(
-                    f"{run.root}: training diverged in epoch {progress.epoch + 1} (scores are "
+                    f"{run.address}: training diverged in epoch {progress.epoch + 1} (scores are "
                     "NaN); start anew in another run.root with a lower train.learning_rate"
                 )
             metrics = model.task.metrics(validation_labels, scores)
@@ -563,6 +567,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                 for name, value in row.items():
                     tf.summary.scalar(name, value)
                 writer.flush()
+            run.push(patient=True)
             monitored = row[f"validation_{config.train.monitor}"]
             notice(
                 f"  epoch {progress.epoch}: train loss {row['train_loss']:.4f}, "
@@ -576,11 +581,12 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         from tagger.export import export_run
 
         # In a run that was resumed after its end this may be there already.
-        for line in export_run(run.root, data=data):
+        for line in export_run(run, data=data):
             notice(line)
+        run.push()
     # A process that ended would be taken for one that was lost.
     distribution.wait_for_all()
-    return TrainResult(run.root, True, progress.best_epoch, progress.history)
+    return TrainResult(run.address, True, progress.best_epoch, progress.history)
 
 
 def _note_epoch(
