@@ -47,7 +47,9 @@ check: setup
 # CLIPS: folder of clips in MagnaTagATune's format; without it they are synthesised.
 bench: setup
 	$(BIN)/python benchmarks/prediction.py --write $(if $(CLIPS),--clips $(CLIPS))
+	$(BIN)/python benchmarks/slice.py --write $(if $(CLIPS),--clips $(CLIPS))
 	$(BIN)/python benchmarks/stream.py --write
+	$(BIN)/python benchmarks/train.py --write
 
 format: setup
 	$(BIN)/ruff check --fix .
