@@ -47,21 +47,20 @@ def tell(seconds, **more):
 root, store = Path(sys.argv[1]), sys.argv[2]
 """
 PREPROCESS = """
-largest = 0.0
+peaks = {}
 
 def watch():
-    global largest
     while True:
         for task in Path("/proc/self/task").iterdir():
             try:
                 for child in (task / "children").read_text().split():
-                    largest = max(largest, peak(child))
+                    # Of a child that has not begun its own program it is this process' peak.
+                    peaks[child] = peak(child)
             except (OSError, IndexError):
                 continue
         time.sleep(0.1)
 
 threading.Thread(target=watch, daemon=True).start()
-# Workers import the main module again: theirs must not be this one.
 from tagger.cli import main
 sys.argv[1:] = ["preprocess", "--set", f"data.root={root}", "--set", f"store.root={store}"]
 started = time.perf_counter()
@@ -69,7 +68,7 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-tell(time.perf_counter() - started, worker=largest)
+tell(time.perf_counter() - started, worker=max(peaks.values(), default=0.0))
 """
 INDEX = """
 from preprocess.datasets import DATASETS
@@ -251,9 +250,7 @@ def main() -> None:
 
             n_clips = -(-arguments.n_clips // 16) * 16
             source = work / "clips"
-            write_demo_corpus(
-                source, n_clips=n_clips, clip_seconds=arguments.clip_seconds, seed=0
-            )
+            write_demo_corpus(source, n_clips=n_clips, clip_seconds=arguments.clip_seconds, seed=0)
         times = sorted(arguments.times)
         sizes = [START_UP_CLIPS, *(arguments.n_clips * factor for factor in times)]
         figures = {

@@ -50,7 +50,7 @@ class ClipIndex:
     ----------
     tags : tuple of str
         Names of the label columns.
-    clips : list of ClipRecord
+    clips : sequence of ClipRecord
         In the data set's own order.
     labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
         1 where a clip carries a tag.
@@ -62,7 +62,7 @@ class ClipIndex:
     """
 
     tags: tuple[str, ...]
-    clips: list[ClipRecord]
+    clips: Sequence[ClipRecord]
     labels: npt.NDArray[np.uint8]
     source: str = field(default="the annotations", compare=False)
 
@@ -76,11 +76,12 @@ class ClipIndex:
         refuse_repeats([clip.path for clip in self.clips], "paths", self.source)
         refuse_repeats(self.tags, "tag columns", self.source)
         for clip in self.clips:
-            if not PurePosixPath(clip.path).parts:
+            parts = PurePosixPath(clip.path).parts
+            if not parts:
                 raise ConfigError(
                     f"{self.source}: clip {clip.id!r} has no path; fill it or remove the row"
                 )
-            if clip.path.startswith("/") or ".." in PurePosixPath(clip.path).parts:
+            if clip.path.startswith("/") or ".." in parts:
                 raise ConfigError(
                     f"{self.source}: clip {clip.id} has the path {clip.path!r}, which is not "
                     "inside the data root; give paths relative to data.root"

@@ -5,6 +5,7 @@ of numbered objects, each of which holds the entries of some time.
 """
 
 import contextlib
+import itertools
 import json
 import time
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tagger.files import write_bytes
+from tagger.files import atomic_write
 from tagger.locations import is_remote
 
 JOURNAL = "journal.jsonl"
@@ -20,6 +21,8 @@ _FOLDER = "journal"
 # Of finished clips so many, or those of so long, may have to be made again after a kill.
 _FLUSH_CLIPS = 256
 _FLUSH_SECONDS = 10.0
+
+Part = tuple[dict[str, Any], Iterator[dict[str, Any]]]
 
 
 class Journal(ABC):
@@ -39,11 +42,11 @@ class Journal(ABC):
         """Whether an earlier run has left one."""
 
     @abstractmethod
-    def read(self) -> list[list[dict[str, Any]]]:
+    def read(self) -> Iterator[Part]:
         """Header and entries of each part that earlier runs have left, in order."""
 
     @abstractmethod
-    def start(self, lines: list[dict[str, Any]]) -> None:
+    def start(self, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
         """Begin it anew, with a header and the entries that are taken over."""
 
     @abstractmethod
@@ -70,15 +73,16 @@ class _FileJournal(Journal):
     def exists(self) -> bool:
         return self.path.exists()
 
-    def read(self) -> list[list[dict[str, Any]]]:
+    def read(self) -> Iterator[Part]:
         if not self.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        lines = list(_whole_json_lines(text))
-        return [lines] if lines else []
+            return
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            lines = _whole_json_lines(file)
+            for header in lines:
+                yield header, lines
 
-    def start(self, lines: list[dict[str, Any]]) -> None:
-        write_bytes(self.path, _as_lines(lines))
+    def start(self, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
+        _write_lines(self.path, header, entries)
         self._file = self.path.open("a", encoding="utf-8")
 
     def add(self, entry: dict[str, Any]) -> None:
@@ -115,19 +119,19 @@ class _ObjectJournal(Journal):
     def exists(self) -> bool:
         return bool(self._objects())
 
-    def read(self) -> list[list[dict[str, Any]]]:
-        parts = [
-            list(_whole_json_lines(path.read_text(encoding="utf-8", errors="replace")))
-            for path in self._objects()
-        ]
-        return [lines for lines in parts if lines]
+    def read(self) -> Iterator[Part]:
+        for path in self._objects():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = _whole_json_lines(text.splitlines())
+            for header in lines:
+                yield header, lines
 
-    def start(self, lines: list[dict[str, Any]]) -> None:
+    def start(self, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
         earlier = self._objects()
         numbers = [int(path.stem) for path in earlier if path.stem.isdigit()]
         self._number = max(numbers, default=0)
-        self._header = lines[0]
-        self._write(lines)
+        self._header = header
+        self._write(entries)
         for path in earlier:
             path.unlink(missing_ok=True)
 
@@ -139,12 +143,12 @@ class _ObjectJournal(Journal):
 
     def close(self) -> None:
         if self._pending:
-            self._write([self._header, *self._pending])
+            self._write(self._pending)
             self._pending = []
 
-    def _write(self, lines: list[dict[str, Any]]) -> None:
+    def _write(self, entries: Iterable[dict[str, Any]]) -> None:
         self._number += 1
-        write_bytes(self.path / f"{self._number:08d}.jsonl", _as_lines(lines))
+        _write_lines(self.path / f"{self._number:08d}.jsonl", self._header, entries)
         self._flushed = time.monotonic()
 
     def remove(self) -> None:
@@ -153,12 +157,14 @@ class _ObjectJournal(Journal):
             path.unlink(missing_ok=True)
 
 
-def _as_lines(lines: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(line) + "\n" for line in lines).encode("utf-8")
+def _write_lines(path: Path, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        for line in itertools.chain([header], entries):
+            file.write(json.dumps(line).encode() + b"\n")
 
 
-def _whole_json_lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
+def _whole_json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             content = json.loads(line)
         except ValueError:

@@ -17,7 +17,7 @@ from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, writ
 from preprocess.windows import windows_of_file
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError, StoreError
-from tagger.files import json_hash, write_text
+from tagger.files import json_hash_of_list, write_text
 from tagger.progress import notice, progress_bar
 
 DEAD_LETTERS = "dead_letters.jsonl"
@@ -227,9 +227,12 @@ def preprocess(
     _write_dead_letters(store_root / DEAD_LETTERS, index, result.failures)
     writer.close(index)
     pipeline_files.remove(store_root)
-    stored = [writer.finished[clip.id] for clip in index.clips if clip.id in writer.finished]
-    result.n_clips = len(stored)
-    result.padded = [clip.record.path for clip in stored if clip.padded]
+    for record in index.clips:
+        stored = writer.finished.get(record.id)
+        if stored is not None:
+            result.n_clips += 1
+            if stored.padded:
+                result.padded.append(stored.record.path)
     return result
 
 
@@ -270,4 +273,4 @@ def _record(
 
 def store_hash(clips: Sequence[StoredClip]) -> str:
     """Digest of the content of a store: ids and checksums, in order."""
-    return json_hash([[clip.record.id, clip.checksum] for clip in clips])
+    return json_hash_of_list([clip.record.id, clip.checksum] for clip in clips)

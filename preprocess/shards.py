@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from preprocess.store import Store
 from tagger.errors import StoreError
-from tagger.files import atomic_write, json_hash, remove_temporary_files, write_json
+from tagger.files import atomic_write, json_hash_of_list, remove_temporary_files, write_json
 from tagger.progress import progress_bar
 
 SCHEMA_VERSION = 1
@@ -81,13 +81,13 @@ class Shard:
     def description(self) -> dict[str, object]:
         """Describe what a shard of this store must hold."""
         store = self._store
-        content = [[clip.record.id, clip.n_windows, clip.checksum] for clip in store.clips]
+        content = ([clip.record.id, clip.n_windows, clip.checksum] for clip in store.clips)
         return {
             "schema_version": SCHEMA_VERSION,
             "dtype": store.spec.dtype,
             "input_shapes": {name: list(size) for name, size in store.spec.input_shapes.items()},
             "n_windows": self.n_windows,
-            "content": json_hash(content),
+            "content": json_hash_of_list(content),
         }
 
     def is_current(self) -> bool:

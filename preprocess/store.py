@@ -8,11 +8,9 @@ The folder may be local or at an address (`tagger.locations`).
 """
 
 import contextlib
-import json
 import pickle
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,73 +22,16 @@ from preprocess import safe_pickle
 from preprocess.features import FrontEnd
 from preprocess.index import ClipIndex, ClipRecord
 from preprocess.journal import open_journal
+from preprocess.manifest import MANIFEST as MANIFEST
+from preprocess.manifest import read_manifest, write_manifest
+from preprocess.stored_clips import CLIP_FOLDER, FinishedClips, StoredClips
+from preprocess.stored_clips import StoredClip as StoredClip
+from preprocess.stored_clips import clip_file_name as clip_file_name
 from tagger.errors import StoreError
-from tagger.files import content_hash, remove_temporary_files, write_bytes, write_json
+from tagger.files import content_hash, remove_temporary_files, write_bytes
 from tagger.locations import is_remote, location
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-_CLIP_FOLDER = "clips"
-
-
-@dataclass(frozen=True)
-class StoredClip:
-    """What the manifest says of one clip.
-
-    Parameters
-    ----------
-    record : ClipRecord
-        Id, path and group keys.
-    tags : tuple of int
-        Columns of the store's tags that are 1.
-    file : str
-        Its pickle, relative to the store.
-    n_windows : int
-        Windows in it.
-    checksum : str
-        Of the pickle's bytes.
-    source_bytes, source_mtime_ns : int
-        Size and time of change of the audio file when it was read.
-    padded : bool
-        The clip was shorter than a window and was padded with zeros.
-    """
-
-    record: ClipRecord
-    tags: tuple[int, ...]
-    file: str
-    n_windows: int
-    checksum: str
-    source_bytes: int
-    source_mtime_ns: int
-    padded: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain form for manifest and journal."""
-        content = asdict(self)
-        content["tags"] = list(self.tags)
-        return content
-
-    def check(self, tag_numbers: range) -> None:
-        """Raise a TypeError that says what is lacking where a field holds what it cannot hold."""
-        numbers = (self.n_windows, self.source_bytes, self.source_mtime_ns, *self.tags)
-        texts = (*vars(self.record).values(), self.file, self.checksum)
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a text")
-        if not all(isinstance(number, int) for number in numbers) or self.n_windows < 1:
-            raise TypeError("a number")
-        if not all(number in tag_numbers for number in self.tags):
-            raise TypeError("a tag of that number")
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "StoredClip":
-        """Inverse of `to_json`."""
-        return cls(
-            **{
-                **content,
-                "record": ClipRecord(**content["record"]),
-                "tags": tuple(content["tags"]),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -134,14 +75,6 @@ def describe_front_end_difference(ours: dict[str, Any], theirs: dict[str, Any]) 
     return f"front end {ours['name']!r} with " + ", ".join(differences)
 
 
-def clip_file_name(clip_id: str) -> str:
-    """File name of a clip's pickle: readable, unique and safe whatever the id holds."""
-    digest = content_hash(clip_id.encode("utf-8"))
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", clip_id)[-60:]
-    # Two levels: a folder with a million files is slow on most file systems.
-    return f"{_CLIP_FOLDER}/{digest[:2]}/{readable}-{digest[:10]}.pkl"
-
-
 class Store:
     """A store opened for reading.
 
@@ -160,7 +93,12 @@ class Store:
         self.root = location(root)
         path = self.root / MANIFEST
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            header, clips = read_manifest(path)
+            self._read_header(path, header)
+            self._clips = StoredClips()
+            tag_numbers = range(len(self.tags))
+            for content in clips:
+                self._clips.append(_checked(content, tag_numbers))
         except FileNotFoundError:
             interrupted = open_journal(self.root).exists()
             half = " (a preprocess run was interrupted)" if interrupted else ""
@@ -177,32 +115,36 @@ class Store:
             raise StoreError(
                 f"{path}: damaged manifest ({error}); delete it and run 'tagger preprocess' again"
             ) from None
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{path}: schema version {version}, but this release reads {SCHEMA_VERSION}; "
-                "preprocess into a new store.root"
-            )
-        try:
-            spec = content["spec"]
-            shapes = {name: tuple(shape) for name, shape in spec["input_shapes"].items()}
-            self.spec = StoreSpec(**{**spec, "input_shapes": shapes})
-            self.tags: tuple[str, ...] = tuple(content["tags"])
-            self.clips = [StoredClip.from_json(clip) for clip in content["clips"]]
-            for clip in self.clips:
-                clip.check(range(len(self.tags)))
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{path}: damaged manifest (lacks {error}); delete it and run 'tagger preprocess' "
                 "again"
             ) from None
 
+    def _read_header(self, path: Path, header: Any) -> None:
+        version = header.get("schema_version") if isinstance(header, dict) else None
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: schema version {version}, but this release reads {SCHEMA_VERSION}; "
+                "preprocess into a new store.root"
+            )
+        spec = header["spec"]
+        shapes = {name: tuple(shape) for name, shape in spec["input_shapes"].items()}
+        self.spec = StoreSpec(**{**spec, "input_shapes": shapes})
+        self.tags: tuple[str, ...] = tuple(header["tags"])
+
+    @property
+    def clips(self) -> Sequence[StoredClip]:
+        """What the manifest says of each clip."""
+        return self._clips
+
     def __len__(self) -> int:
         return len(self.clips)
 
-    def manifest(self) -> dict[str, Any]:
-        """Give what its manifest holds."""
-        return _manifest(self.spec, self.tags, clips=[clip.to_json() for clip in self.clips])
+    def copy_manifest(self, path: Path) -> None:
+        """Write what its manifest holds to `path`."""
+        clips = (clip.to_json() for clip in self.clips)
+        write_manifest(path, _header(self.spec, self.tags), clips)
 
     def require_front_end(self, front_end: FrontEnd, *, user: str) -> None:
         """Refuse the store if `front_end` would make other windows.
@@ -232,13 +174,12 @@ class Store:
         labels = np.zeros((len(self.clips), len(self.tags)), dtype=np.uint8)
         for row, clip in enumerate(self.clips):
             labels[row, list(clip.tags)] = 1
-        records = [clip.record for clip in self.clips]
-        return ClipIndex(self.tags, records, labels, str(self.root / MANIFEST))
+        return ClipIndex(self.tags, self._clips.records, labels, str(self.root / MANIFEST))
 
     @cached_property
     def n_windows(self) -> npt.NDArray[np.int64]:
         """Windows of each clip [shape=(n_clips,)]."""
-        return np.array([clip.n_windows for clip in self.clips], dtype=np.int64)
+        return np.fromiter((clip.n_windows for clip in self.clips), np.int64, len(self))
 
     def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
         """Windows of the clip at `row`, as stored.
@@ -260,12 +201,15 @@ class Store:
         return windows
 
 
-def _manifest(
-    spec: StoreSpec, tags: tuple[str, ...], *, clips: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _checked(content: dict[str, Any], tag_numbers: range) -> StoredClip:
+    clip = StoredClip.from_json(content)
+    clip.check(tag_numbers)
+    return clip
+
+
+def _header(spec: StoreSpec, tags: tuple[str, ...]) -> dict[str, Any]:
     # Tags are numbered by their column: with other columns old entries would mean other tags.
-    header = {"schema_version": SCHEMA_VERSION, "spec": asdict(spec), "tags": list(tags)}
-    return {**header, "clips": clips}
+    return {"schema_version": SCHEMA_VERSION, "spec": asdict(spec), "tags": list(tags)}
 
 
 def read_clip(root: Path, clip: StoredClip, spec: StoreSpec) -> dict[str, Any]:
@@ -351,12 +295,12 @@ class StoreWriter:
         self.root = location(root)
         self.spec = spec
         self.tags = tags
-        self.finished: dict[str, StoredClip] = {}
+        self.finished = FinishedClips()
         with self._writing():
             if not is_remote(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
                 remove_temporary_files(self.root)
-                for folder in self.root.glob(_CLIP_FOLDER + "/*"):
+                for folder in self.root.glob(CLIP_FOLDER + "/*"):
                     remove_temporary_files(folder)
             self._journal = open_journal(self.root)
             self._read_manifest()
@@ -371,11 +315,6 @@ class StoreWriter:
                 f"{self.root}: cannot be written ({error.strerror}); check disk space and rights "
                 "or choose another store.root"
             ) from None
-
-    def _header(self) -> dict[str, Any]:
-        header = _manifest(self.spec, self.tags, clips=[])
-        del header["clips"]
-        return header
 
     def _check_spec(self, spec: dict[str, Any]) -> None:
         if spec["front_end_hash"] != self.spec.front_end_hash:
@@ -400,8 +339,7 @@ class StoreWriter:
             # stays in the entries of a journal whose run was interrupted before that.
             stale = tags != self.tags or -1 in clip.tags
             kept = (-1, *renumbered) if stale else renumbered
-            values = {**vars(clip), "tags": kept}
-            self.finished[clip.record.id] = StoredClip(**values)
+            self.finished[clip.record.id] = replace(clip, tags=kept)
 
     def _read_manifest(self) -> None:
         if not (self.root / MANIFEST).exists():
@@ -411,9 +349,10 @@ class StoreWriter:
         self._take(store.clips, store.tags)
 
     def _read_journal(self) -> None:
-        parts = self._journal.read()
+        found = False
         try:
-            for header, *entries in parts:
+            for header, entries in self._journal.read():
+                found = True
                 self._take_journal(header, entries)
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(
@@ -421,18 +360,17 @@ class StoreWriter:
                 "'tagger preprocess' again"
             ) from None
         # Begun anew, so that a last line which a kill cut in two is gone.
-        entries = [clip.to_json() for clip in self.finished.values()] if parts else []
-        self._journal.start([self._header(), *entries])
+        self._start_journal(self.finished.values() if found else ())
 
-    def _take_journal(self, header: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    def _start_journal(self, clips: Iterable[StoredClip]) -> None:
+        self._journal.start(_header(self.spec, self.tags), (clip.to_json() for clip in clips))
+
+    def _take_journal(self, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
         if header["schema_version"] != SCHEMA_VERSION:
             return
         self._check_spec(header["spec"])
         tags = tuple(header["tags"])
-        clips = [StoredClip.from_json(entry) for entry in entries]
-        for clip in clips:
-            clip.check(range(-1, len(tags)))
-        self._take(clips, tags)
+        self._take((_checked(entry, range(-1, len(tags))) for entry in entries), tags)
 
     def add(self, clip: StoredClip) -> None:
         """Record a finished clip."""
@@ -447,15 +385,15 @@ class StoreWriter:
         with self._writing():
             # At once, and safe on the disk: what told of them may go now.
             self._journal.close()
-            self._journal.start([self._header(), *(c.to_json() for c in self.finished.values())])
+            self._start_journal(self.finished.values())
 
     def close(self, index: ClipIndex) -> None:
         """Write the manifest: the finished clips of `index` in its order."""
-        clips = [
+        clips = (
             self.finished[clip.id].to_json() for clip in index.clips if clip.id in self.finished
-        ]
+        )
         with self._writing():
-            write_json(self.root / MANIFEST, _manifest(self.spec, self.tags, clips=clips))
+            write_manifest(self.root / MANIFEST, _header(self.spec, self.tags), clips)
             self._journal.remove()
 
     def abandon(self) -> None:

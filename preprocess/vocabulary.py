@@ -59,10 +59,10 @@ class Vocabulary:
                 f"the data has no tag {', '.join(repr(name) for name in missing[:5])}; "
                 "check data.tags and data.synonyms, or preprocess the data that has it"
             )
-        picked = [
-            labels[:, [position[name] for name in names]].max(axis=1) for names in self.members
-        ]
-        return np.stack(picked, axis=1).astype(np.uint8)
+        picked = np.empty((len(labels), len(self)), dtype=np.uint8)
+        for column, names in enumerate(self.members):
+            picked[:, column] = labels[:, [position[name] for name in names]].max(axis=1)
+        return picked
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -215,6 +215,17 @@ def content_hash(content: bytes) -> str:
 def json_hash(value: Any) -> str:
     """Hex digest of `value` as canonical JSON: the order of keys does not matter."""
     return content_hash(json.dumps(value, sort_keys=True, separators=(",", ":")).encode("utf-8"))
+
+
+def json_hash_of_list(values: Iterable[Any]) -> str:
+    """`json_hash` of a list of which one value at a time need be in memory."""
+    digest, separator = hashlib.blake2b(b"[", digest_size=16), b""
+    for value in values:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+        digest.update(separator + text.encode("utf-8"))
+        separator = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:

@@ -306,7 +306,7 @@ def local_store(root: Path, *, rows: Sequence[int] | None = None) -> Store:
         with _alone(local):
             _copy_clips(store, local, rows)
             # Written last: what it says of the pickles decides which of them are fetched next time.
-            write_json(local / MANIFEST, store.manifest())
+            store.copy_manifest(local / MANIFEST)
     except OSError as error:
         raise StoreError(
             f"{error.filename or local}: {root} cannot be copied ({error.strerror}); check your "

@@ -2,6 +2,7 @@
 
 import io
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ class Dataset(Entry):
         """
 
 
+# As objects of Python fields take fifty times the space that they take in the file.
+_ROWS_AT_ONCE = 4096
+
 DATASETS: Registry[Dataset] = Registry("preprocess.datasets", "data set")
 
 
@@ -71,10 +75,32 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
     """
     import pandas as pd
 
+    parts = read_table_in_parts(path, separator=separator, required=required, remedy=remedy)
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_table_in_parts(
+    path: Path, *, separator: str, required: list[str], remedy: str
+) -> Iterator["pd.DataFrame"]:
+    """`read_table` for a file of many fields: some thousand rows at a time, at least one part."""
+    import pandas as pd
+
+    header: list[str] = []
+    for part in _parts(path, separator, remedy):
+        if not header:
+            header = [str(name) for name in part.iloc[0]]
+            _check_header(header, path, required=required, remedy=remedy)
+            part = part.iloc[1:]
+        yield part.reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis="columns")
+
+
+def _parts(path: Path, separator: str, remedy: str) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
     try:
         # The header is read as a row: of a header pandas would rename a column that occurs twice,
         # and take the first column for row names where the rows have a field more than it.
-        table = pd.read_csv(
+        yield from pd.read_csv(
             io.BytesIO(path.read_bytes()) if is_remote(path) else path,
             sep=separator,
             header=None,
@@ -82,6 +108,7 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
             keep_default_na=False,
             na_filter=False,
             encoding="utf-8",
+            chunksize=_ROWS_AT_ONCE,
         )
     except FileNotFoundError:
         raise ConfigError(
@@ -90,15 +117,15 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not readable as a table ({reason}); {remedy}") from None
-    header = [str(name) for name in table.iloc[0]]
+
+
+def _check_header(header: list[str], path: Path, *, required: list[str], remedy: str) -> None:
     refuse_repeats(header, "columns", str(path))
-    table = table.iloc[1:].reset_index(drop=True).set_axis(header, axis="columns")
-    missing = [column for column in required if column not in table.columns]
+    missing = [column for column in required if column not in header]
     if missing:
-        found = ", ".join(repr(str(column)) for column in table.columns[:4])
+        found = ", ".join(repr(column) for column in header[:4])
         raise ConfigError(
             f"{path}: lacks the column{'s' if len(missing) > 1 else ''} "
             f"{', '.join(repr(column) for column in missing)} (its first columns are {found}); "
             f"{remedy}"
         )
-    return table

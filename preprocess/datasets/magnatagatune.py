@@ -2,15 +2,19 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
-from preprocess.datasets import Dataset, read_table
+from preprocess.datasets import Dataset, read_table, read_table_in_parts
 from preprocess.index import ClipIndex, ClipRecord
 from tagger.errors import ConfigError
 from tagger.registry import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _REMEDY = "MagnaTagATune's files are tab-separated, with clip_id first and mp3_path last"
 # artist-album-number-title-START-END.mp3: what comes before the times names the track.
@@ -36,27 +40,23 @@ class Magnatagatune(Dataset):
 
     def index(self, root: Path) -> ClipIndex:  # noqa: D102 (the contract documents it)
         path = root / self.params.annotations
-        table = read_table(path, separator="\t", required=["clip_id", "mp3_path"], remedy=_REMEDY)
-        tags = [str(column) for column in table.columns if column not in ("clip_id", "mp3_path")]
-        if not tags:
-            raise ConfigError(f"{path}: has no tag columns; {_REMEDY}")
-        values = table[tags].to_numpy(dtype=object)
-        labels = values == "1"
-        wrong = ~(labels | (values == "0"))
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise ConfigError(
-                f"{path}: column {tags[column]!r} of clip {table['clip_id'][row]} holds "
-                f"{values[row, column]!r}; a tag column holds 0 or 1 only"
-            )
         groups = self._groups(root)
-        clips = []
-        for clip_id, mp3_path in zip(table["clip_id"], table["mp3_path"], strict=True):
-            match = _TRACK.match(mp3_path)
-            artist, album = groups.get(clip_id, ("", ""))
-            track = match["track"] if match else mp3_path
-            clips.append(ClipRecord(clip_id, mp3_path, track=track, artist=artist, album=album))
-        return ClipIndex(tuple(tags), clips, labels.astype(np.uint8), str(path))
+        tags: list[str] = []
+        labels: list[npt.NDArray[np.uint8]] = []
+        clips: list[ClipRecord] = []
+        for table in read_table_in_parts(
+            path, separator="\t", required=["clip_id", "mp3_path"], remedy=_REMEDY
+        ):
+            tags = [name for name in map(str, table.columns) if name not in ("clip_id", "mp3_path")]
+            if not tags:
+                raise ConfigError(f"{path}: has no tag columns; {_REMEDY}")
+            labels.append(_labels(path, table, tags))
+            for clip_id, mp3_path in zip(table["clip_id"], table["mp3_path"], strict=True):
+                match = _TRACK.match(mp3_path)
+                artist, album = groups.get(clip_id, ("", ""))
+                track = match["track"] if match else mp3_path
+                clips.append(ClipRecord(clip_id, mp3_path, track, artist, album))
+        return ClipIndex(tuple(tags), clips, np.concatenate(labels), str(path))
 
     def _groups(self, root: Path) -> dict[str, tuple[str, str]]:
         """Artist and album by clip id; empty where the data set has no such table."""
@@ -69,6 +69,19 @@ class Magnatagatune(Dataset):
         return dict(
             zip(table["clip_id"], zip(table["artist"], table["album"], strict=True), strict=True)
         )
+
+
+def _labels(path: Path, table: "pd.DataFrame", tags: list[str]) -> npt.NDArray[np.uint8]:
+    values: npt.NDArray[np.object_] = table[tags].to_numpy(dtype=object)
+    labels = values == "1"
+    wrong = ~(labels | (values == "0"))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ConfigError(
+            f"{path}: column {tags[column]!r} of clip {table['clip_id'][row]} holds "
+            f"{values[row, column]!r}; a tag column holds 0 or 1 only"
+        )
+    return np.asarray(labels, dtype=np.uint8)
 
 
 ENTRY = Magnatagatune
