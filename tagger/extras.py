@@ -17,7 +17,6 @@ EXTRAS = {
     "pescador": "train",
     "pyarrow": "parquet",
     "scipy": "train",
-    "sklearn": "train",
     "tensorboard": "train",
     "tensorflow": "train",
     "tf2onnx": "onnx",
