@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -158,3 +159,14 @@ def command(monkeypatch, capfd):
         return code, out, err
 
     return call
+
+
+def ports(number: int) -> list[int]:
+    """Free ports: all are open at once, so that they differ."""
+    sockets = [socket.socket() for _ in range(number)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    found = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return found

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ports
 from small_store import make_store, small_config
 
 from tagger.config import StreamConfig
@@ -52,17 +52,6 @@ def overrides(store: Path, run: Path, *more: str) -> list[str]:
     path = run.parent / f"{run.name}.yaml"
     config.save(path)
     return ["--config", str(path)]
-
-
-def ports(number: int) -> list[int]:
-    """Free ports: all are open at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(number)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    found = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return found
 
 
 def start_workers(arguments: list[str], n_workers: int = 2) -> list[subprocess.Popen[str]]:

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import ports
 
 REPOSITORY = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -229,6 +231,21 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
         assert "manifest.json" in cloud.objects("patches/")
     assert "stores/my_music: 32 clips" in printed
     assert "gs://my-bucket/patches: 32 clips (32 written" in printed
+
+
+def test_two_machines_train_together_by_the_commands_of_the_readme(home):
+    commands = blocks_with("README.md", "TF_CONFIG")
+    for address, port in zip(("10.0.0.2:2222", "10.0.0.3:2222"), ports(2), strict=True):
+        commands = commands.replace(address, f"127.0.0.1:{port}")
+    commands = commands.replace("joint", "joint --set train.epochs=1 --set stream.batch_size=8")
+    other = commands.replace('"index": 0', '"index": 1')
+    if not (home / "stores/my_music").exists():
+        run("tagger preprocess --config my_music.yaml", home)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda text: run(text, home), (commands, other))
+    assert "2 devices of 2 machines, this is 0" in first.stderr
+    assert "2 devices of 2 machines, this is 1" in second.stderr
+    assert (home / "runs/joint/bundle/bundle.json").exists()
 
 
 def test_magnatagatunes_commands_do_what_the_readme_says(home):
