@@ -1,17 +1,19 @@
 """The verb ``preprocess``: every clip of a data set along the way to the store."""
 
 import json
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from preprocess import pipeline_files
 from preprocess.features import FRONT_ENDS, FrontEnd
+from preprocess.file_states import FileStates
 from preprocess.index import ClipIndex, ClipRecord
 from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, write_clip
 from preprocess.windows import windows_of_file
@@ -31,6 +33,64 @@ class ClipTask:
     label: npt.NDArray[np.uint8]
     # Set where only the label has changed: its windows are taken from the store.
     stored: StoredClip | None = None
+
+
+class Tasks(Sequence[ClipTask]):
+    """Tasks that are made when somebody asks for them.
+
+    Parameters
+    ----------
+    index : ClipIndex
+        The clips.
+    finished : mapping of str to StoredClip
+        Clips in the store, by id.
+    """
+
+    def __init__(self, index: ClipIndex, finished: Mapping[str, StoredClip]) -> None:
+        self._index = index
+        self._finished = finished
+        self._rows = array("q")
+        self._relabels = bytearray()
+
+    def append(self, row: int, *, relabel: bool = False) -> None:
+        """Add the clip at `row` of the index; `relabel` it where its windows are as they were."""
+        self._rows.append(row)
+        self._relabels.append(relabel)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> ClipTask: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[ClipTask]: ...
+    def __getitem__(self, number: int | slice) -> ClipTask | list[ClipTask]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        row = self._rows[number]
+        record = self._index.clips[row]
+        stored = self._finished[record.id] if self._relabels[number] else None
+        return ClipTask(record, self._index.labels[row], stored)
+
+
+class _Numbered:
+    """A task by its number; on its way to a worker it becomes the task itself."""
+
+    __slots__ = ("_number", "_tasks")
+
+    def __init__(self, tasks: Sequence[ClipTask], number: int) -> None:
+        self._tasks = tasks
+        self._number = number
+
+    def task(self) -> ClipTask:
+        return self._tasks[self._number]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self.task(),)
+
+
+def _itself(task: ClipTask) -> ClipTask:
+    return task
 
 
 @dataclass(frozen=True)
@@ -115,41 +175,33 @@ def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
     return StoredClip(record, source_bytes=size, source_mtime_ns=mtime, padded=padded, **written)
 
 
-def _is_current(stored: StoredClip, audio_path: Path, store_root: Path) -> bool:
-    """Tell whether the audio is as it was when the clip was stored, and the pickle is there."""
-    try:
-        status = audio_path.stat()
-        present = (store_root / stored.file).exists()
-    except OSError:
-        return False
-    unchanged = (status.st_size, status.st_mtime_ns) == (
-        stored.source_bytes,
-        stored.source_mtime_ns,
-    )
-    return present and unchanged
-
-
 def _plan(
     index: ClipIndex, writer: StoreWriter, audio_root: Path, *, verify: bool
-) -> tuple[list[ClipTask], int]:
+) -> tuple[Tasks, int]:
     """List what is left to do and count the clips that are done."""
-    tasks, n_kept = [], 0
+    tasks, n_kept = Tasks(index, writer.finished), 0
+    sources, pickles = FileStates(audio_root), FileStates(writer.root)
     for row, record in enumerate(index.clips):
         stored = writer.finished.get(record.id)
         label = index.labels[row]
-        if stored is None or not _is_current(stored, audio_root / record.path, writer.root):
-            tasks.append(ClipTask(record, label))
+        # The audio is as it was when the clip was stored, and the pickle is there.
+        if (
+            stored is None
+            or sources.get(record.path) != (stored.source_bytes, stored.source_mtime_ns)
+            or pickles.get(stored.file) is None
+        ):
+            tasks.append(row)
             continue
         if verify:
             try:
                 read_clip(writer.root, stored, writer.spec)
             except StoreError:
-                tasks.append(ClipTask(record, label))
+                tasks.append(row)
                 continue
         if stored.tags == tuple(np.flatnonzero(label)) and stored.record == record:
             n_kept += 1
         else:
-            tasks.append(ClipTask(record, label, stored))
+            tasks.append(row, relabel=True)
     return tasks, n_kept
 
 
@@ -157,7 +209,15 @@ def run_here(
     tasks: Sequence[ClipTask], job: Job, *, n_workers: int
 ) -> Iterator[tuple[ClipTask, Outcome]]:
     """Take the clips along the way in processes of this machine; an `Engine`."""
-    return map_in_processes(partial(process_clip, job=job), tasks, n_workers=n_workers)
+    # All tasks as objects would take more memory than all that is known of the clips.
+    numbered = [_Numbered(tasks, number) for number in range(len(tasks))]
+    outcomes = map_in_processes(partial(_process, job=job), numbered, n_workers=n_workers)
+    for item, outcome in outcomes:
+        yield item.task(), outcome
+
+
+def _process(item: "_Numbered | ClipTask", job: Job) -> StoredClip | str:
+    return process_clip(item.task() if isinstance(item, _Numbered) else item, job)
 
 
 def preprocess(

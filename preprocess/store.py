@@ -172,14 +172,14 @@ class Store:
     def index(self) -> ClipIndex:
         """The clips of the store as a data set: all that splits and vocabularies need."""
         labels = np.zeros((len(self.clips), len(self.tags)), dtype=np.uint8)
-        for row, clip in enumerate(self.clips):
-            labels[row, list(clip.tags)] = 1
+        for row, tags in enumerate(self._clips.tags):
+            labels[row, list(tags)] = 1
         return ClipIndex(self.tags, self._clips.records, labels, str(self.root / MANIFEST))
 
     @cached_property
     def n_windows(self) -> npt.NDArray[np.int64]:
         """Windows of each clip [shape=(n_clips,)]."""
-        return np.fromiter((clip.n_windows for clip in self.clips), np.int64, len(self))
+        return np.fromiter(self._clips.n_windows, np.int64, len(self))
 
     def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
         """Windows of the clip at `row`, as stored.
@@ -339,7 +339,8 @@ class StoreWriter:
             # stays in the entries of a journal whose run was interrupted before that.
             stale = tags != self.tags or -1 in clip.tags
             kept = (-1, *renumbered) if stale else renumbered
-            self.finished[clip.record.id] = replace(clip, tags=kept)
+            taken = clip if kept == clip.tags else replace(clip, tags=kept)
+            self.finished[clip.record.id] = taken
 
     def _read_manifest(self) -> None:
         if not (self.root / MANIFEST).exists():

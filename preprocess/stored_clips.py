@@ -1,17 +1,12 @@
-"""What a manifest says of its clips: one of them, and all of them in little memory.
+"""What a manifest says of its clips: one of them, and all of them in little memory."""
 
-As objects of Python a clip takes more than a kilobyte; packed, two hundred bytes. An object is made
-of it when somebody asks for that clip.
-"""
-
-import marshal
 import re
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
-from preprocess.index import ClipRecord
+from preprocess.index import ClipRecord, ClipRecords, fields_of
+from preprocess.packed import Packed
 from tagger.files import content_hash
 
 CLIP_FOLDER = "clips"
@@ -84,63 +79,27 @@ class StoredClip:
         )
 
 
-class _Equal:
-    """Equality with any sequence of equal items, such as a list."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(self, Sequence) or not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(
-            mine == theirs for mine, theirs in zip(self, other, strict=True)
-        )
-
-
-class StoredClips(_Equal, Sequence[StoredClip]):
+class StoredClips(Packed[StoredClip]):
     """A list of clips that are kept packed.
 
-    Parameters
-    ----------
-    clips : iterable of StoredClip
-        To begin with. Their fields are of the types that `StoredClip.check` wants.
+    Their fields are of the types that `StoredClip.check` wants.
     """
 
-    def __init__(self, clips: Iterable[StoredClip] = ()) -> None:
-        self._content = bytearray()
-        self._ends = array("q", [0])
-        for clip in clips:
-            self.append(clip)
-
-    def append(self, clip: StoredClip) -> None:
-        """Add a clip at the end."""
-        record, file, checksum = clip.record, clip.file, clip.checksum
-        fields = (
-            (record.id, record.path, record.track, record.artist, record.album, record.part),
-            clip.tags,
+    def _pack(self, item: StoredClip) -> tuple[Any, ...]:
+        record, file, checksum = item.record, item.file, item.checksum
+        return (
+            fields_of(record),
+            item.tags,
             None if file == clip_file_name(record.id) else file,
-            clip.n_windows,
+            item.n_windows,
             bytes.fromhex(checksum) if _DIGEST.fullmatch(checksum) else checksum,
-            clip.source_bytes,
-            clip.source_mtime_ns,
-            clip.padded,
+            item.source_bytes,
+            item.source_mtime_ns,
+            item.padded,
         )
-        # Read by this process alone: marshal's format is that of one version of Python.
-        self._content += marshal.dumps(fields)
-        self._ends.append(len(self._content))
 
-    def _fields(self, row: int) -> tuple[Any, ...]:
-        n_clips = len(self)
-        if not -n_clips <= row < n_clips:
-            raise IndexError(f"clip {row} of {n_clips}")
-        row %= n_clips
-        fields: tuple[Any, ...] = marshal.loads(
-            self._content[self._ends[row] : self._ends[row + 1]]
-        )
-        return fields
-
-    def _clip(self, row: int) -> StoredClip:
-        keys, tags, file, n_windows, checksum, source_bytes, mtime, padded = self._fields(row)
+    def _unpack(self, fields: tuple[Any, ...]) -> StoredClip:
+        keys, tags, file, n_windows, checksum, source_bytes, mtime, padded = fields
         return StoredClip(
             ClipRecord(*keys),
             tags,
@@ -152,39 +111,34 @@ class StoredClips(_Equal, Sequence[StoredClip]):
             padded,
         )
 
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, row: int) -> StoredClip: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[StoredClip]: ...
-    def __getitem__(self, row: int | slice) -> StoredClip | list[StoredClip]:
-        if isinstance(row, slice):
-            return [self._clip(number) for number in range(*row.indices(len(self)))]
-        return self._clip(row)
+    @property
+    def records(self) -> ClipRecords:
+        """The clips' records alone."""
+        return _RecordsOf(self)
 
     @property
-    def records(self) -> "Sequence[ClipRecord]":
-        """The clips' records alone."""
-        return _Records(self)
+    def tags(self) -> Iterator[tuple[int, ...]]:
+        """The clips' tags alone."""
+        return (fields[1] for fields in self.packed())
+
+    @property
+    def n_windows(self) -> Iterator[int]:
+        """The clips' numbers of windows alone."""
+        return (fields[3] for fields in self.packed())
 
 
-class _Records(_Equal, Sequence[ClipRecord]):
+class _RecordsOf(ClipRecords):
+    """Records that are taken out of packed clips, not kept once more."""
+
     def __init__(self, clips: StoredClips) -> None:
         self._clips = clips
 
+    def _fields(self, row: int) -> tuple[Any, ...]:
+        fields: tuple[Any, ...] = self._clips._fields(row)[0]
+        return fields
+
     def __len__(self) -> int:
         return len(self._clips)
-
-    @overload
-    def __getitem__(self, row: int) -> ClipRecord: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[ClipRecord]: ...
-    def __getitem__(self, row: int | slice) -> ClipRecord | list[ClipRecord]:
-        if isinstance(row, slice):
-            return [self[number] for number in range(*row.indices(len(self)))]
-        return ClipRecord(*self._clips._fields(row)[0])
 
 
 class FinishedClips(MutableMapping[str, StoredClip]):

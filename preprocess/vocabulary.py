@@ -1,6 +1,6 @@
 """The vocabulary: which tags a model learns, and which label columns each of them merges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,20 @@ class Vocabulary:
         ConfigError
             If the data lacks a column.
         """
+        picked = np.empty((len(labels), len(self)), dtype=np.uint8)
+        for number, column in enumerate(self._columns(labels, columns)):
+            picked[:, number] = column
+        return picked
+
+    def counts(
+        self, labels: npt.NDArray[np.uint8], columns: Sequence[str]
+    ) -> npt.NDArray[np.int64]:
+        """Clips that carry each of these tags [shape=(n_tags,)]; see `labels`."""
+        return np.array([column.sum(dtype=np.int64) for column in self._columns(labels, columns)])
+
+    def _columns(
+        self, labels: npt.NDArray[np.uint8], columns: Sequence[str]
+    ) -> Iterator[npt.NDArray[np.uint8]]:
         position = {name: number for number, name in enumerate(columns)}
         missing = sorted({name for names in self.members for name in names} - set(position))
         if missing:
@@ -59,10 +73,8 @@ class Vocabulary:
                 f"the data has no tag {', '.join(repr(name) for name in missing[:5])}; "
                 "check data.tags and data.synonyms, or preprocess the data that has it"
             )
-        picked = np.empty((len(labels), len(self)), dtype=np.uint8)
-        for column, names in enumerate(self.members):
-            picked[:, column] = labels[:, [position[name] for name in names]].max(axis=1)
-        return picked
+        for names in self.members:
+            yield labels[:, [position[name] for name in names]].max(axis=1)
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:
@@ -142,8 +154,8 @@ def resolve_vocabulary(
             raise ConfigError(
                 f"data.tags={wanted} most frequent tags of {len(merged)}; give 1 to {len(merged)}"
             )
-        labels = vocabulary.labels(index.labels, index.tags)
-        chosen = _top(vocabulary.tags, labels.sum(axis=0, dtype=np.int64), wanted)
+        counts = vocabulary.counts(index.labels, index.tags)
+        chosen = _top(vocabulary.tags, counts, wanted)
     else:
         if isinstance(wanted, str):
             raise ConfigError(f"data.tags={wanted!r}; give 'all', a number or a list of tags")

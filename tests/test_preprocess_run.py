@@ -132,7 +132,7 @@ def test_a_changed_label_is_written_without_decoding(corpus, root, monkeypatch):
 def test_a_changed_artist_reaches_the_manifest_without_decoding(corpus, root, monkeypatch):
     preprocessed(corpus, root)
     index = read_index(corpus)
-    index.clips[0] = replace(index.clips[0], artist="someone else")
+    index = replace(index, clips=[replace(index.clips[0], artist="someone else"), *index.clips[1:]])
     without_decoding(monkeypatch)
     assert counts(preprocessed(corpus, root, index=index)) == (0, 1, N_CLIPS - 1, 0)
     assert Store(root).clips[0].record.artist == "someone else"

@@ -230,6 +230,15 @@ def test_preprocessing_again_makes_only_what_has_changed(cloud, music):
     assert (again.n_written, again.n_kept) == (1, 7)
 
 
+def test_what_is_done_is_found_by_listing_folders_not_file_by_file(cloud, music):
+    run(MUSIC, STORE)
+    asked = []
+    cloud.refused = lambda method, name: asked.append(name) or False
+    assert run(MUSIC, STORE).n_kept == 8
+    assert any(name.endswith("manifest.json") for name in asked)
+    assert not [name for name in asked if name.endswith((".mp3", ".pkl"))]
+
+
 def test_a_clip_that_is_missing_or_no_audio_is_named_by_its_address(cloud, music):
     clips = sorted(path.relative_to(music).as_posix() for path in music.rglob("*.mp3"))
     (MUSIC / clips[0]).unlink()

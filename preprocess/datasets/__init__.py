@@ -44,7 +44,7 @@ class Dataset(Entry):
 
 
 # As objects of Python fields take fifty times the space that they take in the file.
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 1024
 
 DATASETS: Registry[Dataset] = Registry("preprocess.datasets", "data set")
 
@@ -82,7 +82,7 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
 def read_table_in_parts(
     path: Path, *, separator: str, required: list[str], remedy: str
 ) -> Iterator["pd.DataFrame"]:
-    """`read_table` for a file of many fields: some thousand rows at a time, at least one part."""
+    """`read_table` for a file of many fields: a thousand rows at a time, at least one part."""
     import pandas as pd
 
     header: list[str] = []

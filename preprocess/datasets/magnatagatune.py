@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from preprocess.datasets import Dataset, read_table, read_table_in_parts
-from preprocess.index import ClipIndex, ClipRecord
+from preprocess.index import ClipIndex, ClipRecord, ClipRecords
 from tagger.errors import ConfigError
 from tagger.registry import Params
 
@@ -42,21 +42,23 @@ class Magnatagatune(Dataset):
         path = root / self.params.annotations
         groups = self._groups(root)
         tags: list[str] = []
-        labels: list[npt.NDArray[np.uint8]] = []
-        clips: list[ClipRecord] = []
+        # In bytes, as these can grow where they are.
+        labels = bytearray()
+        clips = ClipRecords()
         for table in read_table_in_parts(
             path, separator="\t", required=["clip_id", "mp3_path"], remedy=_REMEDY
         ):
             tags = [name for name in map(str, table.columns) if name not in ("clip_id", "mp3_path")]
             if not tags:
                 raise ConfigError(f"{path}: has no tag columns; {_REMEDY}")
-            labels.append(_labels(path, table, tags))
+            labels += _labels(path, table, tags).tobytes()
             for clip_id, mp3_path in zip(table["clip_id"], table["mp3_path"], strict=True):
                 match = _TRACK.match(mp3_path)
                 artist, album = groups.get(clip_id, ("", ""))
                 track = match["track"] if match else mp3_path
                 clips.append(ClipRecord(clip_id, mp3_path, track, artist, album))
-        return ClipIndex(tuple(tags), clips, np.concatenate(labels), str(path))
+        matrix = np.frombuffer(labels, np.uint8).reshape(len(clips), len(tags))
+        return ClipIndex(tuple(tags), clips, matrix, str(path))
 
     def _groups(self, root: Path) -> dict[str, tuple[str, str]]:
         """Artist and album by clip id; empty where the data set has no such table."""
