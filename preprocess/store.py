@@ -9,7 +9,7 @@ The folder may be local or at an address (`tagger.locations`).
 
 import contextlib
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -95,10 +95,10 @@ class Store:
         try:
             header, clips = read_manifest(path)
             self._read_header(path, header)
-            self._clips = StoredClips()
+            self.clips = StoredClips()
             tag_numbers = range(len(self.tags))
             for content in clips:
-                self._clips.append(_checked(content, tag_numbers))
+                self.clips.append(_checked(content, tag_numbers))
         except FileNotFoundError:
             interrupted = open_journal(self.root).exists()
             half = " (a preprocess run was interrupted)" if interrupted else ""
@@ -132,11 +132,6 @@ class Store:
         shapes = {name: tuple(shape) for name, shape in spec["input_shapes"].items()}
         self.spec = StoreSpec(**{**spec, "input_shapes": shapes})
         self.tags: tuple[str, ...] = tuple(header["tags"])
-
-    @property
-    def clips(self) -> Sequence[StoredClip]:
-        """What the manifest says of each clip."""
-        return self._clips
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -172,14 +167,14 @@ class Store:
     def index(self) -> ClipIndex:
         """The clips of the store as a data set: all that splits and vocabularies need."""
         labels = np.zeros((len(self.clips), len(self.tags)), dtype=np.uint8)
-        for row, tags in enumerate(self._clips.tags):
+        for row, tags in enumerate(self.clips.tags):
             labels[row, list(tags)] = 1
-        return ClipIndex(self.tags, self._clips.records, labels, str(self.root / MANIFEST))
+        return ClipIndex(self.tags, self.clips.records, labels, str(self.root / MANIFEST))
 
     @cached_property
     def n_windows(self) -> npt.NDArray[np.int64]:
         """Windows of each clip [shape=(n_clips,)]."""
-        return np.fromiter(self._clips.n_windows, np.int64, len(self))
+        return np.fromiter((clip.n_windows for clip in self.clips), np.int64, len(self))
 
     def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
         """Windows of the clip at `row`, as stored.

@@ -121,11 +121,6 @@ class StoredClips(Packed[StoredClip]):
         """The clips' tags alone."""
         return (fields[1] for fields in self.packed())
 
-    @property
-    def n_windows(self) -> Iterator[int]:
-        """The clips' numbers of windows alone."""
-        return (fields[3] for fields in self.packed())
-
 
 class _RecordsOf(ClipRecords):
     """Records that are taken out of packed clips, not kept once more."""
