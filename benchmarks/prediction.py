@@ -229,9 +229,8 @@ def machine() -> str:
     return f"{find_device().description}; Python {platform.python_version()}, {versions}"
 
 
-def write_table(table: str, start: str, end: str) -> None:
-    """Put a table between two marks of benchmarks/README.md."""
-    page = HERE / "README.md"
+def write_table(table: str, start: str, end: str, *, page: Path = HERE / "README.md") -> None:
+    """Put a table between two marks of a page, default benchmarks/README.md."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(start)
     _, _, after = rest.partition(end)

@@ -294,6 +294,13 @@ def test_the_patches_of_the_readme_have_the_shape_it_says(home):
     assert printed == "float32 (5, 96, 64)\n"
 
 
+def test_the_arithmetic_of_a_million_hours_is_what_the_script_prints():
+    printed = run(f"python {REPOSITORY / 'benchmarks/scale.py'}", REPOSITORY).stdout.strip()
+    page = (REPOSITORY / "docs/scale.md").read_text(encoding="utf-8")
+    assert "| clips of 29 s | 124.1 million |" in printed
+    assert printed in page
+
+
 def test_no_block_of_the_readme_is_left_out():
     """Each block is named by a test above: a new one needs a new test."""
     tests = Path(__file__).read_text(encoding="utf-8")
