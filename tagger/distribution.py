@@ -8,6 +8,8 @@ values that are the same for all, so that none waits for a step that another doe
 import contextlib
 import json
 import os
+import re
+import signal
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -15,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import ConfigError, ModelError
+from tagger.files import json_hash
+from tagger.progress import notice
 
 Strategy = Literal["auto", "single", "mirrored", "multi_worker"]
 _ENVIRONMENT = "TF_CONFIG"
@@ -74,16 +78,59 @@ class Distribution:
         """Turn what TensorFlow raises when another machine has gone into one clear error."""
         from tagger.keras import tf
 
+        lost = (
+            tf.errors.UnavailableError,
+            tf.errors.AbortedError,
+            tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError,
+            tf.errors.InternalError,
+        )
         try:
             yield
-        except tf.errors.OpError as error:
+        except lost as error:
             if self.n_workers == 1:
                 raise
-            reason = error.message.splitlines()[0][:200] if error.message else type(error).__name__
             raise ModelError(
-                f"worker {self.worker} of {self.n_workers}: another one has gone ({reason}); "
-                "start all of them again with --resume"
+                f"worker {self.worker} of {self.n_workers}: another one has gone "
+                f"({type(error).__name__}); see what it says, and start all of them again with "
+                "--resume"
             ) from None
+
+    def require_same(self, **values: int | str) -> None:
+        """Refuse to train together with a machine that would train something else.
+
+        Gradients of different networks would be added up, and a machine that takes a step that
+        another does not take would wait for ever.
+
+        Parameters
+        ----------
+        **values
+            What must be the same on all machines, by what it is called.
+
+        Raises
+        ------
+        ModelError
+            On all machines, naming what differs.
+        """
+        if self.n_workers == 1:
+            return
+        table = np.zeros((self.n_workers, len(values)), dtype=np.int64)
+        # 60 bits of a digest, so that the sum of one number and zeros is that number.
+        table[self.worker] = [
+            int(json_hash(value)[:15], 16) if isinstance(value, str) else value
+            for value in values.values()
+        ]
+        table = self.sum_over_workers(table)
+        different = [
+            f"{name} ({', '.join(map(str, column)) if isinstance(values[name], int) else 'differ'})"
+            for name, column in zip(values, table.T.tolist(), strict=True)
+            if len(set(column)) > 1
+        ]
+        if different:
+            raise ModelError(
+                f"the {self.n_workers} machines do not begin with the same {', '.join(different)}; "
+                "give all of them the same config, store and run folder, where all of them see it"
+            )
 
     def sum(self, values: Any) -> Any:
         """Sum of per-replica values over all replicas of all workers."""
@@ -164,13 +211,20 @@ def find_distribution(wanted: Strategy) -> Distribution:
             "worker; set it on every machine, or use train.strategy=auto"
         )
     if wanted == "multi_worker" or (wanted == "auto" and n_workers > 1):
+        notice(f"worker {worker} of {n_workers}: waiting for the others")
         try:
-            with silent_start():
+            with _ended_by_signals(), silent_start():
                 strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError:
             raise ConfigError(
                 "train.strategy=multi_worker: TensorFlow was in use before the training began; "
                 "train in a process of its own"
+            ) from None
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ConfigError(
+                f"the machines of {_ENVIRONMENT} cannot be joined ({reason}); check the addresses, "
+                "and that no earlier process still uses this one's port"
             ) from None
         return Distribution(strategy, worker=worker, n_workers=n_workers)
     gpus = tf.config.list_logical_devices("GPU")
@@ -178,6 +232,24 @@ def find_distribution(wanted: Strategy) -> Distribution:
         devices = gpus or tf.config.list_logical_devices("CPU")
         return Distribution(tf.distribute.MirroredStrategy([device.name for device in devices]))
     return Distribution(tf.distribute.get_strategy())
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal end the process at once.
+
+    Python's own handlers run between its instructions, and so not while TensorFlow waits.
+    """
+    previous: dict[int, Any] = {}
+    # Signals are handled by the main thread; whoever runs us in another one sees to them.
+    with contextlib.suppress(ValueError):
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            previous[caught] = signal.signal(caught, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def read_cluster(text: str | None) -> tuple[int, int]:
@@ -193,8 +265,14 @@ def read_cluster(text: str | None) -> tuple[int, int]:
     try:
         content = json.loads(text)
         cluster, task = content["cluster"], content["task"]
+        chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
+        for address in [*_list_of(chiefs), *_list_of(workers)]:
+            if not re.fullmatch(r"\S+:\d+", str(address)):
+                raise ValueError(f"{address!r} is not HOST:PORT")
         # TensorFlow counts a chief, where there is one, before the workers.
-        n_chiefs, n_workers = len(cluster.get("chief", [])), len(cluster.get("worker", []))
+        n_chiefs, n_workers = len(chiefs), len(workers)
+        if n_chiefs > 1:
+            raise ValueError("there is more than one chief")
         index = int(task["index"])
         if task["type"] not in ("chief", "worker"):
             raise ValueError(f"a task of type {task['type']!r} does not train")
@@ -208,3 +286,9 @@ def read_cluster(text: str | None) -> tuple[int, int]:
             "or unset it"
         ) from None
     return number, n_chiefs + n_workers
+
+
+def _list_of(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value

@@ -23,7 +23,8 @@ from tagger.config import Config, TrainConfig
 from tagger.data import PreparedData, prepare_data
 from tagger.distribution import Distribution, find_distribution, synchronize_normalization
 from tagger.errors import ConfigError, ModelError
-from tagger.files import write_json
+from tagger.files import json_hash, write_json
+from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score import score_clips
@@ -334,12 +335,24 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
 
     # All machines meet here: each has looked for the run before one of them begins it.
     distribution = find_distribution(config.train.strategy)
+    stack.enter_context(distribution.naming_lost_workers())
     n_shares = _number_of_shares(config, distribution, run if resumed else None)
     device = find_device()
     precision = choose_precision(config.train.precision, device, cpu_flags())
     if resumed:
         # On another device "auto" might choose another one in the middle of the run.
         precision = run.require()["precision"]
+    if distribution.n_workers > 1:
+        distribution.require_same(
+            resumed=int(resumed),
+            shares=n_shares,
+            precision=precision,
+            settings=json_hash(
+                {k: v for k, v in _flatten(config.to_dict()).items() if k not in _MAY_DIFFER}
+            ),
+            clips=store_hash(data.store.clips),
+            split=json_hash(data.parts.tolist()),
+        )
     notice(
         f"device: {device.kind} ({device.description}), precision: {precision}"
         f"{distribution.describe()}"
@@ -407,6 +420,8 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     elif config.model.backbone.weights != "none":
         for line in load_backbone_weights(model, config.model.backbone.weights):
             notice(line)
+    distribution.require_same(epoch=progress.epoch, step=progress.step)
+    address, saved_config = run.address, run.config
     if not distribution.is_chief:
         # Every machine does the same, but only one may write the run: reading the weights of
         # several devices is something that they do together.
@@ -493,8 +508,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                     values = distribution.per_replica(
                         {replica: values_of(replica, batch_of[replica], wishes) for replica in here}
                     )
-                    with distribution.naming_lost_workers():
-                        loss, *agreed = train_step(*values).numpy()
+                    loss, *agreed = train_step(*values).numpy()
                     save = agreed[1] > 0
                     # With nobody to agree with, what came during the step counts at once.
                     stopping = bool(signals) if distribution.n_workers == 1 else agreed[0] > 0
@@ -518,11 +532,13 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             if stopping:
                 checkpoints.save(progress.step, asdict(progress))
                 run.push()
-                notice(
-                    f"stopped after {progress.step} steps; go on with: "
-                    f"tagger train --config {run.config} --resume"
-                )
-                return TrainResult(run.address, False, progress.best_epoch, progress.history)
+                how = f"with: tagger train --config {saved_config} --resume"
+                if is_remote(address):
+                    # The config is there as well, and here in a copy only.
+                    how = "on any machine with the same command and --resume"
+                notice(f"stopped after {progress.step} steps; go on {how}")
+                distribution.wait_for_all()
+                return TrainResult(address, False, progress.best_epoch, progress.history)
 
             if judge is not model:
                 judge.copy_weights(model)
@@ -531,7 +547,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             )
             if not np.isfinite(scores).all():
                 raise ModelError(
-                    f"{run.address}: training diverged in epoch {progress.epoch + 1} (scores are "
+                    f"{address}: training diverged in epoch {progress.epoch + 1} (scores are "
                     "NaN); start anew in another run.root with a lower train.learning_rate"
                 )
             metrics = model.task.metrics(validation_labels, scores)
@@ -586,7 +602,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         run.push()
     # A process that ended would be taken for one that was lost.
     distribution.wait_for_all()
-    return TrainResult(run.address, True, progress.best_epoch, progress.history)
+    return TrainResult(address, True, progress.best_epoch, progress.history)
 
 
 def _note_epoch(

@@ -3,10 +3,14 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +58,21 @@ def overrides(store: Path, run: Path, *more: str) -> list[str]:
     return ["--config", str(path)]
 
 
-def start_workers(arguments: list[str], n_workers: int = 2) -> list[subprocess.Popen[str]]:
+def start_workers(
+    arguments: list[str], *others: list[str], n_workers: int = 2
+) -> list[subprocess.Popen[str]]:
+    """Start workers, the second one with `others` if it is to have other arguments."""
     addresses = [f"127.0.0.1:{port}" for port in ports(n_workers)]
     started = []
     for index in range(n_workers):
+        given = others[0] if others and index == 1 else arguments
         cluster = {
             "cluster": {"worker": addresses},
             "task": {"type": "worker", "index": index},
         }
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tagger.train", *arguments],
+                [sys.executable, "-m", "tagger.train", *given],
                 env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -76,15 +84,24 @@ def start_workers(arguments: list[str], n_workers: int = 2) -> list[subprocess.P
 
 def outcome(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """Exit status and stderr of each worker; none outlives the test."""
-    found = []
     try:
-        for worker in workers:
-            _, stderr = worker.communicate(timeout=180)
-            found.append((worker.returncode, stderr))
+        # Side by side: one whose pipe is full would wait, and the others for it.
+        with ThreadPoolExecutor(len(workers)) as pool:
+            said = [pool.submit(worker.communicate, timeout=180) for worker in workers]
+            return [
+                (worker.wait(), future.result()[1])
+                for worker, future in zip(workers, said, strict=True)
+            ]
     finally:
         for worker in workers:
             worker.kill()
-    return found
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 150
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not appear"
+        time.sleep(0.02)
 
 
 def curve(run: Path, column: str = "train_loss") -> np.ndarray:
@@ -153,23 +170,26 @@ def test_other_shares_are_another_curve(store, joint, tmp_path):
 @pytest.mark.slow
 def test_a_signal_to_one_machine_stops_all_and_they_go_on_as_if_never_stopped(store, tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    # Long enough for the signal to come in the middle.
-    more = (*PLAIN, "stream.steps_per_epoch=150", "train.epochs=1")
-    assert [status for status, _ in outcome(start_workers(overrides(store, whole, *more)))] == [
-        0,
-        0,
-    ]
+    # Long enough for the signal to come in the middle; with dropout, whose state is kept as well.
+    more = (
+        *PLAIN,
+        "model.head.params.dropout=0.5",
+        "stream.steps_per_epoch=150",
+        "train.epochs=1",
+        "train.checkpoint_minutes=0.005",
+    )
+    found = outcome(start_workers(overrides(store, whole, *more)))
+    assert [status for status, _ in found] == [0, 0], found
     arguments = overrides(store, halved, *more)
     workers = start_workers(arguments)
-    # Its scratch folder appears with the loop; the run folder is the other one's.
-    deadline = time.monotonic() + 120
-    while not (halved / "tensorboard").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.5)
+    # A saved state proves that both are at it.
+    wait_for(halved / "checkpoints")
     workers[1].send_signal(signal.SIGTERM)
     found = outcome(workers)
     assert [status for status, _ in found] == [130, 130], found
-    assert "stopped after" in found[0][1]
+    for _, stderr in found:
+        assert re.search(rf"stopped after \d+ steps; go on with: .*{halved}/config.yaml", stderr)
+        assert "crashed" not in stderr
     assert not (halved / "metrics.csv").exists()
     found = outcome(start_workers([*arguments, "--resume"]))
     assert [status for status, _ in found] == [0, 0], found
@@ -178,20 +198,102 @@ def test_a_signal_to_one_machine_stops_all_and_they_go_on_as_if_never_stopped(st
 
 
 @pytest.mark.slow
-def test_a_machine_that_dies_is_named_by_the_others(store, tmp_path):
+def test_a_run_of_two_machines_goes_on_with_one_device(store, joint, tmp_path):
     run = tmp_path / "run"
-    workers = start_workers(
-        overrides(store, run, *PLAIN, "stream.steps_per_epoch=100000", "train.epochs=1")
-    )
-    deadline = time.monotonic() + 120
-    while not (run / "tensorboard").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(1)
-    workers[1].kill()
-    (status, stderr), _ = outcome(workers)
-    assert status != 0
+    found = outcome(start_workers(overrides(store, run, *PLAIN, "train.epochs=1")))
+    assert [status for status, _ in found] == [0, 0], found
+    settings = (*SAME_EVERYWHERE, *PLAIN, f"run.root={run}")
+    train(small_config(store.parent, *settings), resume=True)
+    np.testing.assert_allclose(curve(run), curve(joint[PLAIN]), rtol=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["in the loop", "in the validation"])
+def test_a_machine_that_is_lost_is_one_line_of_the_others(store, tmp_path, when):
+    run = tmp_path / "run"
+    if when == "in the loop":
+        workers = start_workers(
+            overrides(
+                store,
+                run,
+                *PLAIN,
+                "stream.steps_per_epoch=100000",
+                "train.checkpoint_minutes=0.005",
+            )
+        )
+        wait_for(run / "checkpoints")
+        workers[1].kill()
+    else:
+        # The second validation clip is the second machine's.
+        copy = tmp_path / "store"
+        shutil.copytree(store, copy)
+        from preprocess.store import Store
+
+        opened = Store(copy)
+        clips = [clip for clip in opened.clips if clip.record.folder == "c"]
+        (copy / clips[1].file).write_bytes(b"damaged")
+        workers = start_workers(overrides(copy, run, *PLAIN))
+    (status, stderr), (other_status, _) = outcome(workers)
+    assert (status, other_status) == ((2, -9) if when == "in the loop" else (2, 2))
     assert "start all of them again with --resume" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("difference", ["step", "settings", "resumed"])
+def test_machines_that_would_train_something_else_refuse_together(store, tmp_path, difference):
+    one, other = tmp_path / "one", tmp_path / "other"
+    if difference == "settings":
+        arguments = overrides(store, one, *PLAIN)
+        others = overrides(store, other, *PLAIN, "train.mixup_alpha=0.1")
+    else:
+        short = (*SAME_EVERYWHERE, *PLAIN, "stream.shares=2", "train.epochs=1")
+        train(small_config(store.parent, *short, f"run.root={one}"))
+        arguments = [*overrides(store, one, *PLAIN), "--resume"]
+        others = [*overrides(store, other, *PLAIN), "--resume"]
+        if difference == "step":
+            train(small_config(store.parent, *short, f"run.root={other}"))
+            shutil.rmtree(other / "checkpoints")
+    found = outcome(start_workers(arguments, others))
+    assert [status for status, _ in found] == [2, 2], found
+    for _, stderr in found:
+        assert re.search(rf"do not begin with the same .*{difference}", stderr), stderr
+        assert "Traceback" not in stderr
+
+
+@pytest.mark.slow
+def test_a_machine_that_waits_for_others_says_so_and_can_be_stopped(store, tmp_path):
+    waiting, absent = start_workers(overrides(store, tmp_path / "run"))
+    absent.kill()
+    absent.communicate()
+    for line in waiting.stderr:
+        if "worker 0 of 2: waiting for the others" in line:
+            break
+    time.sleep(1)
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(timeout=10) != 0
+    waiting.communicate()
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_clear_error(store, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        cluster = {
+            "cluster": {"worker": [f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"]},
+            "task": {"type": "worker", "index": 0},
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "tagger.train", *overrides(store, tmp_path / "run")],
+            env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be joined" in done.stderr and "Traceback" not in done.stderr
 
 
 def clips_of(stream: TrainingStream, n_batches: int) -> np.ndarray:
@@ -310,6 +412,9 @@ def test_the_cluster_numbers_a_chief_before_the_workers():
         '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_refused(text):
