@@ -1,8 +1,9 @@
 """Sizes and times of change of many files, to see whether any of them has changed."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from tagger.errors import StoreError
 from tagger.locations import is_remote
 
 State = tuple[int, int]
@@ -36,9 +37,16 @@ class FileStates:
         -------
         tuple of int or None
             Bytes, and nanoseconds or, in a bucket, what else changes with the content. None if it
-            is not there or cannot be read.
+            is not there or, on a local disk, cannot be read.
+
+        Raises
+        ------
+        StoreError
+            If a bucket cannot be listed. Taken for an empty one, all in it would be made anew.
         """
         if is_remote(self._root):
+            # As a listing has it, however a table writes it: "./a//b" is "a/b".
+            name = str(PurePosixPath(name))
             folder = name.partition("/")[0] if "/" in name else ""
             if folder not in self._listed:
                 self._listed[folder] = self._list(folder)
@@ -56,8 +64,14 @@ class FileStates:
                 entries = fs.find(f"{root}/{folder}", detail=True).values()
             else:
                 entries = fs.ls(root, detail=True)
-        except OSError:
+        except FileNotFoundError:
             return {}
+        except OSError as error:
+            where = self._root / folder if folder else self._root
+            raise StoreError(
+                f"{where}: cannot be listed ({error.strerror or error}); check your rights and the "
+                "network, then run it again"
+            ) from None
         return {
             entry["name"].removeprefix(f"{root}/"): (
                 int(entry["size"]),

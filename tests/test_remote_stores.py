@@ -23,6 +23,7 @@ from preprocess.audio import load_audio, stream_audio
 from preprocess.check import check
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS
+from preprocess.file_states import FileStates
 from preprocess.index import ClipIndex
 from preprocess.run import preprocess
 from preprocess.shards import open_shard
@@ -464,3 +465,28 @@ def test_a_copy_that_was_deleted_is_made_anew(cloud, small):
     copy = local_store(STORE)
     shutil.rmtree(copy.root)
     assert files(local_store(STORE).root) == cloud.objects("stores/small")
+
+
+# Sizes and times of many files
+
+
+@pytest.mark.parametrize(("name", "where"), [("a/x.wav", f"{MUSIC}/a"), ("x.wav", str(MUSIC))])
+def test_a_listing_that_is_refused_is_not_taken_for_an_empty_bucket(cloud, name, where):
+    write_bytes(MUSIC / name, b"music")
+    cloud.refused = lambda method, name: method == "GET"
+    with pytest.raises(StoreError, match=rf"^{where}: cannot be listed \(.*403.*your rights"):
+        FileStates(MUSIC).get(name)
+
+
+def test_in_a_bucket_that_is_empty_no_file_is_found(cloud):
+    assert FileStates(MUSIC).get("a/x.wav") is None
+    assert FileStates(MUSIC).get("x.wav") is None
+
+
+@pytest.mark.parametrize("name", ["./a/x.wav", "a//x.wav", "a/./x.wav"])
+def test_a_name_that_is_written_otherwise_finds_its_file(cloud, name):
+    write_bytes(MUSIC / "a/x.wav", b"music")
+    found = FileStates(MUSIC).get(name)
+    assert found is not None
+    assert found[0] == len(b"music")
+    assert found == FileStates(MUSIC).get("a/x.wav")
