@@ -16,6 +16,8 @@ from tagger.locations import is_remote
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 18
+# More characters without a whole clip are damage: each further block would have all be read again.
+_MAX_HELD = 1 << 22
 # A quotation mark inside a text has a backslash before it: this is no text's content.
 _CLIPS = re.compile(r'(?<!\\)"clips"\s*:\s*\[')
 _SPACE = re.compile(r"\s*")
@@ -73,7 +75,7 @@ def _read_in_parts(path: Path) -> Iterator[Any]:
         text = ""
         while (found := _CLIPS.search(text)) is None:
             block = file.read(_BLOCK)
-            if not block:
+            if not block or len(text) > _MAX_HELD:
                 raise _OtherLayoutError
             text += block
         try:
@@ -104,6 +106,8 @@ def _read_in_parts(path: Path) -> Iterator[Any]:
                 block = file.read(_BLOCK)
                 if not block:
                     raise ValueError("it ends too early") from None
+                if len(text) - at > _MAX_HELD:
+                    raise ValueError(f"no whole clip after clip {n_clips}") from None
                 text, at = text[at:] + block, 0
                 at = _after_space(text, at)
                 continue

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -293,6 +294,19 @@ def test_a_manifest_that_is_no_json_behind_a_clip_is_refused(store, old, new):
     at = text.rindex(old)
     path.write_text(text[:at] + new + text[at + len(old) :], encoding="utf-8")
     assert "damaged manifest" in refusal(lambda: Store(store.root), path)
+
+
+def test_a_manifest_that_is_damaged_early_is_refused_without_holding_all_of_it(store):
+    path = store.root / MANIFEST
+    head, _, tail = path.read_text(encoding="utf-8").partition('"clips": [')
+    # A text that never ends.
+    path.write_text(head + '"clips": ["' + "x" * 30_000_000 + tail.replace('"', ""))
+    tracemalloc.start()
+    try:
+        assert "no whole clip after clip 0" in refusal(lambda: Store(store.root), path)
+        assert tracemalloc.get_traced_memory()[1] < 25_000_000
+    finally:
+        tracemalloc.stop()
 
 
 OPEN = """
