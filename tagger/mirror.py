@@ -26,6 +26,17 @@ from tagger.progress import progress_bar
 _SEALS = ("bundle.json", "progress.json")
 # What makes a run valid.
 _RUN_DESCRIPTION = "run.json"
+# What training, evaluation and export add to a run: of an earlier one none of it may stay.
+RUN_RESULTS = (
+    "checkpoints",
+    "tensorboard",
+    "evaluation",
+    "bundle",
+    "best.weights.h5",
+    "last.weights.h5",
+    "metrics.csv",
+    "thresholds.json",
+)
 # What is copied so soon that it needs no progress bar.
 _QUIET_BYTES = 32 << 20
 
@@ -53,6 +64,8 @@ class _State:
 
 
 _States = dict[str, _State]
+# Which states a push that failed may have left of a file; None where it was to be removed.
+_Sent = dict[str, list[_State | None]]
 
 
 class Mirror:
@@ -60,7 +73,8 @@ class Mirror:
 
     Either side may have changed since they were last the same, which is noted beside the local
     folder: only what was changed here is sent, so that the results of an evaluation do not bring
-    back the weights of yesterday.
+    back the weights of yesterday. What is about to be sent is noted as well: half of it may have
+    arrived when the network goes, and must not be taken for somebody else's work.
 
     Parameters
     ----------
@@ -81,7 +95,7 @@ class Mirror:
         """Make the local folder the same as the run at the address.
 
         What was changed here and did not get there stays, unless somebody else has changed the run
-        meanwhile.
+        meanwhile. From where there is no run nothing is fetched.
 
         Parameters
         ----------
@@ -94,12 +108,17 @@ class Mirror:
             If the run cannot be read, or the local folder not be written.
         """
         with self._errors():
-            theirs, ours, noted = self._theirs(), self._ours(), self._noted()
-            if _is_ahead(theirs, ours, noted):
+            theirs, ours = self._theirs(), self._ours()
+            noted = self._noted(theirs)
+            ahead = noted is not None and _is_ahead(theirs, ours, noted)
+            if _RUN_DESCRIPTION not in theirs:
+                # No run, or one that has not arrived yet: all that is wanted of it is here.
+                theirs = {name: theirs[name] for name in theirs if ahead and name in ours}
+            if noted is not None and ahead:
                 # Others may have added files, e.g. of an evaluation.
                 wanted = [name for name in theirs if name not in ours and name not in noted]
                 stale: list[str] = []
-                same = dict(noted)
+                same = noted | _common(theirs, ours)
             else:
                 # Killed from here on, nothing that is here may be taken for newer.
                 self._note.unlink(missing_ok=True)
@@ -127,7 +146,8 @@ class Mirror:
             If the run cannot be written.
         """
         with self._errors():
-            theirs, ours, noted = self._theirs(), self._ours(), self._noted()
+            theirs, ours = self._theirs(), self._ours()
+            noted = self._noted(theirs) or {}
             changed = [
                 name
                 for name, state in ours.items()
@@ -137,19 +157,26 @@ class Mirror:
             is_new = _RUN_DESCRIPTION not in theirs
             if is_new:
                 # Of an earlier run whose description has gone nothing may be taken for this one's.
-                self._remove(gone)
-                gone = []
+                gone += [n for n in theirs if n not in ours and n not in gone and _is_result(n)]
             touched = {_folder(name) for name in [*changed, *gone] if not _is_seal(name)}
             # Not of a state that has gone here: it is valid until newer ones have arrived.
             seals = [name for name in theirs if name in ours and _seals_any(name, touched)]
-            self._remove(seals)
             changed += [name for name in seals if name not in changed]
+            sent: _Sent = {name: [ours[name]] for name in changed}
+            for name in [*gone, *seals]:
+                sent.setdefault(name, []).append(None)
+            # Noted first: whatever of it is found there later is this side's.
+            self._write_note(noted, sent=sent)
+            if is_new:
+                self._remove(gone)
+                gone = []
+            self._remove(seals)
             for validity in sorted({_validity(name) for name in changed}):
                 names = [name for name in changed if _validity(name) == validity]
                 self._transfer("push the run", self._upload, names, states=ours)
             self._remove(gone)
             same = {name: state for name, state in noted.items() if name in ours}
-            same |= {name: ours[name] for name in ours if theirs.get(name) == ours[name]}
+            same |= _common(theirs, ours)
             self._write_note({**same, **{name: ours[name] for name in changed}})
 
     @contextlib.contextmanager
@@ -182,16 +209,39 @@ class Mirror:
             if TEMPORARY_PREFIX not in name
         }
 
-    def _noted(self) -> _States:
+    def _noted(self, theirs: _States) -> _States | None:
+        """Files as they were when both sides were last the same; None if nobody knows.
+
+        What a push that failed is found to have sent counts as the same.
+        """
         try:
             content = json.loads(self._note.read_text(encoding="utf-8"))
-            return {name: _State(*state) for name, state in content["files"].items()}
+            noted = {name: _State(*state) for name, state in content["files"].items()}
+            sent = {
+                name: [state and _State(*state) for state in states]
+                for name, states in content.get("sent", {}).items()
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
+            return None
+        for name, states in sent.items():
+            found = theirs.get(name)
+            if found not in states:
+                continue
+            if found is None:
+                noted.pop(name, None)
+            else:
+                noted[name] = found
+        return noted
 
-    def _write_note(self, states: _States) -> None:
+    def _write_note(self, states: _States, *, sent: _Sent | None = None) -> None:
         files = {name: [state.size, state.crc32c] for name, state in states.items()}
-        write_json(self._note, {"address": str(self.remote), "files": files})
+        content = {"address": str(self.remote), "files": files}
+        if sent:
+            content["sent"] = {
+                name: [state and [state.size, state.crc32c] for state in states]
+                for name, states in sent.items()
+            }
+        write_json(self._note, content)
 
     def _download(self, name: str) -> None:
         self._fs.get_file(f"{self._root}/{name}", str(self.local / name))
@@ -229,12 +279,22 @@ class Mirror:
 
 def _is_ahead(theirs: _States, ours: _States, noted: _States) -> bool:
     """Whether only this side has changed anything since both were the same."""
-    return bool(noted) and all(
-        theirs.get(name) in (noted[name], ours.get(name))
+    # Another run may have been started there, of whose files none was known.
+    names = {*noted, *(name for name in theirs if name == _RUN_DESCRIPTION)}
+    return all(
+        theirs.get(name) in (noted.get(name), ours.get(name))
         # What a push that was killed has unsealed.
         or (name not in theirs and _is_seal(name))
-        for name in noted
+        for name in names
     )
+
+
+def _common(theirs: _States, ours: _States) -> _States:
+    return {name: state for name, state in ours.items() if theirs.get(name) == state}
+
+
+def _is_result(name: str) -> bool:
+    return name.partition("/")[0] in RUN_RESULTS
 
 
 def _is_seal(name: str) -> bool:

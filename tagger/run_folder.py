@@ -22,7 +22,7 @@ from tagger.config import Config, load_config
 from tagger.errors import ModelError
 from tagger.files import write_json, write_text
 from tagger.locations import is_remote, location
-from tagger.mirror import Mirror, local_copy
+from tagger.mirror import RUN_RESULTS, Mirror, local_copy
 from tagger.progress import warn
 
 FORMAT_VERSION = 1
@@ -171,10 +171,11 @@ class RunFolder:
         this run's.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder in (self.checkpoints, self.tensorboard, self.evaluation, self.bundle):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.best_weights, self.last_weights, self.metrics, self.thresholds):
-            file.unlink(missing_ok=True)
+        for result in (self.root / name for name in RUN_RESULTS):
+            if result.is_dir():
+                shutil.rmtree(result, ignore_errors=True)
+            else:
+                result.unlink(missing_ok=True)
         config.save(self.config)
         write_json(self.vocabulary, {"tags": vocabulary.tags, "members": vocabulary.members})
         rows = [

@@ -1,5 +1,6 @@
 """Promises of runs in a bucket: worked on in a local copy, valid in the bucket at every moment."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -251,6 +252,110 @@ def test_what_could_not_be_sent_is_not_lost(cloud, here):
     assert states_of(local(here)) == [2]
     mirror(here).push()
     assert states_of(in_bucket(cloud)) == [2]
+
+
+def third_state(folder):
+    """Train on to a third state; the second is removed."""
+    put(folder, {"last.weights.h5": "weights 3", **state(3)})
+    shutil.rmtree(folder / "checkpoints" / "00000002")
+
+
+@pytest.mark.parametrize("n_writes", range(8))
+def test_training_after_a_push_that_was_cut_off_is_not_lost(cloud, here, tmp_path, n_writes):
+    go_on(here)
+    cloud.refused = writes_until(n_writes)
+    with contextlib.suppress(ModelError):
+        mirror(here).push()
+    third_state(here)
+    trained = local(here)
+    cloud.refused = lambda method, name: False
+    mirror(here).pull()
+    assert local(here) == trained
+    mirror(here).push()
+    assert in_bucket(cloud) == trained
+
+
+@pytest.mark.parametrize("n_writes", range(8))
+def test_nor_is_that_after_a_first_push_that_was_cut_off(cloud, tmp_path, n_writes):
+    folder = tmp_path / "run"
+    mirror(folder).pull()
+    put(folder, RUN)
+    cloud.refused = writes_until(n_writes)
+    with contextlib.suppress(ModelError):
+        mirror(folder).push()
+    go_on(folder)
+    trained = local(folder)
+    cloud.refused = lambda method, name: False
+    mirror(folder).pull()
+    assert local(folder) == trained
+    mirror(folder).push()
+    assert in_bucket(cloud) == trained
+
+
+def test_training_goes_on_after_a_push_that_was_cut_off_twice(cloud, here):
+    go_on(here)
+    cloud.refused = lambda method, name: method != "GET" and not name.endswith("last.weights.h5")
+    with pytest.raises(ModelError):
+        mirror(here).push()
+    # Resumed, and cut off again before anything arrives.
+    mirror(here).pull()
+    third_state(here)
+    cloud.refused = writes_until(0)
+    with pytest.raises(ModelError):
+        mirror(here).push()
+    put(here, {"last.weights.h5": "weights 4"})
+    trained = local(here)
+    cloud.refused = lambda method, name: False
+    mirror(here).pull()
+    assert local(here) == trained
+
+
+@pytest.mark.parametrize("n_writes", range(5))
+def test_a_run_gone_on_with_elsewhere_replaces_what_was_half_sent(cloud, here, tmp_path, n_writes):
+    go_on(here)
+    cloud.refused = writes_until(n_writes)
+    with pytest.raises(ModelError):
+        mirror(here).push()
+    cloud.refused = lambda method, name: False
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    put(there, {"last.weights.h5": "weights of another", **state(5)})
+    mirror(there).push()
+    third_state(here)
+    mirror(here).pull()
+    assert local(here) == local(there)
+    assert local(here)["last.weights.h5"] == "weights of another"
+
+
+def test_a_run_started_elsewhere_meanwhile_replaces_one_that_never_arrived(cloud, tmp_path):
+    here, there = tmp_path / "here" / "run", tmp_path / "there" / "run"
+    mirror(here).pull()
+    put(here, RUN)
+    cloud.refused = writes_until(0)
+    with pytest.raises(ModelError):
+        mirror(here).push()
+    cloud.refused = lambda method, name: False
+    put(there, {"run.json": "another run", **state(5)})
+    mirror(there).push()
+    mirror(here).pull()
+    assert local(here) == {"run.json": "another run", **state(5)}
+
+
+def test_from_an_address_without_a_run_nothing_is_fetched(cloud, tmp_path):
+    write_bytes(location(ADDRESS) / "music.flac", b"of somebody")
+    for _ in range(2):
+        mirror(tmp_path / "run").pull()
+        assert local(tmp_path / "run") == {}
+    assert [name for name in cloud.fetched() if name.endswith(".flac")] == []
+
+
+def test_a_new_run_takes_nothing_over_from_one_without_a_description(cloud, tmp_path):
+    for name, content in {**state(9), "thresholds.json": "old", "music.flac": "kept"}.items():
+        write_bytes(location(ADDRESS) / name, content.encode())
+    mirror(tmp_path / "run").pull()
+    put(tmp_path / "run", RUN)
+    mirror(tmp_path / "run").push()
+    assert in_bucket(cloud) == {**RUN, "music.flac": "kept"}
 
 
 def test_results_of_an_evaluation_bring_no_old_weights_back(cloud, here, tmp_path):
