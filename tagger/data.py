@@ -63,4 +63,4 @@ def prepare_data(config: Config) -> PreparedData:
                 "preprocess more clips or choose another data.split"
             )
     # Fetched only now, as it may take long.
-    return PreparedData(local_store(store.root), vocabulary, labels, parts)
+    return PreparedData(local_store(store), vocabulary, labels, parts)

@@ -185,7 +185,7 @@ def evaluate_run(
     model.load_weights(run.best_weights)
     labels = vocabulary.labels(index.labels, index.tags)
     rows = [int(row) for row in np.flatnonzero(parts == part)]
-    store = local_store(config.store.root, rows=rows)
+    store = local_store(store, rows=rows)
     ids = [index.clips[row].id for row in rows]
     with ScoreTable(len(rows), len(vocabulary), dtype=np.float32) as table:
         try:

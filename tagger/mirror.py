@@ -19,7 +19,7 @@ from preprocess.store import MANIFEST, Store, StoredClip
 from tagger.download import cache_folder
 from tagger.errors import ModelError, StoreError
 from tagger.files import TEMPORARY_PREFIX, content_hash, remove_temporary_files, write_json
-from tagger.locations import is_remote, location
+from tagger.locations import is_remote
 from tagger.progress import progress_bar
 
 # What makes the folder that it lies in valid. Without it the folder counts for nothing.
@@ -320,21 +320,38 @@ def _is_below(name: str, folders: Collection[str]) -> bool:
 
 
 class _CopiedStore(Store):
-    """The local copy of a store; a pickle that is missing or damaged is fetched again."""
+    """The local copy of a store; a pickle that is missing or damaged is fetched again.
 
-    def __init__(self, local: Path, remote: Path) -> None:
-        super().__init__(local)
-        self._remote = remote
+    Its clips are those of `store`, whichever manifest another process may copy meanwhile.
+    """
+
+    def __init__(self, local: Path, store: Store) -> None:
+        self.root = local
+        self.spec, self.tags, self.clips = store.spec, store.tags, store.clips
+        self._remote = store.root
 
     def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
         try:
             return super().read(row)
         except StoreError:
-            _fetch_clip(self.clips[row], remote=self._remote, local=self.root)
+            with _copying(self._remote, self.root):
+                _fetch_clip(self.clips[row], remote=self._remote, local=self.root)
             return super().read(row)
 
 
-def local_store(root: Path, *, rows: Sequence[int] | None = None) -> Store:
+@contextlib.contextmanager
+def _copying(root: Path, local: Path) -> Iterator[None]:
+    """Say in one line why a store cannot be copied."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or local}: {root} cannot be copied ({error.strerror}); check your "
+            "rights, the network and the disk space, or set TAGGER_CACHE to another folder"
+        ) from None
+
+
+def local_store(store: Store | Path, *, rows: Sequence[int] | None = None) -> Store:
     """Open a store for reading all of it; of one at an address a copy is made first.
 
     The copy is kept in the cache, and later only what has changed is fetched. One that was
@@ -342,8 +359,8 @@ def local_store(root: Path, *, rows: Sequence[int] | None = None) -> Store:
 
     Parameters
     ----------
-    root : Path
-        Folder of the store, local or at an address.
+    store : Store or Path
+        The store, or its folder, local or at an address. One that is open stays as it was opened.
     rows : sequence of int, optional
         The clips that are needed; of others the pickles are fetched when they are read.
 
@@ -357,22 +374,16 @@ def local_store(root: Path, *, rows: Sequence[int] | None = None) -> Store:
     StoreError
         If there is no store, or it cannot be read, or the cache not be written.
     """
-    root = location(root)
-    store = Store(root)
-    if not is_remote(root):
+    if not isinstance(store, Store):
+        store = Store(store)
+    if not is_remote(store.root):
         return store
-    local = local_copy("stores", root)
-    try:
-        with _alone(local):
-            _copy_clips(store, local, rows)
-            # Written last: what it says of the pickles decides which of them are fetched next time.
-            store.copy_manifest(local / MANIFEST)
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or local}: {root} cannot be copied ({error.strerror}); check your "
-            "rights, the network and the disk space, or set TAGGER_CACHE to another folder"
-        ) from None
-    return _CopiedStore(local, root)
+    local = local_copy("stores", store.root)
+    with _copying(store.root, local), _alone(local):
+        _copy_clips(store, local, rows)
+        # Written last: what it says of the pickles decides which of them are fetched next time.
+        store.copy_manifest(local / MANIFEST)
+    return _CopiedStore(local, store)
 
 
 def _copy_clips(store: Store, local: Path, rows: Sequence[int] | None) -> None:

@@ -7,7 +7,9 @@ import base64
 import contextlib
 import errno
 import io
+import json
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +43,9 @@ N_THREADS = 16
 _FIELDS = "items(name,size,crc32c,generation,updated),prefixes,nextPageToken"
 # Marks an upload as one's own where the answer to a first attempt was lost.
 _MARK = "tagger-upload"
+
+# What the client adds to the text of a server's refusal.
+_REPEATED = re.compile(r": \('Request failed with status code'.*", re.DOTALL)
 
 _clients: dict[tuple[int, str | None], Any] = {}
 _clients_lock = threading.Lock()
@@ -131,7 +136,27 @@ def _os_errors(path: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """One line of what an error says; of a JSON document that a server has sent, its message."""
+    if len(error.args) > 1 and isinstance(error.args[0], str):
+        # Of what else there is, e.g. the whole answer, nobody needs to know.
+        text = " ".join(str(item) for item in error.args if isinstance(item, str | int))
+    else:
+        text = _REPEATED.sub("", str(error))
+    start = text.find("{")
+    if start >= 0:
+        text = f"{text[:start].rstrip(': ')}: {_message_in(text[start:])}".rstrip(": ")
+    return (text.splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
+
+
+def _message_in(text: str) -> str:
+    """Message of the JSON document with which a text starts; empty if there is none."""
+    try:
+        content = json.JSONDecoder().raw_decode(text)[0]
+        # Tokens are refused with {"error": code, "error_description": message}.
+        message = content.get("error_description") or content["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return " ".join(str(message).split())
 
 
 def _undamaged(transfer: Callable[[], Any]) -> Any:

@@ -403,7 +403,9 @@ def test_what_cannot_be_sent_now_is_sent_later(cloud, capfd):
     put(run.root, RUN)
     cloud.refused = writes_until(0)
     run.push(patient=True)
-    assert f"warning: {ADDRESS}/" in capfd.readouterr().err
+    warning = capfd.readouterr().err
+    assert warning.startswith(f"warning: {ADDRESS}/") and "no permission for you);" in warning
+    assert "{" not in warning
     with pytest.raises(ModelError):
         run.push()
     cloud.refused = lambda method, name: False

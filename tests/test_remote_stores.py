@@ -17,7 +17,7 @@ pytest.importorskip("upath")
 
 from cloud_server import running
 from conftest import write_tiny_corpus
-from small_store import make_store
+from small_store import make_store, small_config
 
 from preprocess.audio import load_audio, stream_audio
 from preprocess.check import check
@@ -28,6 +28,7 @@ from preprocess.index import ClipIndex
 from preprocess.run import preprocess
 from preprocess.shards import open_shard
 from preprocess.store import Store, StoredClip, StoreWriter, write_clip
+from tagger.data import prepare_data
 from tagger.errors import AudioError, ConfigError, StoreError
 from tagger.files import write_bytes
 from tagger.locations import location
@@ -318,6 +319,7 @@ def test_a_local_store_is_itself(tmp_path):
     store = make_store(tmp_path / "store", n_clips=4)
     assert local_store(tmp_path / "store").root == store.root
     assert type(local_store(tmp_path / "store")) is Store
+    assert local_store(store) is store
 
 
 def test_a_copy_holds_the_same_files(cloud, small):
@@ -445,6 +447,45 @@ def test_two_processes_make_one_copy(cloud, small):
 
 def _copied(address):
     return len(local_store(address))
+
+
+def test_a_damaged_pickle_that_cannot_be_fetched_again_is_one_clear_error(cloud, small):
+    copy = local_store(STORE)
+    (copy.root / small.clips[2].file).write_bytes(b"damaged")
+    cloud.refused = lambda method, name: method == "GET"
+    with pytest.raises(StoreError) as caught:
+        copy.read(2)
+    message = str(caught.value)
+    assert message.startswith(f"{STORE / small.clips[2].file}: {STORE} cannot be copied (403 ")
+    assert "no permission for you); check your rights, the network" in message
+    # The server's answer is a JSON document.
+    assert not set(message) & set("{}\n")
+
+
+def test_an_open_store_is_copied_as_it_was_opened(cloud, small):
+    writer_of(small).close(
+        ClipIndex(small.tags, small.index.clips[4:], small.index.labels[4:], "test")
+    )
+    opened = Store(STORE)
+    # Preprocessed once more meanwhile.
+    writer_of(small).close(
+        ClipIndex(small.tags, small.index.clips[5:], small.index.labels[5:], "test")
+    )
+    copy = local_store(opened)
+    assert copy.clips == opened.clips
+    np.testing.assert_array_equal(copy.index.labels, opened.index.labels)
+    np.testing.assert_array_equal(copy.read(0)["log_mel"], small.read(4)["log_mel"])
+    assert local_store(STORE).clips == Store(STORE).clips
+
+
+def test_the_manifest_is_read_once_for_training(cloud, tmp_path):
+    make_store(STORE, n_clips=32)
+    cloud.asked = []
+    Store(STORE)
+    once = [item for item in cloud.asked if item[1].endswith("manifest.json")]
+    cloud.asked = []
+    prepare_data(small_config(tmp_path, f"store.root={STORE}"))
+    assert [item for item in cloud.asked if item[1].endswith("manifest.json")] == once
 
 
 def test_a_cache_that_cannot_be_written_is_named(cloud, small, tmp_path, monkeypatch):
