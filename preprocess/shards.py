@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from preprocess.store import Store
 from tagger.errors import StoreError
-from tagger.files import atomic_write, json_hash_of_list, remove_temporary_files, write_json
+from tagger.files import alone, atomic_write, json_hash_of_list, remove_temporary_files, write_json
 from tagger.progress import progress_bar
 
 SCHEMA_VERSION = 1
@@ -112,6 +112,9 @@ class Shard:
 def open_shard(store: Store) -> Shard:
     """Open the shard of a store; it is built first if it is missing or the store has changed.
 
+    Of several processes that need it at once, on one machine or on several, one builds it and the
+    others wait.
+
     Parameters
     ----------
     store : Store
@@ -130,18 +133,25 @@ def open_shard(store: Store) -> Shard:
     if shard.is_current():
         return shard
     try:
-        # Not valid from now on, whatever happens: the description comes back last.
-        (shard.root / DESCRIPTION).unlink(missing_ok=True)
-        shard.root.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(shard.root)
-        _write_arrays(store, shard)
-        write_json(shard.root / DESCRIPTION, shard.description())
+        with alone(shard.root):
+            # Perhaps another process has built it meanwhile.
+            if not shard.is_current():
+                _build(store, shard)
     except OSError as error:
         raise StoreError(
             f"{shard.root}: the shard cannot be written ({error.strerror}); it needs as much disk "
             "space as the pickles: free some, or set stream.shard=false"
         ) from None
     return shard
+
+
+def _build(store: Store, shard: Shard) -> None:
+    # Not valid from now on, whatever happens: the description comes back last.
+    (shard.root / DESCRIPTION).unlink(missing_ok=True)
+    shard.root.mkdir(parents=True, exist_ok=True)
+    remove_temporary_files(shard.root)
+    _write_arrays(store, shard)
+    write_json(shard.root / DESCRIPTION, shard.description())
 
 
 def _write_arrays(store: Store, shard: Shard) -> None:

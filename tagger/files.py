@@ -147,6 +147,21 @@ def remove_temporary_files(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let other processes, of all machines that share the disk, wait that make `path` as well.
+
+    Beside it a file is left that they lock.
+    """
+    # Only systems like Unix have it, and to tag nothing needs it.
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 # There is one stderr for all threads: two that redirected it at once would put back what the other
 # has put there. Again and again in the same thread is fine.
 _redirecting = threading.RLock()

@@ -1,7 +1,12 @@
 """Promises of the shard: the bytes of the pickles, found again or built anew."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +89,45 @@ def test_a_shard_that_cannot_be_written_is_one_line(store):
     (store.root / "shard").write_text("in the way")
     with pytest.raises(StoreError, match=r"shard cannot be written .*stream\.shard=false"):
         open_shard(store)
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from preprocess.shards import open_shard
+from preprocess.store import Store
+
+class SlowStore(Store):
+    def read(self, row):
+        print("read", flush=True)
+        time.sleep(0.03)
+        return super().read(row)
+
+open_shard(SlowStore(Path(sys.argv[1])))
+print("done")
+"""
+
+
+def test_of_two_processes_at_once_one_builds_the_shard_and_the_other_waits(store):
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", BUILD, str(store.root)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+
+    processes = [start()]
+    deadline = time.monotonic() + 60
+    # The second comes when the first has written half a file.
+    while not list((store.root / "shard").glob(".tmp-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    processes.append(start())
+    said = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sorted(out.split().count("read") for out, _ in said) == [0, N_CLIPS]
+    assert Shard(store).is_current()
 
 
 @pytest.mark.parametrize("start", [0, 3, 11, 40])
