@@ -187,18 +187,19 @@ def evaluate_run(
     rows = [int(row) for row in np.flatnonzero(parts == part)]
     store = local_store(store, rows=rows)
     ids = [index.clips[row].id for row in rows]
-    with ScoreTable(len(rows), len(vocabulary), dtype=np.float32) as table:
-        try:
-            for first in range(0, len(rows), _CLIPS_AT_ONCE):
-                some = rows[first : first + _CLIPS_AT_ONCE]
-                scores = score_clips(
-                    model, store, rows=some, config=config.stream, title=f"score {part}"
-                )
+    # Where the scores will lie: the system's place for temporary files may be in memory.
+    with ScoreTable(len(rows), len(vocabulary), dtype=np.float32, folder=run.root) as table:
+        for first in range(0, len(rows), _CLIPS_AT_ONCE):
+            some = rows[first : first + _CLIPS_AT_ONCE]
+            scores = score_clips(
+                model, store, rows=some, config=config.stream, title=f"score {part}"
+            )
+            try:
                 table.add(labels[some], scores)
-        except ValueError as error:
-            raise ModelError(
-                f"{run.address}: {error}; train again with a lower learning rate"
-            ) from None
+            except ValueError as error:
+                raise ModelError(
+                    f"{run.address}: {error}; train again with a lower learning rate"
+                ) from None
         metrics = metrics_of_columns(table)
         files = _write(run, config, part, table=table, ids=ids, metrics=metrics)
     places = {kind: run.address / file.relative_to(run.root) for kind, file in files.items()}

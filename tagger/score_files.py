@@ -61,7 +61,8 @@ def open_scores(path: Path) -> Iterator[tuple[Columns, npt.NDArray[Any] | None]]
     Raises
     ------
     ModelError
-        If the file is missing or no such archive, or the arrays do not fit together.
+        If the file is missing or no such archive, the arrays do not fit together, or there is no
+        room for a temporary file.
     """
     large = False
     try:
@@ -118,7 +119,12 @@ def _table(path: Path) -> Iterator[ScoreTable]:
                 raise _DoNotFitError(
                     f"labels of shape {labels.shape} and scores of shape {scores.shape}"
                 )
-            table = ScoreTable(*scores.shape, dtype=scores.dtype)
+            try:
+                # The system's place for temporary files may be in memory.
+                table = ScoreTable(*scores.shape, dtype=scores.dtype, folder=path.absolute().parent)
+            except ModelError:
+                # One may read the archive's folder, but not write there.
+                table = ScoreTable(*scores.shape, dtype=scores.dtype)
             try:
                 for start in range(0, scores.shape[0], table.rows_at_once):
                     count = min(table.rows_at_once, scores.shape[0] - start)

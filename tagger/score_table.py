@@ -5,6 +5,8 @@ close to a gigabyte. Here they lie column by column, in memory while they are fe
 file when they are many.
 """
 
+import contextlib
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from tagger.errors import ModelError
 
 # Beyond it a table lies on the disk.
 _BYTES_IN_MEMORY = 64 << 20
@@ -84,7 +88,13 @@ class ScoreTable:
     dtype : dtype
         Of the scores.
     folder : Path, optional
-        Where the temporary file goes if the table is large; default the system's place for them.
+        Where the temporary file goes if the table is large; default the system's place for them,
+        which may be in memory.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be made; also later, if the disk is full.
     """
 
     def __init__(
@@ -93,13 +103,15 @@ class ScoreTable:
         self.shape = (n_clips, n_tags)
         self.dtype = np.dtype(dtype)
         self._n_filled = 0
-        n_bytes = n_clips * n_tags * (self.dtype.itemsize + 1)
+        self._folder = folder
+        self._n_bytes = n_clips * n_tags * (self.dtype.itemsize + 1)
         # Half of the file is known to be needed from the first clip on: no growing in memory first.
-        self._file = (
-            tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by `close`)
-            if n_bytes > _BYTES_IN_MEMORY
-            else tempfile.SpooledTemporaryFile(_BYTES_IN_MEMORY)  # noqa: SIM115
-        )
+        with self._on_disk():
+            self._file = (
+                tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by `close`)
+                if self._n_bytes > _BYTES_IN_MEMORY
+                else tempfile.SpooledTemporaryFile(_BYTES_IN_MEMORY)  # noqa: SIM115
+            )
 
     def __enter__(self) -> "ScoreTable":
         return self
@@ -114,7 +126,27 @@ class ScoreTable:
 
     def close(self) -> None:
         """Remove the table."""
-        self._file.close()
+        # On a full disk closing fails once more, and would hide the error that says so.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Say where the temporary file is, which its user does not know of."""
+        try:
+            yield
+        except OSError as error:
+            try:
+                folder = str(self._folder or tempfile.gettempdir())
+            except OSError:
+                # None of the system's places can be written.
+                folder = "temporary folder"
+            raise ModelError(
+                f"{folder}: no temporary file for {self.shape[0]} clips of {self.shape[1]} scores "
+                f"can be kept there ({error.strerror}); "
+                f"make {math.ceil(self._n_bytes / 1e6)} MB of room"
+                + (" or set TMPDIR to another folder" if self._folder is None else "")
+            ) from None
 
     @property
     def rows_at_once(self) -> int:
@@ -136,7 +168,7 @@ class ScoreTable:
         ValueError
             If they are not of one shape, a label is neither 0 nor 1, a score is not finite, or
             there are more clips than the table was made for.
-        OSError
+        ModelError
             If the disk is full.
         """
         check_rows(labels, scores)
@@ -145,11 +177,14 @@ class ScoreTable:
             raise ValueError(f"clips of shape {labels.shape} beyond a table of {self.shape}")
         flags = np.asfortranarray(labels != 0)
         values = np.asfortranarray(scores, dtype=self.dtype)
-        for tag in range(n_tags):
-            self._file.seek(self._flag_offset(tag) + self._n_filled)
-            self._file.write(flags[:, tag].tobytes())
-            self._file.seek(self._score_offset(tag) + self._n_filled * self.dtype.itemsize)
-            self._file.write(values[:, tag].tobytes())
+        with self._on_disk():
+            for tag in range(n_tags):
+                self._file.seek(self._flag_offset(tag) + self._n_filled)
+                self._file.write(flags[:, tag].tobytes())
+                self._file.seek(self._score_offset(tag) + self._n_filled * self.dtype.itemsize)
+                self._file.write(values[:, tag].tobytes())
+            # What lies in the buffer is told of here, and not when it is read.
+            self._file.flush()
         self._n_filled += len(labels)
 
     def column(self, tag: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating]]:
@@ -179,8 +214,9 @@ class ScoreTable:
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating]]:
         if self._n_filled != self.shape[0]:
             raise ValueError(f"{self._n_filled} of {self.shape[0]} clips were added")
-        self._file.seek(self._flag_offset(tag) + start)
-        flags = np.frombuffer(self._file.read(count), dtype=np.bool_)
-        self._file.seek(self._score_offset(tag) + start * self.dtype.itemsize)
-        values = self._file.read(count * self.dtype.itemsize)
+        with self._on_disk():
+            self._file.seek(self._flag_offset(tag) + start)
+            flags = np.frombuffer(self._file.read(count), dtype=np.bool_)
+            self._file.seek(self._score_offset(tag) + start * self.dtype.itemsize)
+            values = self._file.read(count * self.dtype.itemsize)
         return flags, np.frombuffer(values, dtype=self.dtype)

@@ -1,6 +1,7 @@
 """Promises of the metrics and of the aggregation over time, against definitions by hand."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from small_model import small_run
 
 from tagger.aggregate import clip_scores
 from tagger.errors import ModelError
-from tagger.evaluate import evaluate_scores
+from tagger.evaluate import evaluate_run, evaluate_scores
 from tagger.metrics import binary_cross_entropy, multilabel_metrics
 from tagger.score_files import write_scores
 from tagger.score_table import ScoreTable
@@ -385,6 +387,96 @@ def test_a_table_that_is_not_full_cannot_be_read():
             table.column(0)
         with pytest.raises(ValueError, match="beyond a table"):
             table.add(labels, scores)
+
+
+def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
+    labels, scores = random_case(3, n_clips=3_000)
+    path = save_scores(tmp_path / "a.npz", labels, scores)
+    code = (
+        "import resource, signal, sys; from pathlib import Path;"
+        "import tagger.score_files, tagger.score_table;"
+        "tagger.score_files._BYTES_IN_MEMORY = tagger.score_table._BYTES_IN_MEMORY = 0;"
+        "from tagger.evaluate import evaluate_scores; from tagger.errors import ModelError;"
+        # No file of this program may be longer.
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
+        "exec('try: evaluate_scores(Path(sys.argv[1]))\\nexcept ModelError as e: print(e)')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (
+        f"{tmp_path}: no temporary file for 3000 clips of 4 scores can be kept there "
+        "(File too large); make 1 MB of room\n"
+    )
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def no_temporary_folder(monkeypatch, tmp_path):
+    """Tables do not lie in memory, and the system has no place for temporary files."""
+    monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.score_table._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_a_temporary_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"/gone: no temporary file .* set TMPDIR to another"):
+        ScoreTable(10, 4, dtype=np.float32)
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_the_table_of_an_archive_lies_beside_it(tmp_path, monkeypatch):
+    path = save_scores(tmp_path / "a.npz", *random_case(3))
+    assert evaluate_scores(path).metrics.summary["n_clips"] == 60
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_scores(Path("a.npz")).metrics.summary["n_clips"] == 60
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="a folder where nobody may write")
+def test_an_archive_where_nothing_can_be_written_is_read_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.score_table._BYTES_IN_MEMORY", 0)
+    with save_scores(tmp_path / "a.npz", *random_case(3)).open("rb") as file:
+        path = Path(f"/proc/self/fd/{file.fileno()}")
+        assert evaluate_scores(path).metrics.summary["n_clips"] == 60
+
+
+@pytest.fixture
+def run(tmp_path_factory, tmp_path):
+    """A trained run."""
+    return shutil.copytree(small_run(tmp_path_factory), tmp_path / "run")
+
+
+def test_the_table_of_a_run_lies_in_the_run(run, no_temporary_folder, monkeypatch):
+    def score_clips(model, store, *, rows, **_):
+        return np.zeros((len(rows), len(model.tags)), np.float32)
+
+    # TensorFlow would look for a temporary folder as well.
+    monkeypatch.setattr("tagger.score.score_clips", score_clips)
+    before = {path.name for path in run.iterdir()}
+    assert evaluate_run(run).files["scores"] == run / "evaluation" / "test" / "scores.npz"
+    assert {path.name for path in run.iterdir()} == {*before, "evaluation"}
+
+
+def test_a_model_whose_scores_are_no_numbers_is_to_be_trained_again(run, monkeypatch):
+    def score_clips(model, store, *, rows, **_):
+        return np.full((len(rows), len(model.tags)), np.nan, np.float32)
+
+    monkeypatch.setattr("tagger.score.score_clips", score_clips)
+    with pytest.raises(ModelError, match=r"run: .*NaN.*; train again with a lower learning rate"):
+        evaluate_run(run)
+
+
+def test_no_other_trouble_is_put_down_to_the_learning_rate(run, monkeypatch):
+    def score_clips(*_, **__):
+        raise ValueError("of something else")
+
+    monkeypatch.setattr("tagger.score.score_clips", score_clips)
+    with pytest.raises(ValueError, match=r"^of something else$"):
+        evaluate_run(run)
 
 
 @pytest.mark.slow
