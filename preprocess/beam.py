@@ -11,7 +11,8 @@ them in a file of results; the launching process reads these when the pipeline i
 the manifest in the index's order. A step of the pipeline that gathered all of them would bring
 them to one worker, and would be reached only if nothing had failed before. So the results of a
 pipeline that failed, was cancelled or outlived its launching process are there for the next run of
-either engine, which does what is left. All writes are atomic and a clip gives the same bytes each
+either engine, which does what is left. One that still runs then disturbs nobody: what workers read
+and write bears the token of their run. All writes are atomic and a clip gives the same bytes each
 time, so it does no harm that Beam may process a clip more than once.
 """
 
@@ -37,13 +38,14 @@ import numpy as np
 
 from preprocess.beam_worker import WANTED_FILE, quiet
 from preprocess.index import ClipRecord
-from preprocess.pipeline_files import TASKS, read_results, write_results
+from preprocess.pipeline_files import read_results, tasks_folder, write_results
 from preprocess.run import ClipTask, Job, Outcome, front_end_of, process_clip
 from preprocess.store import StoredClip
 from preprocess.worker_package import write_wheel
 from preprocess.workers import worker_environment
 from tagger.errors import ConfigError, StoreError
 from tagger.files import write_bytes
+from tagger.locations import is_remote
 from tagger.progress import notice
 
 # Without its extra gcp, which Dataflow alone needs, Beam warns as it is imported.
@@ -86,8 +88,8 @@ class DeadLetter:
     message: str
 
 
-def write_tasks(root: Path, tasks: Sequence[ClipTask]) -> list[str]:
-    """Write tasks into a store for workers to read.
+def write_tasks(root: Path, tasks: Sequence[ClipTask], *, token: str) -> list[str]:
+    """Write tasks into a store for the workers of the run with that `token`.
 
     Returns
     -------
@@ -104,7 +106,7 @@ def write_tasks(root: Path, tasks: Sequence[ClipTask]) -> list[str]:
             }
             for task in tasks[start : start + _TASKS_PER_FILE]
         ]
-        names.append(f"{TASKS}/{start // _TASKS_PER_FILE:06d}.jsonl")
+        names.append(f"{tasks_folder(token)}/{start // _TASKS_PER_FILE:06d}.jsonl")
         content = "".join(json.dumps(line) + "\n" for line in lines)
         write_bytes(root / names[-1], content.encode("utf-8"))
     return names
@@ -195,7 +197,9 @@ class KeepResults(beam.DoFn):
         """Write what is not written yet."""
         if self._outcomes:
             job = self._job
-            write_results(job.store_root, self._outcomes, spec=job.spec, tags=job.tags)
+            write_results(
+                job.store_root, self._outcomes, spec=job.spec, tags=job.tags, token=job.token
+            )
 
 
 def build(pipeline: beam.Pipeline, names: Sequence[str], job: Job) -> None:
@@ -328,10 +332,13 @@ class BeamEngine:
         Raises
         ------
         ConfigError
-            If the runner's packages are not installed.
+            If the runner's packages are not installed, or its machines cannot reach the clips or
+            the store.
         StoreError
             If the pipeline fails. What it has stored until then is kept for the next run.
         """
+        if self.is_dataflow:
+            _check_addresses(job)
         if not tasks:
             return
         if self.is_dataflow and not _has_dataflow():
@@ -339,22 +346,38 @@ class BeamEngine:
                 "the DataflowRunner needs more of Apache Beam than is installed; install it with: "
                 "pip install 'tagger[dataflow]'"
             )
-        names = write_tasks(job.store_root, tasks)
+        names = write_tasks(job.store_root, tasks, token=job.token)
         pipeline = self.pipeline(n_workers=n_workers)
         build(pipeline, names, job)
         with tempfile.TemporaryDirectory(prefix="tagger-pipeline-") as folder:
             if self.is_dataflow:
                 add_package(pipeline.options, Path(folder))
             _run(pipeline, job.store_root)
-        outcomes = read_results(job.store_root, spec=job.spec, tags=job.tags)
+        stored, failures = read_results(
+            job.store_root, spec=job.spec, tags=job.tags, token=job.token
+        )
         for task in tasks:
-            outcome = outcomes.get(task.record.id)
+            clip = stored.get(task.record.id)
+            outcome: Outcome | None = failures.get(task.record.id)
+            if clip is not None and clip.tags == tuple(np.flatnonzero(task.label)):
+                outcome = clip
             if outcome is None:
                 raise StoreError(
                     f"{job.store_root}: the pipeline ended without a word on clip "
                     f"{task.record.id}; run it again to go on"
                 )
             yield task, outcome
+
+
+def _check_addresses(job: Job) -> None:
+    folders = {"store.root": job.store_root, "data.root": job.audio_root}
+    local = {name: folder for name, folder in folders.items() if not is_remote(folder)}
+    if local:
+        found = " and ".join(f"{name}={folder}" for name, folder in local.items())
+        raise ConfigError(
+            f"the machines of the DataflowRunner cannot reach {found} on this one; give addresses, "
+            f"e.g. {next(iter(local))}=gs://BUCKET/FOLDER, or choose another runner"
+        )
 
 
 def _has_dataflow() -> bool:

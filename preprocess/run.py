@@ -101,6 +101,8 @@ class Job:
     store_root: Path
     spec: StoreSpec
     tags: tuple[str, ...]
+    # Marks what the workers of this run write as theirs.
+    token: str = field(default_factory=pipeline_files.new_token)
 
 
 # A stored clip, or what became of one that could not be used.

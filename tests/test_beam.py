@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from preprocess import run as run_module
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS
 from preprocess.index import ClipIndex
-from preprocess.pipeline_files import FOLDER, RESULTS, read_results, write_results
+from preprocess.pipeline_files import FOLDER, RESULTS, TASKS, read_results, write_results
 from preprocess.run import DEAD_LETTERS, ClipTask, Job, preprocess, process_clip
 from preprocess.store import Store, StoredClip, StoreSpec, StoreWriter
 from tagger.errors import ConfigError, StoreError
@@ -35,6 +36,7 @@ pytest.importorskip("apache_beam")
 
 from apache_beam.options.pipeline_options import SetupOptions
 
+from preprocess import beam
 from preprocess.beam import (
     BeamEngine,
     ProcessClip,
@@ -230,8 +232,11 @@ def test_a_clip_that_was_stored_once_is_stored_though_another_attempt_failed(cor
     store = Store(root)
     clip = store.clips[0]
     for outcome in ("no network", clip, "no network again"):
-        write_results(root, {clip.record.id: outcome}, spec=store.spec, tags=store.tags)
-    assert read_results(root, spec=store.spec, tags=store.tags) == {clip.record.id: clip}
+        write_results(
+            root, {clip.record.id: outcome}, spec=store.spec, tags=store.tags, token="this"
+        )
+    stored, failures = read_results(root, spec=store.spec, tags=store.tags, token="this")
+    assert (dict(stored), failures) == ({clip.record.id: clip}, {})
 
 
 # Runs that ended early.
@@ -305,7 +310,7 @@ needs_proc = pytest.mark.skipif(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "pattern", "n_files", "second"),
-    [("local", "clips/*/*.pkl", 40, by_beam), ("beam", f"{RESULTS}/*.jsonl", 1, local)],
+    [("local", "clips/*/*.pkl", 40, by_beam), ("beam", f"{RESULTS}/*/*.jsonl", 1, local)],
 )
 def test_a_run_that_was_killed_is_finished_by_the_other_engine(
     tmp_path, first, pattern, n_files, second
@@ -348,7 +353,7 @@ def test_a_worker_that_is_killed_as_it_starts_ends_the_run_as_well(tmp_path):
     """Beam itself would wait for it for ever."""
     corpus, root = tmp_path / "corpus", tmp_path / "store"
     write_long_corpus(corpus, 20)
-    with begun(corpus, root, "beam", pattern="pipeline/tasks/*.jsonl") as process:
+    with begun(corpus, root, "beam", pattern=f"{TASKS}/*/*.jsonl") as process:
         while not (workers := workers_of(process)):
             assert process.poll() is None
             time.sleep(0.01)
@@ -364,7 +369,7 @@ def test_a_worker_that_is_killed_as_it_starts_ends_the_run_as_well(tmp_path):
 def test_an_interrupted_pipeline_stops_at_once_and_says_what_is_kept(tmp_path):
     corpus, root = tmp_path / "corpus", tmp_path / "store"
     write_long_corpus(corpus, 800)
-    with begun(corpus, root, "beam", pattern=f"{RESULTS}/*.jsonl") as process:
+    with begun(corpus, root, "beam", pattern=f"{RESULTS}/*/*.jsonl") as process:
         workers = workers_of(process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -392,11 +397,11 @@ def leave_results(corpus, root, index, rows):
     StoreWriter(root, spec, tags=index.tags).abandon()
     job = Job(corpus, root, spec, index.tags)
     tasks = [ClipTask(index.clips[row], index.labels[row]) for row in rows]
-    write_tasks(root, tasks)
+    write_tasks(root, tasks, token=job.token)
     # As all workers do: on several threads products round differently.
     with threadpool_limits(limits=1):
         stored = {task.record.id: process_clip(task, job) for task in tasks}
-    write_results(root, stored, spec=spec, tags=index.tags)
+    write_results(root, stored, spec=spec, tags=index.tags, token=job.token)
 
 
 def test_results_of_other_columns_are_renumbered(corpus, tmp_path):
@@ -411,7 +416,7 @@ def test_results_of_other_columns_are_renumbered(corpus, tmp_path):
 def test_damaged_results_are_named(corpus, root):
     index = read_index(corpus)
     leave_results(corpus, root, index, [0])
-    (path,) = (root / RESULTS).iterdir()
+    (path,) = (root / RESULTS).glob("*/*")
     path.write_text('{"spec": {}}\nhalf a li')
     with pytest.raises(StoreError, match=f"{path.name}: damaged results.*delete it"):
         by_beam(corpus, root, index=index)
@@ -430,6 +435,103 @@ def test_results_that_were_taken_over_survive_another_kill(corpus, root, monkeyp
             local(corpus, root, index=index)
     assert not (root / FOLDER).exists()
     assert local(corpus, root, index=index).n_kept == 2
+
+
+def other_labels(index):
+    return ClipIndex(index.tags, index.clips, 1 - index.labels)
+
+
+def test_results_of_an_earlier_pipeline_that_still_runs_do_not_count(corpus, root, monkeypatch):
+    index = read_index(corpus).subset([0, 1, 2, 4])
+    local(corpus, root, index=index)
+    store = Store(root)
+    earlier = {clip.record.id: clip for clip in store.clips}
+    run_pipeline = beam._run
+
+    def run_beside(pipeline, root):
+        run_pipeline(pipeline, root)
+        # Its files have names of any order.
+        for number in range(8):
+            outcomes = {**earlier, f"gone {number}": "no audio"}
+            write_results(root, outcomes, spec=store.spec, tags=store.tags, token="earlier")
+
+    monkeypatch.setattr(beam, "_run", run_beside)
+    new = other_labels(index)
+    result = by_beam(corpus, root, "--direct_running_mode=in_memory", index=new)
+    assert counts(result) == (0, 4, 0, 0)
+    assert [clip.tags for clip in Store(root).clips] == [
+        tuple(np.flatnonzero(label)) for label in new.labels
+    ]
+    for row in range(4):
+        Store(root).read(row)
+    assert not (root / FOLDER).exists()
+
+
+def test_tasks_of_an_earlier_pipeline_that_still_runs_stay_as_they_are(corpus, root):
+    local(corpus, root)
+    index = read_index(corpus)
+    tasks = [ClipTask(*pair) for pair in zip(index.clips, index.labels, strict=True)]
+    earlier, this = (
+        write_tasks(root, some, token=token)
+        for token, some in (("earlier", tasks[:2]), ("this", tasks[2:]))
+    )
+    job = Job(corpus, root, Store(root).spec, index.tags)
+    assert [task.record for name in earlier for task in read_tasks(name, job)] == [
+        task.record for task in tasks[:2]
+    ]
+    assert not set(earlier) & set(this)
+
+
+def test_an_outcome_with_another_label_than_the_tasks_does_not_count(corpus, root, monkeypatch):
+    index = read_index(corpus).subset([0])
+    local(corpus, root, index=index)
+    store = Store(root)
+    job = Job(corpus, root, store.spec, store.tags)
+
+    def run_nothing(pipeline, root):
+        write_results(
+            root,
+            {store.clips[0].record.id: store.clips[0]},
+            spec=store.spec,
+            tags=store.tags,
+            token=job.token,
+        )
+
+    monkeypatch.setattr(beam, "_run", run_nothing)
+    (record,), (label,) = index.clips, index.labels
+    engine = BeamEngine(["--direct_running_mode=in_memory"])
+    ((_, outcome),) = engine([ClipTask(record, label)], job, n_workers=1)
+    assert outcome == store.clips[0]
+    engine = BeamEngine(["--direct_running_mode=in_memory"])
+    with pytest.raises(StoreError, match=f"without a word on clip {record.id}"):
+        list(engine([ClipTask(record, 1 - label)], job, n_workers=1))
+
+
+def test_of_two_pipelines_that_were_cancelled_the_later_one_holds(corpus, root):
+    index = read_index(corpus).subset([0, 1, 2, 4])
+    for labelled in (other_labels(index), index):
+        leave_results(corpus, root, labelled, range(4))
+    assert len(list((root / RESULTS).iterdir())) == 2
+    assert counts(local(corpus, root, index=index)) == (0, 0, 4, 0)
+
+
+def test_results_of_many_clips_are_held_packed(corpus, root):
+    local(corpus, root)
+    store = Store(root)
+    clip = store.clips[0]
+    n_files, n_clips = 40, 500
+    for number in range(n_files):
+        ids = [f"{number}-{clip_number}" for clip_number in range(n_clips)]
+        outcomes = {i: replace(clip, record=replace(clip.record, id=i)) for i in ids}
+        write_results(root, outcomes, spec=store.spec, tags=store.tags, token="this")
+    tracemalloc.start()
+    try:
+        stored, _ = read_results(root, spec=store.spec, tags=store.tags, token="this")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(stored) == n_files * n_clips
+    assert held < 600 * n_files * n_clips
 
 
 # Options.
@@ -495,7 +597,7 @@ def test_the_tasks_that_workers_read_are_those_that_were_written(corpus, root):
     tasks = [ClipTask(index.clips[0], index.labels[0], stored)]
     tasks += [ClipTask(*pair) for pair in zip(index.clips[1:], index.labels[1:], strict=True)]
     # More than fit in one file.
-    names = write_tasks(root, tasks * 300)
+    names = write_tasks(root, tasks * 300, token="this")
     assert len(names) == 3
     job = Job(corpus, root, store.spec, store.tags)
     read = [task for name in names for task in read_tasks(name, job)]
@@ -589,11 +691,30 @@ def test_a_user_who_says_what_workers_install_is_believed(tmp_path, option):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dataflow_without_its_packages_is_explained_before_anything_is_submitted(corpus, root):
+def test_dataflow_without_its_packages_is_explained_before_anything_is_submitted(corpus, cloud):
     if importlib.util.find_spec("apitools") is not None:
         pytest.skip("they are installed")
+    root, music = location("gs://bucket/store"), location("gs://bucket/music")
     with pytest.raises(ConfigError, match=r"pip install 'tagger\[dataflow\]'"):
-        by_beam(corpus, root, *DATAFLOW)
+        by_beam(music, root, *DATAFLOW, index=read_index(corpus))
+
+
+@pytest.mark.parametrize(
+    ("is_local", "message"),
+    [
+        ({"store"}, r"cannot reach store\.root=\S+/store on this one"),
+        ({"data"}, r"cannot reach data\.root=\S+ on this one"),
+        ({"store", "data"}, r"cannot reach store\.root=\S+/store and data\.root=\S+ on this one"),
+    ],
+)
+def test_dataflow_is_refused_what_its_machines_cannot_reach(corpus, root, cloud, is_local, message):
+    index = read_index(corpus)
+    audio_root = corpus if "data" in is_local else location("gs://bucket/music")
+    store_root = root if "store" in is_local else location("gs://bucket/store")
+    with pytest.raises(ConfigError, match=message):
+        by_beam(audio_root, store_root, *DATAFLOW, index=index)
+    tasks = cloud.objects("store/pipeline"), list(root.glob("pipeline/*"))
+    assert tasks == ({}, [])
 
 
 def test_a_worker_emits_stored_clips_and_tagged_dead_letters(corpus, root, worker_of):
