@@ -11,6 +11,7 @@ resamples with resampy (left out where that is not installed: ``pip install resa
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -125,8 +126,12 @@ def stages(files: list[Path], work: Path) -> list[tuple[str, float | None, float
     record = ClipRecord("1", "1.mp3")
     job = Job(work, work / "store", StoreSpec.of(front_end, "float16"), ("tag",) * 188)
 
+    numbers = itertools.count()
+
     def whole(file: Path) -> None:
-        task = ClipTask(ClipRecord("1", str(file.relative_to(work / "linked"))), label)
+        # A new name each time: replacing a file takes longer than making one.
+        clip = ClipRecord(f"{next(numbers)}", str(file.relative_to(work / "linked")))
+        task = ClipTask(clip, label)
         outcome = process_clip(task, Job(work / "linked", job.store_root, job.spec, job.tags))
         assert not isinstance(outcome, str), outcome
 
