@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -74,6 +74,56 @@ def start_worker(parent: int, *, wanted: Callable[[], bool] = _always) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _new_pool(n_workers: int) -> "ProcessPoolExecutor":
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(
+        n_workers,
+        # Not fork: TensorFlow or a progress bar may hold threads, whose locks a fork would freeze.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=start_worker,
+        initargs=(os.getpid(),),
+    )
+
+
+def _wake() -> None:
+    """Do nothing, in a worker that has to start for it."""
+
+
+# Workers that have been started for the next call of `map_in_processes`.
+_ready: dict[int, "ProcessPoolExecutor"] = {}
+
+
+@contextlib.contextmanager
+def workers_ready(n_workers: int) -> Iterator[None]:
+    """Start worker processes now, for the next call of `map_in_processes` with as many of them.
+
+    They start while the caller finds out what there is to do. Those that nobody has used end with
+    the block.
+
+    Parameters
+    ----------
+    n_workers : int
+        Processes; with one nothing is started.
+    """
+    if n_workers > 1 and n_workers not in _ready:
+        with worker_environment():
+            pool = _ready[n_workers] = _new_pool(n_workers)
+            for _ in range(n_workers):
+                pool.submit(_wake)
+    try:
+        yield
+    finally:
+        unused = _ready.pop(n_workers, None)
+        if unused is not None:
+            unused.shutdown(wait=False, cancel_futures=True)
+
+
+def _taken_pool(n_workers: int) -> "ProcessPoolExecutor":
+    return _ready.pop(n_workers, None) or _new_pool(n_workers)
+
+
 class _Pool(Generic[ItemT, ResultT]):
     def __init__(self, function: Callable[[ItemT], ResultT], n_workers: int) -> None:
         self.function = function
@@ -85,24 +135,13 @@ class _Pool(Generic[ItemT, ResultT]):
     ) -> Iterator[tuple[ItemT, ResultT]]:
         """Yield results as they come; if the pool breaks, what was under way is in `suspects`."""
         # Who asks for `default_workers` alone should not wait for these.
-        import multiprocessing
-        from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+        from concurrent.futures import FIRST_COMPLETED, wait
         from concurrent.futures.process import BrokenProcessPool
 
-        # Not fork: TensorFlow or a progress bar may hold threads, whose locks a fork would freeze.
-        context = multiprocessing.get_context("spawn")
         remaining = iter(items)
         pending: dict[Future[list[ResultT]], list[ItemT]] = {}
         try:
-            with (
-                worker_environment(),
-                ProcessPoolExecutor(
-                    self.n_workers,
-                    mp_context=context,
-                    initializer=start_worker,
-                    initargs=(os.getpid(),),
-                ) as pool,
-            ):
+            with worker_environment(), _taken_pool(self.n_workers) as pool:
                 try:
                     while True:
                         while len(pending) < in_flight:

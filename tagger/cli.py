@@ -74,27 +74,32 @@ def preprocess(
     """Slice the clips of a data set into log-mel patches and store them with their labels."""
     run_clips = _engine(engine, beam_options or [])
     from preprocess.datasets import DATASETS
+    from preprocess.workers import default_workers, workers_ready
 
     settings = _config(config, set_)
     root = settings.data.root
-    index = DATASETS.create(settings.data.name, settings.data.params).index(root)
-    if check:
-        _check(settings, index)
-        return
+    # Elsewhere, or to check, they are not needed.
+    here = engine == "local" and not check
+    n_workers = (settings.store.workers or default_workers()) if here else 1
+    with workers_ready(n_workers):
+        index = DATASETS.create(settings.data.name, settings.data.params).index(root)
+        if check:
+            _check(settings, index)
+            return
 
-    from preprocess.run import preprocess as run_preprocess
-    from tagger.progress import warn
+        from preprocess.run import preprocess as run_preprocess
+        from tagger.progress import warn
 
-    result = run_preprocess(
-        index,
-        settings.make_front_end(),
-        audio_root=root,
-        store_root=settings.store.root,
-        dtype=settings.store.dtype,
-        n_workers=settings.store.workers,
-        verify=verify,
-        engine=run_clips,
-    )
+        result = run_preprocess(
+            index,
+            settings.make_front_end(),
+            audio_root=root,
+            store_root=settings.store.root,
+            dtype=settings.store.dtype,
+            n_workers=settings.store.workers,
+            verify=verify,
+            engine=run_clips,
+        )
     for path in result.padded:
         warn(f"{path}: shorter than a patch, padded with zeros")
     for message in result.failures.values():

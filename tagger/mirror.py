@@ -5,7 +5,6 @@ before and is sent after each saved state; of a store the pickles are fetched on
 """
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from preprocess.store import MANIFEST, Store, StoredClip
 from tagger.download import cache_folder
 from tagger.errors import ModelError, StoreError
-from tagger.files import TEMPORARY_PREFIX, content_hash, remove_temporary_files, write_json
+from tagger.files import TEMPORARY_PREFIX, alone, content_hash, remove_temporary_files, write_json
 from tagger.locations import is_remote
 from tagger.progress import progress_bar
 
@@ -44,15 +43,6 @@ _QUIET_BYTES = 32 << 20
 def local_copy(kind: str, address: Path) -> Path:
     """Folder in the cache for the copy of what is at an address."""
     return cache_folder() / kind / content_hash(str(address).encode("utf-8"))[:16]
-
-
-@contextlib.contextmanager
-def _alone(local: Path) -> Iterator[None]:
-    """Let other processes that use the same copy wait."""
-    local.parent.mkdir(parents=True, exist_ok=True)
-    with local.with_name(f"{local.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @dataclass(frozen=True)
@@ -182,7 +172,7 @@ class Mirror:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with _alone(self.local):
+            with alone(self.local):
                 yield
         except OSError as error:
             where = error.filename or self.remote
@@ -379,7 +369,7 @@ def local_store(store: Store | Path, *, rows: Sequence[int] | None = None) -> St
     if not is_remote(store.root):
         return store
     local = local_copy("stores", store.root)
-    with _copying(store.root, local), _alone(local):
+    with _copying(store.root, local), alone(local):
         _copy_clips(store, local, rows)
         # Written last: what it says of the pickles decides which of them are fetched next time.
         store.copy_manifest(local / MANIFEST)

@@ -26,7 +26,7 @@ from preprocess.index import ClipIndex
 from preprocess.journal import JOURNAL
 from preprocess.run import preprocess, store_hash
 from preprocess.store import Store
-from preprocess.workers import WorkerDied, map_in_processes
+from preprocess.workers import WorkerDied, _ready, map_in_processes, workers_ready
 from tagger.errors import StoreError
 
 N_CLIPS = len(TINY_CLIPS)
@@ -480,3 +480,22 @@ def test_workers_keep_the_memory_of_one_clip_for_the_next(monkeypatch):
     # More than all arrays of a clip; glibc's own limit is 128 kB.
     assert all(int(value) > 1 << 29 for value in found.values())
     assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+
+
+def test_workers_that_are_ready_do_the_next_work_and_unused_ones_end():
+    with workers_ready(2):
+        (pool,) = _ready.values()
+        started = set(pool._processes)
+        found = {pid for _, pid in map_in_processes(_process_id, list(range(40)), n_workers=2)}
+        assert found <= started and not _ready
+    with workers_ready(2):
+        (pool,) = _ready.values()
+        unused = list(pool._processes.values())
+    assert not _ready
+    for process in unused:
+        process.join(30)
+        assert not process.is_alive()
+
+
+def _process_id(item):
+    return os.getpid()
