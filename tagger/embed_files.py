@@ -93,7 +93,9 @@ class _ParquetTable(_Table):
             [
                 ("path", pa.string()),
                 ("start_seconds", pa.float64()),
-                ("embedding", pa.list_(pa.float32(), n_dimensions)),
+                # Of n_dimensions each, which is not said: then a missing one could not be read by
+                # pyarrow before version 26.
+                ("embedding", pa.list_(pa.float32())),
                 ("error", pa.string()),
             ],
             metadata={"layer": layer, "model": model},
