@@ -2,30 +2,43 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from preprocess.store import Store
+from tagger.bootstrap import N_RESAMPLES, Intervals, bootstrap_intervals, plan_draws
+from tagger.calibration import (
+    CalibratedColumns,
+    Calibration,
+    Reliability,
+    measure_reliability,
+)
 from tagger.config import Config
+from tagger.confusion import Confusion, find_confusion
 from tagger.errors import ModelError
 from tagger.files import write_json
-from tagger.metrics import MultilabelMetrics, metrics_of_columns
+from tagger.leakage import Leakage, find_leakage
+from tagger.metrics import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
 from tagger.mirror import local_store
+from tagger.protocol_names import Clips, ProtocolUse, archive_names, clips_of, use_of
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score_files import first_line, open_scores, write_scores
-from tagger.score_table import ScoreTable
+from tagger.score_table import Columns, ScoreTable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Clips that are scored before their scores go to the table.
 _CLIPS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one set of clips.
+    """Metrics of one set of clips, and what is needed to show them.
 
     Parameters
     ----------
@@ -36,9 +49,39 @@ class Evaluation:
     tags : tuple of str
         Names, in the order of the metrics.
     metrics : MultilabelMetrics
-        The figures.
+        The figures: arrays per tag and a summary.
     files : dict of str to Path
         What was written, by kind.
+    scores : Path
+        Archive of labels and scores; see `open_columns`.
+    clips : Clips
+        Names of its rows, where they are known.
+    protocol : ProtocolUse
+        On which clips and tags, with published results of the same.
+    intervals : Intervals
+        Bootstrap intervals of the metrics.
+    reliability : Reliability, optional
+        Of the scores; None where they are not all between 0 and 1.
+    reliability_before : Reliability, optional
+        Of the network's own scores, where they were calibrated.
+    calibration : Calibration, optional
+        The maps in between.
+    confusion : Confusion
+        Which tag is missed while which other is said.
+    confusion_thresholds : str
+        Whose thresholds decide there: ``"the model's"`` or ``"best F1 on these clips"``.
+    leakage : Leakage, optional
+        Of the split, where there is one.
+    history : list of dict
+        A row per epoch of training; empty where there was none.
+    notes : tuple of str
+        What a reader should know, a line each.
+    failures : dict of str to str
+        Clips that could not be read: path -> reason.
+    audio_root : Path, optional
+        Folder that the paths of the clips are relative to.
+    model : str, optional
+        Run or bundle that gave the scores; None for an archive.
     """
 
     source: str
@@ -46,72 +89,154 @@ class Evaluation:
     tags: tuple[str, ...]
     metrics: MultilabelMetrics
     files: dict[str, Path]
+    scores: Path
+    clips: Clips
+    protocol: ProtocolUse
+    intervals: Intervals
+    reliability: Reliability | None
+    reliability_before: Reliability | None
+    calibration: Calibration | None
+    confusion: Confusion
+    confusion_thresholds: str
+    leakage: Leakage | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
+    audio_root: Path | None = None
+    model: str | None = None
+
+    @contextmanager
+    def open_columns(self) -> Iterator[Columns]:
+        """Labels and scores again, tag by tag: ``labels, scores = columns.column(tag)``."""
+        with open_scores(self.scores) as archive:
+            yield archive.columns
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a metric that cannot be computed is null."""
-        rows = zip(
-            self.tags,
-            self.metrics.roc_auc,
-            self.metrics.pr_auc,
-            self.metrics.n_positive,
-            strict=True,
-        )
+        """Plain values, all but scores and history; what cannot be computed is null."""
+        scored = self.metrics.scored
         return {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "part": self.part,
+            "protocol": self.protocol.to_json(),
             **{name: _number(value) for name, value in self.metrics.summary.items()},
-            "tags": [
-                {
-                    "tag": tag,
-                    "roc_auc": _number(float(roc_auc)),
-                    "pr_auc": _number(float(pr_auc)),
-                    "n_positive": int(n_positive),
-                }
-                for tag, roc_auc, pr_auc, n_positive in rows
+            "tags_not_scored": [
+                tag for number, tag in enumerate(self.tags) if number not in set(scored.tolist())
             ],
+            "tags": [self._tag_to_json(number) for number in range(len(self.tags))],
+            "intervals": self.intervals.to_json(),
+            "calibration": {
+                "method": "none" if self.calibration is None else self.calibration.method,
+                "reliability": _reliability_to_json(self.reliability, scored),
+                "reliability_before": _reliability_to_json(self.reliability_before, scored),
+            },
+            "confusion": {
+                "thresholds": self.confusion_thresholds,
+                **self.confusion.to_json(self.tags),
+            },
+            "leakage": None if self.leakage is None else self.leakage.to_json(),
+            "notes": list(self.notes),
+            "failures": self.failures,
         }
+
+    def _tag_to_json(self, tag: int) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "tag": self.tags[tag],
+            "n_positive": int(self.metrics.n_positive[tag]),
+        }
+        for name in TAG_FIGURES:
+            values[name] = _number(float(getattr(self.metrics, name)[tag]))
+        for name, ends in self.intervals.per_tag.items():
+            pair = [_number(float(end)) for end in ends[tag]]
+            values[f"{name}_interval"] = None if None in pair else pair
+        error = None if self.reliability is None else float(self.reliability.errors()[tag])
+        values["ece"] = _number(error)
+        return values
 
     def table(self) -> str:
         """Text for people: the summary, then a line per tag that was scored."""
-        summary = self.metrics.summary
-        n_left_out = summary["n_tags"] - summary["n_tags_scored"]
-        left_out = f" ({n_left_out} without positives or negatives left out)" if n_left_out else ""
-        lines = [
-            f"{self.source}: {summary['n_clips']} clips, "
-            f"{summary['n_tags_scored']} of {summary['n_tags']} tags scored{left_out}",
-            "",
-            f"{'':24} {'macro':>8} {'micro':>8}",
-            f"{'ROC-AUC':24} {summary['roc_auc_macro']:8.4f} {summary['roc_auc_micro']:8.4f}",
-            f"{'PR-AUC':24} {summary['pr_auc_macro']:8.4f} {summary['pr_auc_micro']:8.4f}",
-            f"{'positive rate':24} {summary['positive_rate']:8.4f}   (of the tags scored)",
-            f"{'binary accuracy':24} {summary['binary_accuracy']:8.4f}"
-            f"   (of all tags; saying no to everything: "
-            f"{summary['binary_accuracy_all_no']:.4f})",
-            "",
-            f"{'tag':24} {'ROC-AUC':>8} {'PR-AUC':>8} {'clips':>8}",
-        ]
-        for row in sorted(self.to_json()["tags"], key=lambda row: -(row["roc_auc"] or 0)):
-            if row["roc_auc"] is not None:
-                lines.append(
-                    f"{row['tag'][:24]:24} {row['roc_auc']:8.4f} {row['pr_auc']:8.4f} "
-                    f"{row['n_positive']:8d}"
-                )
-        return "\n".join(lines)
+        from tagger.evaluation_table import evaluation_table
+
+        return evaluation_table(self)
+
+
+def _reliability_to_json(
+    reliability: Reliability | None, tags: npt.NDArray[np.intp]
+) -> dict[str, Any] | None:
+    return None if reliability is None else reliability.to_json(tags)
 
 
 def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def evaluate_scores(path: Path) -> Evaluation:
+def measure(
+    columns: Columns,
+    *,
+    thresholds: npt.NDArray[np.float64] | None,
+    calibration: Calibration | None = None,
+    artists: Sequence[str] = (),
+    n_draws: int = N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that labels and scores tell, for the fields of an `Evaluation`.
+
+    Parameters
+    ----------
+    columns : Columns
+        Labels, and what the network says.
+    thresholds : np.ndarray [shape=(n_tags,)], optional
+        Score, after calibration, from which each tag applies; NaN where it has none.
+    calibration : Calibration, optional
+        What is done to the scores first.
+    artists : sequence of str
+        Of the clips, where they are known.
+    n_draws, seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    ValueError
+        If there are no clips or no tags.
+    """
+    said: Columns = columns if calibration is None else CalibratedColumns(columns, calibration)
+    given = None if thresholds is None else [None if np.isnan(x) else float(x) for x in thresholds]
+    metrics = metrics_of_columns(said, thresholds=given)
+    draws = plan_draws(*said.shape, artists=artists, n=n_draws, seed=seed)
+    own = not np.isnan(metrics.threshold).all()
+    return {
+        "metrics": metrics,
+        "intervals": bootstrap_intervals(said, draws, tags=metrics.scored),
+        "reliability": measure_reliability(said),
+        "reliability_before": None if calibration is None else measure_reliability(columns),
+        "calibration": calibration,
+        "confusion": find_confusion(said, metrics.threshold if own else metrics.best_f1_threshold),
+        "confusion_thresholds": "the model's" if own else "best F1 on these clips",
+    }
+
+
+def evaluate_scores(
+    path: Path,
+    *,
+    protocol: str = "own",
+    config: Config | None = None,
+    n_draws: int = N_RESAMPLES,
+    seed: int = 0,
+) -> Evaluation:
     """Evaluate the scores of any model.
 
     Parameters
     ----------
     path : Path
-        NumPy archive with the arrays ``est`` (n_clips, n_tags; scores), ``gt`` (n_clips, n_tags;
-        0 or 1) and, if wanted, ``tags`` (n_tags names).
+        NumPy archive; see `tagger.score_files.open_scores`.
+    protocol : str
+        Whose clips and tags these are: ``own`` for any, or a protocol whose test clips the rows
+        must be.
+    config : Config, optional
+        Where the data of the protocol are; its annotations then name the clips and check the
+        labels.
+    n_draws, seed : int
+        Of the bootstrap; 0 draws for no intervals.
 
     Returns
     -------
@@ -120,23 +245,45 @@ def evaluate_scores(path: Path) -> Evaluation:
     Raises
     ------
     ModelError
-        If the file is missing or no such archive, or the arrays do not fit together.
+        If the file is missing or no such archive, the arrays do not fit together, or they are not
+        the clips and tags of the protocol.
+    ConfigError
+        If there is no such protocol, or its data are not where `config` says.
     """
-    with open_scores(path) as (columns, named):
+    with open_scores(path) as archive:
+        names = archive_names(path, archive, protocol=protocol, config=config)
         try:
-            metrics = metrics_of_columns(columns)
+            measured = measure(
+                archive.columns,
+                thresholds=archive.thresholds,
+                artists=names.clips.artists,
+                n_draws=n_draws,
+                seed=seed,
+            )
         except ValueError as error:
             raise ModelError(f"{path}: {first_line(error)}; mend est and gt") from None
-        n_tags = columns.shape[1]
-    if named is None:
-        named = np.array([f"tag {number}" for number in range(n_tags)])
-    if named.shape != (n_tags,):
-        raise ModelError(f"{path}: tags has {named.size} names for {n_tags} columns; mend it")
-    return Evaluation(str(path), "all", tuple(str(tag) for tag in named), metrics, {})
+    return Evaluation(
+        source=str(path),
+        part="all" if protocol == "own" else "test",
+        tags=names.tags,
+        files={},
+        scores=path,
+        clips=names.clips,
+        protocol=names.protocol,
+        leakage=names.leakage,
+        notes=names.notes,
+        audio_root=None if config is None else config.data.root,
+        **measured,
+    )
 
 
 def evaluate_run(
-    root: Path, *, part: str = "test", overrides: list[str] | None = None
+    root: Path,
+    *,
+    part: str = "test",
+    overrides: list[str] | None = None,
+    n_draws: int = N_RESAMPLES,
+    seed: int = 0,
 ) -> Evaluation:
     """Score one part of a run's own split and evaluate it.
 
@@ -148,6 +295,8 @@ def evaluate_run(
         ``"test"``, ``"validation"`` or ``"train"``, as split when it was trained.
     overrides : list of str, optional
         E.g. ``["store.root=elsewhere"]`` if the store has moved.
+    n_draws, seed : int
+        Of the bootstrap; 0 draws for no intervals.
 
     Returns
     -------
@@ -186,7 +335,6 @@ def evaluate_run(
     labels = vocabulary.labels(index.labels, index.tags)
     rows = [int(row) for row in np.flatnonzero(parts == part)]
     store = local_store(store, rows=rows)
-    ids = [index.clips[row].id for row in rows]
     # Where the scores will lie: the system's place for temporary files may be in memory.
     with ScoreTable(len(rows), len(vocabulary), dtype=np.float32, folder=run.root) as table:
         for first in range(0, len(rows), _CLIPS_AT_ONCE):
@@ -200,13 +348,43 @@ def evaluate_run(
                 raise ModelError(
                     f"{run.address}: {error}; train again with a lower learning rate"
                 ) from None
-        metrics = metrics_of_columns(table)
-        files = _write(run, config, part, table=table, ids=ids, metrics=metrics)
-    places = {kind: run.address / file.relative_to(run.root) for kind, file in files.items()}
-    evaluation = Evaluation(str(run.address), part, vocabulary.tags, metrics, places)
+        clips = clips_of(index, rows)
+        thresholds = _thresholds_of(run, n_tags=len(vocabulary))
+        measured = measure(
+            table, thresholds=thresholds, artists=clips.artists, n_draws=n_draws, seed=seed
+        )
+        files = _write(
+            run,
+            config,
+            part,
+            table=table,
+            clips=clips,
+            metrics=measured["metrics"],
+            thresholds=thresholds,
+        )
+    evaluation = Evaluation(
+        source=str(run.address),
+        part=part,
+        tags=vocabulary.tags,
+        files={kind: run.address / file.relative_to(run.root) for kind, file in files.items()},
+        scores=files["scores"],
+        clips=clips,
+        protocol=use_of("own"),
+        leakage=find_leakage(index, parts),
+        history=read_history(run),
+        audio_root=config.data.root,
+        model=str(run.address),
+        **measured,
+    )
     write_json(files["metrics"], evaluation.to_json())
     run.push()
     return evaluation
+
+
+def _thresholds_of(run: RunFolder, *, n_tags: int) -> npt.NDArray[np.float64]:
+    """Thresholds of a run; NaN for a tag without one."""
+    fitted = run.load_thresholds() or [None] * n_tags
+    return np.array([np.nan if value is None else value for value in fitted])
 
 
 def _write(
@@ -215,8 +393,9 @@ def _write(
     part: str,
     *,
     table: ScoreTable,
-    ids: list[str],
+    clips: Clips,
     metrics: MultilabelMetrics,
+    thresholds: npt.NDArray[np.float64],
 ) -> dict[str, Path]:
     """Write scores, tables and pictures of an evaluation; returns their paths by kind."""
     from tagger.plots import plot_learning_curves, plot_tag_metrics
@@ -229,15 +408,24 @@ def _write(
         "tag picture": folder / "per_tag.png",
     }
     tags = run.load_vocabulary().tags
-    write_scores(files["scores"], table, tags=tags, clip_ids=ids)
-    columns = zip(tags, metrics.roc_auc, metrics.pr_auc, metrics.n_positive, strict=True)
-    write_csv(files["per tag"], ["tag", "roc_auc", "pr_auc", "n_positive"], list(columns))
+    write_scores(
+        files["scores"],
+        table,
+        tags=tags,
+        clip_ids=clips.ids,
+        paths=clips.paths,
+        artists=clips.artists,
+        thresholds=thresholds,
+    )
+    figures = [getattr(metrics, name) for name in TAG_FIGURES]
+    columns = zip(tags, metrics.n_positive, *figures, strict=True)
+    write_csv(files["per tag"], ["tag", "n_positive", *TAG_FIGURES], list(columns))
     plot_tag_metrics(
         tags,
         files["tag picture"],
         roc_auc=metrics.roc_auc,
         pr_auc=metrics.pr_auc,
-        positive_rate=metrics.n_positive / len(ids),
+        positive_rate=metrics.n_positive / len(clips.ids),
     )
     history = read_history(run)
     if history:

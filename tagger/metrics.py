@@ -1,7 +1,10 @@
 """Figures of merit of multi-label scores, over the tags that can be scored at all."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,19 @@ from tagger.score_table import ArrayColumns, Columns
 
 # Threshold of the binary accuracy that the report gives.
 _ACCURACY_THRESHOLD = 0.5
+# Arrays of a `MultilabelMetrics` besides the number of positives.
+TAG_FIGURES = (
+    "roc_auc",
+    "pr_auc",
+    "d_prime",
+    "lift",
+    "best_f1",
+    "best_f1_threshold",
+    "threshold",
+    "precision",
+    "recall",
+    "f1",
+)
 # Scores are kept this far from 0 and 1 in the cross-entropy, as Keras does.
 _EPSILON = 1e-7
 # Scores of all tags that are ranked together in memory.
@@ -31,18 +47,58 @@ class MultilabelMetrics:
         Clips that carry each tag.
     summary : dict of str to float
         Averages over the tags that were scored, and the accuracies.
+    d_prime : np.ndarray [shape=(n_tags,), dtype=float64]
+        Distance of two normal distributions of equal deviation, in deviations, that would have the
+        tag's ROC-AUC; infinite for 1 and 0.
+    lift : np.ndarray [shape=(n_tags,), dtype=float64]
+        PR-AUC over the share of positives, which is what scores at random reach.
+    best_f1, best_f1_threshold : np.ndarray [shape=(n_tags,), dtype=float64]
+        Highest F1 of any threshold on these very clips, and that threshold.
+    threshold : np.ndarray [shape=(n_tags,), dtype=float64]
+        Threshold that the model brings along; NaN where it has none.
+    precision, recall, f1 : np.ndarray [shape=(n_tags,), dtype=float64]
+        At `threshold`; precision is 0 where nothing reaches it. NaN where there is no threshold,
+        or no ROC-AUC.
     """
 
     roc_auc: npt.NDArray[np.float64]
     pr_auc: npt.NDArray[np.float64]
     n_positive: npt.NDArray[np.int64]
     summary: dict[str, Any]
+    d_prime: npt.NDArray[np.float64]
+    lift: npt.NDArray[np.float64]
+    best_f1: npt.NDArray[np.float64]
+    best_f1_threshold: npt.NDArray[np.float64]
+    threshold: npt.NDArray[np.float64]
+    precision: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]
+    f1: npt.NDArray[np.float64]
+
+    @property
+    def scored(self) -> npt.NDArray[np.intp]:
+        """Tags that have positives and negatives."""
+        return np.flatnonzero(~np.isnan(self.roc_auc))
+
+
+def d_prime(roc_auc: float) -> float:
+    """Sensitivity index of a ROC-AUC: sqrt(2) times the normal quantile of it.
+
+    NaN stays NaN; 1 and 0 are infinitely far.
+    """
+    if math.isnan(roc_auc):
+        return roc_auc
+    if not 0 < roc_auc < 1:
+        return math.inf if roc_auc >= 1 else -math.inf
+    return math.sqrt(2) * NormalDist().inv_cdf(roc_auc)
 
 
 def multilabel_metrics(
-    labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.floating]
+    labels: npt.NDArray[np.uint8],
+    scores: npt.NDArray[np.floating],
+    *,
+    thresholds: Sequence[float | None] | None = None,
 ) -> MultilabelMetrics:
-    """ROC-AUC and PR-AUC (average precision), per tag, macro and micro.
+    """ROC-AUC, PR-AUC (average precision) and what goes with them, per tag and averaged.
 
     Parameters
     ----------
@@ -50,6 +106,8 @@ def multilabel_metrics(
         1 where a clip carries a tag.
     scores : np.ndarray [shape=(n_clips, n_tags)]
         What a model says; finite.
+    thresholds : sequence of float or None, optional
+        Score from which the model says that each tag applies.
 
     Returns
     -------
@@ -62,11 +120,13 @@ def multilabel_metrics(
         If the shapes differ, there are no clips, a label is neither 0 nor 1 or a score is not
         finite.
     """
-    return metrics_of_columns(ArrayColumns(labels, scores))
+    return metrics_of_columns(ArrayColumns(labels, scores), thresholds=thresholds)
 
 
-def metrics_of_columns(columns: Columns) -> MultilabelMetrics:
-    """ROC-AUC and PR-AUC (average precision), per tag, macro and micro, of any number of clips.
+def metrics_of_columns(
+    columns: Columns, *, thresholds: Sequence[float | None] | None = None
+) -> MultilabelMetrics:
+    """ROC-AUC, PR-AUC (average precision) and what goes with them, of any number of clips.
 
     A tag that no clip carries, or every clip, has no ROC-AUC; it is left out of all averages, and
     the summary says how many tags were scored. Beside a column of one tag no more than some
@@ -76,13 +136,20 @@ def metrics_of_columns(columns: Columns) -> MultilabelMetrics:
     ----------
     columns : Columns
         Labels and scores, tag by tag.
+    thresholds : sequence of float or None, optional
+        Score from which the model says that each tag applies; None where it has none.
 
     Returns
     -------
     MultilabelMetrics
-        The summary has ``roc_auc_macro``, ``pr_auc_macro``, ``roc_auc_micro``, ``pr_auc_micro``
-        (NaN if no tag can be scored), ``n_tags``, ``n_tags_scored``, ``n_clips``,
-        ``positive_rate``, ``binary_accuracy`` and ``binary_accuracy_all_no``.
+        The summary has ``roc_auc``, ``pr_auc`` and ``d_prime`` (of the averaged ROC-AUC), each
+        ``_macro`` (mean over tags), ``_weighted`` (the same by the tags' positives) and ``_micro``
+        (all decisions together); ``lift_macro`` and ``best_f1_macro``, the means over tags; at the
+        given thresholds ``precision``, ``recall`` and ``f1``, in the same three ways, over the
+        ``n_tags_thresholded`` scored tags that have one. NaN stands for what cannot be computed.
+        Also ``n_tags``, ``n_tags_scored``, ``n_clips``, ``positive_rate``, and at 0.5
+        ``binary_accuracy`` and ``hamming_loss``, each with ``_all_no`` for a model that says no to
+        everything.
 
     Raises
     ------
@@ -93,44 +160,111 @@ def metrics_of_columns(columns: Columns) -> MultilabelMetrics:
     if n_clips * n_tags == 0:
         raise ValueError("there are no clips or no tags to score")
     n_positive = np.zeros(n_tags, dtype=np.int64)
-    roc_auc = np.full(n_tags, np.nan)
-    pr_auc = np.full(n_tags, np.nan)
+    per_tag = {name: np.full(n_tags, np.nan) for name in TAG_FIGURES}
+    if thresholds is not None:
+        per_tag["threshold"][:] = [np.nan if value is None else value for value in thresholds]
+    # Of each tag: scores that reach its threshold, and those of them that are right.
+    said, hit = np.zeros(n_tags, dtype=np.int64), np.zeros(n_tags, dtype=np.int64)
     n_right = 0
     samples = []
     for tag in range(n_tags):
         labels, scores = columns.column(tag)
-        n_positive[tag] = labels.sum()
-        n_right += int(((scores >= _ACCURACY_THRESHOLD) == labels).sum())
+        n_positive[tag] = np.count_nonzero(labels)
+        n_right += int(np.count_nonzero((scores >= _ACCURACY_THRESHOLD) == labels))
         if not 0 < n_positive[tag] < n_clips:
             continue
         groups = _groups_of_equal_scores(labels, scores)
         ranking = _Ranking()
         ranking.add(groups)
-        roc_auc[tag], pr_auc[tag] = ranking.roc_auc, ranking.average_precision
+        per_tag["roc_auc"][tag] = ranking.roc_auc
+        per_tag["pr_auc"][tag] = ranking.average_precision
+        per_tag["best_f1"][tag], per_tag["best_f1_threshold"][tag] = groups.best_f1()
         samples.append(groups.sample(_SAMPLED_SCORES))
+        threshold = per_tag["threshold"][tag]
+        if not np.isnan(threshold):
+            # In the type of the scores, as prediction compares them.
+            reached = scores >= np.asarray(threshold, dtype=scores.dtype)
+            said[tag] = np.count_nonzero(reached)
+            hit[tag] = np.count_nonzero(reached & labels)
     scored = np.flatnonzero((n_positive > 0) & (n_positive < n_clips))
-    summary: dict[str, Any] = dict.fromkeys(
-        ("roc_auc_macro", "pr_auc_macro", "roc_auc_micro", "pr_auc_micro"), float("nan")
-    )
-    if len(scored):
-        micro = _micro_ranking(columns, scored, np.concatenate(samples))
-        summary = {
-            "roc_auc_macro": float(roc_auc[scored].mean()),
-            "pr_auc_macro": float(pr_auc[scored].mean()),
-            "roc_auc_micro": micro.roc_auc,
-            "pr_auc_micro": micro.average_precision,
-        }
+    per_tag["d_prime"][scored] = [d_prime(float(area)) for area in per_tag["roc_auc"][scored]]
+    per_tag["lift"][scored] = per_tag["pr_auc"][scored] / (n_positive[scored] / n_clips)
+    decided = scored[~np.isnan(per_tag["threshold"][scored])]
+    for name, values in _decisions(said[decided], hit[decided], n_positive[decided]).items():
+        per_tag[name][decided] = values
+    micro = _micro_ranking(columns, scored, np.concatenate(samples)) if len(scored) else None
     n_scored = max(1, n_clips * len(scored))
-    summary |= {
+    accuracy, accuracy_all_no = (
+        n_right / (n_clips * n_tags),
+        1 - int(n_positive.sum()) / (n_clips * n_tags),
+    )
+    summary: dict[str, Any] = {
+        **_averages(per_tag, n_positive, scored, micro),
+        **_averaged_decisions(per_tag, said, hit, n_positive, decided),
+        "n_tags_thresholded": len(decided),
         "n_clips": n_clips,
         "n_tags": n_tags,
         "n_tags_scored": len(scored),
         "positive_rate": int(n_positive[scored].sum()) / n_scored if len(scored) else float("nan"),
         # Over all tags, as the report has it, beside that of a model that answers no to everything.
-        "binary_accuracy": n_right / (n_clips * n_tags),
-        "binary_accuracy_all_no": 1 - int(n_positive.sum()) / (n_clips * n_tags),
+        "binary_accuracy": accuracy,
+        "binary_accuracy_all_no": accuracy_all_no,
+        "hamming_loss": 1 - accuracy,
+        "hamming_loss_all_no": 1 - accuracy_all_no,
     }
-    return MultilabelMetrics(roc_auc, pr_auc, n_positive, summary)
+    return MultilabelMetrics(n_positive=n_positive, summary=summary, **per_tag)
+
+
+def _mean(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64] | None = None) -> float:
+    return float(np.average(values, weights=weights)) if len(values) else float("nan")
+
+
+def _averages(
+    per_tag: dict[str, npt.NDArray[np.float64]],
+    n_positive: npt.NDArray[np.int64],
+    scored: npt.NDArray[np.intp],
+    micro: "_Ranking | None",
+) -> dict[str, float]:
+    support = n_positive[scored]
+    summary = {}
+    for name in ("roc_auc", "pr_auc"):
+        summary[f"{name}_macro"] = _mean(per_tag[name][scored])
+        summary[f"{name}_weighted"] = _mean(per_tag[name][scored], support)
+    summary["roc_auc_micro"] = float("nan") if micro is None else micro.roc_auc
+    summary["pr_auc_micro"] = float("nan") if micro is None else micro.average_precision
+    for how in ("macro", "weighted", "micro"):
+        # Not the mean over tags: a single tag with a ROC-AUC of 1 would make that infinite.
+        summary[f"d_prime_{how}"] = d_prime(summary[f"roc_auc_{how}"])
+    return summary | {f"{name}_macro": _mean(per_tag[name][scored]) for name in ("lift", "best_f1")}
+
+
+def _decisions(
+    said: npt.NDArray[np.int64], hit: npt.NDArray[np.int64], n_positive: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Precision, recall and F1 of decisions: yes said, yes said rightly, positives."""
+    return {
+        "precision": hit / np.maximum(said, 1),
+        "recall": hit / np.maximum(n_positive, 1),
+        "f1": 2 * hit / np.maximum(said + n_positive, 1),
+    }
+
+
+def _averaged_decisions(
+    per_tag: dict[str, npt.NDArray[np.float64]],
+    said: npt.NDArray[np.int64],
+    hit: npt.NDArray[np.int64],
+    n_positive: npt.NDArray[np.int64],
+    decided: npt.NDArray[np.intp],
+) -> dict[str, float]:
+    support = n_positive[decided]
+    totals = [np.array([counts[decided].sum()]) for counts in (said, hit, n_positive)]
+    together = _decisions(*totals)
+    summary = {}
+    for name in together:
+        summary[f"{name}_macro"] = _mean(per_tag[name][decided])
+        summary[f"{name}_weighted"] = _mean(per_tag[name][decided], support)
+        summary[f"{name}_micro"] = float(together[name][0]) if len(decided) else float("nan")
+    return summary
 
 
 @dataclass(frozen=True)
@@ -146,6 +280,23 @@ class _Groups:
         ends = np.cumsum(self.n_all)
         wanted = np.linspace(0, ends[-1], min(most, int(ends[-1])), endpoint=False)
         return self.values[np.searchsorted(ends, wanted, side="right")]
+
+    def best_f1(self) -> tuple[float, float]:
+        """Highest F1 of any threshold, and the threshold (see `best_f1_thresholds`)."""
+        hits = np.cumsum(self.n_positive)
+        taken = np.cumsum(self.n_all)
+        # F1 of taking the first n: 2 hits / (n taken + n positive).
+        f1 = 2 * hits / (taken + hits[-1])
+        last = int(np.argmax(f1))
+        return float(f1[last]), self.cut_below(last)
+
+    def cut_below(self, last: int) -> float:
+        """Threshold that takes the groups up to `last` and no more."""
+        lowest = float(self.values[last])
+        if last + 1 < len(self.values):
+            return (lowest + float(self.values[last + 1])) / 2
+        # Where all are taken, half-way to the lowest score there can be.
+        return lowest / 2 if lowest > 0 else lowest
 
 
 def _groups_of_equal_scores(
@@ -250,20 +401,47 @@ def best_f1_thresholds(
     """
     thresholds: list[float | None] = []
     for tag in range(scores.shape[1]):
-        order = np.argsort(-scores[:, tag], kind="stable")
-        ranked = scores[order, tag].astype(np.float64)
-        hits = np.cumsum(labels[order, tag] != 0)
-        n_positive = int(hits[-1]) if len(hits) else 0
-        if not 0 < n_positive < len(hits):
+        positive = labels[:, tag] != 0
+        if not 0 < np.count_nonzero(positive) < len(positive):
             thresholds.append(None)
             continue
-        # F1 of taking the first n: 2 hits / (n taken + n positive).
-        f1 = 2 * hits / (np.arange(1, len(hits) + 1) + n_positive)
-        # A cut between two equal scores cannot be made.
-        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0
-        last = int(np.argmax(f1))
-        below = ranked[last + 1] if last + 1 < len(ranked) else 0.0
-        thresholds.append(float((ranked[last] + below) / 2))
+        groups = _groups_of_equal_scores(positive, scores[:, tag])
+        thresholds.append(groups.best_f1()[1])
+    return thresholds
+
+
+def thresholds_for_precision(
+    labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.floating], precision: float
+) -> list[float | None]:
+    """Threshold of each tag from which on that share of what is said is right.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
+        1 where a clip carries a tag.
+    scores : np.ndarray [shape=(n_clips, n_tags)]
+        What a model says; finite.
+    precision : float
+        Wanted share, above 0 and at most 1.
+
+    Returns
+    -------
+    list of float or None
+        Of all thresholds that reach the precision, the one with the highest recall; where none
+        does, the one whose precision is highest. None for a tag without positives or negatives.
+    """
+    thresholds: list[float | None] = []
+    for tag in range(scores.shape[1]):
+        positive = labels[:, tag] != 0
+        if not 0 < np.count_nonzero(positive) < len(positive):
+            thresholds.append(None)
+            continue
+        groups = _groups_of_equal_scores(positive, scores[:, tag])
+        reached = np.cumsum(groups.n_positive) / np.cumsum(groups.n_all)
+        enough = np.flatnonzero(reached >= precision)
+        # Of equally high precisions the last: it has the higher recall.
+        last = enough[-1] if len(enough) else len(reached) - 1 - int(np.argmax(reached[::-1]))
+        thresholds.append(groups.cut_below(int(last)))
     return thresholds
 
 

@@ -8,8 +8,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,12 @@ from tagger.files import atomic_write
 from tagger.score_table import ArrayColumns, Columns, ScoreTable
 
 SCORES, LABELS, TAGS, CLIP_IDS = "est", "gt", "tags", "clip_ids"
+PATHS, ARTISTS, THRESHOLDS = "paths", "artists", "thresholds"
+# A name of each clip; left out where there are so many that these would fill the memory.
+_NAMES_OF_CLIPS = (CLIP_IDS, PATHS, ARTISTS)
 # Archives of more bytes, once unpacked, are not read as a whole.
 _BYTES_IN_MEMORY = 64 << 20
+_BYTES_OF_NAMES = 256 << 20
 # What NumPy and zipfile raise on a file that is no archive, a damaged one or an encrypted one.
 _UNREADABLE = (
     OSError,
@@ -41,22 +46,47 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+@dataclass(frozen=True)
+class ScoreArchive:
+    """Labels and scores of anybody's model, with the names that came along.
+
+    Parameters
+    ----------
+    columns : Columns
+        Labels and scores.
+    tags : tuple of str
+        Names of the columns; numbers where the archive has none.
+    thresholds : np.ndarray [shape=(n_tags,), dtype=float64], optional
+        Score from which each tag applies; NaN where it has none.
+    clip_ids, paths, artists : tuple of str
+        Of the rows; empty where the archive has none, or too many to hold.
+    has_tags : bool
+        Whether the archive names its columns.
+    """
+
+    columns: Columns
+    tags: tuple[str, ...]
+    thresholds: npt.NDArray[np.float64] | None
+    clip_ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    artists: tuple[str, ...]
+    has_tags: bool
+
+
 @contextmanager
-def open_scores(path: Path) -> Iterator[tuple[Columns, npt.NDArray[Any] | None]]:
+def open_scores(path: Path) -> Iterator[ScoreArchive]:
     """Open labels and scores of anybody's model.
 
     Parameters
     ----------
     path : Path
         NumPy archive with the arrays ``est`` (n_clips, n_tags; scores), ``gt`` (n_clips, n_tags;
-        0 or 1) and, if wanted, ``tags`` (n_tags names).
+        0 or 1) and, if wanted, ``tags`` (n_tags names), ``thresholds`` (n_tags), and of the clips
+        ``clip_ids``, ``paths`` and ``artists`` (n_clips).
 
     Yields
     ------
-    columns : Columns
-        Labels and scores.
-    tags : np.ndarray or None
-        Names, as they are in the archive.
+    ScoreArchive
 
     Raises
     ------
@@ -65,16 +95,18 @@ def open_scores(path: Path) -> Iterator[tuple[Columns, npt.NDArray[Any] | None]]
         room for a temporary file.
     """
     large = False
+    arrays: dict[str, Any] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = archive.files
             members = archive.zip.infolist()
-            large = sum(member.file_size for member in members) > _BYTES_IN_MEMORY
-            arrays = {
-                name: archive[name]
-                for name in names
-                if not large or name not in (SCORES, LABELS, CLIP_IDS)
-            }
+            sizes = {member.filename.removesuffix(".npy"): member.file_size for member in members}
+            large = sum(sizes.get(name, 0) for name in (SCORES, LABELS)) > _BYTES_IN_MEMORY
+            for name in (SCORES, LABELS, TAGS, THRESHOLDS, *_NAMES_OF_CLIPS):
+                by_parts = large and name in (SCORES, LABELS)
+                too_many = name in _NAMES_OF_CLIPS and sizes.get(name, 0) > _BYTES_OF_NAMES
+                if name in names and not by_parts and not too_many:
+                    arrays[name] = archive[name]
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
     except _UNREADABLE as error:
@@ -91,10 +123,44 @@ def open_scores(path: Path) -> Iterator[tuple[Columns, npt.NDArray[Any] | None]]
             columns = ArrayColumns(np.asarray(arrays[LABELS]), np.asarray(arrays[SCORES]))
         except (ValueError, TypeError) as error:
             raise _not_fitting(path, error) from None
-        yield columns, arrays.get(TAGS)
+        yield _named(path, columns, arrays)
         return
     with _table(path) as table:
-        yield table, arrays.get(TAGS)
+        yield _named(path, table, arrays)
+
+
+def _named(path: Path, columns: Columns, arrays: dict[str, Any]) -> ScoreArchive:
+    """Check that names and thresholds fit the labels and scores."""
+    n_clips, n_tags = columns.shape
+    names: dict[str, tuple[str, ...]] = {}
+    for name, count in ((TAGS, n_tags), *((name, n_clips) for name in _NAMES_OF_CLIPS)):
+        given = np.asarray(arrays[name]) if name in arrays else np.empty(0, dtype=str)
+        if name in arrays and given.shape != (count,):
+            what = "columns" if name == TAGS else "rows"
+            raise ModelError(f"{path}: {name} has {given.size} names for {count} {what}; mend it")
+        names[name] = tuple(map(str, given.tolist()))
+    for name in (TAGS, CLIP_IDS):
+        if len(set(names[name])) != len(names[name]):
+            raise ModelError(f"{path}: {name} holds a name twice; mend it")
+    thresholds = None
+    if THRESHOLDS in arrays:
+        try:
+            thresholds = np.asarray(arrays[THRESHOLDS], dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{path}: thresholds: {first_line(error)}; mend it") from None
+        if thresholds.shape != (n_tags,):
+            raise ModelError(
+                f"{path}: {thresholds.size} thresholds for {n_tags} columns; mend thresholds"
+            )
+    return ScoreArchive(
+        columns,
+        names[TAGS] or tuple(f"tag {number}" for number in range(n_tags)),
+        thresholds,
+        names[CLIP_IDS],
+        names[PATHS],
+        names[ARTISTS],
+        has_tags=bool(names[TAGS]),
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
@@ -173,8 +239,30 @@ class _Rows:
         return np.frombuffer(content, dtype=self.dtype).reshape(count, self.shape[1])
 
 
+class Rows(Protocol):
+    """What is written: labels and scores, some clips at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of clips and of tags."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the scores."""
+
+    def rows(self) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating]]]:
+        """Labels and scores clip by clip."""
+
+
 def write_scores(
-    path: Path, table: ScoreTable, *, tags: Sequence[str], clip_ids: Sequence[str]
+    path: Path,
+    table: Rows,
+    *,
+    tags: Sequence[str],
+    clip_ids: Sequence[str],
+    paths: Sequence[str] = (),
+    artists: Sequence[str] = (),
+    thresholds: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Write labels and scores as a compressed NumPy archive, atomically.
 
@@ -182,11 +270,24 @@ def write_scores(
     ----------
     path : Path
         The ``.npz`` file.
-    table : ScoreTable
+    table : Rows
         Labels and scores.
     tags, clip_ids : sequence of str
         Names of its columns and rows.
+    paths, artists : sequence of str
+        Of the rows, where they are known.
+    thresholds : np.ndarray [shape=(n_tags,)], optional
+        Score from which each tag applies; NaN where it has none.
     """
+    names = {TAGS: tags, CLIP_IDS: clip_ids, PATHS: paths, ARTISTS: artists}
+    arrays = {}
+    for name, texts in names.items():
+        # NumPy gives each name the room of the longest, 4 bytes a character.
+        n_bytes = 4 * len(texts) * max(map(len, texts), default=0)
+        if len(texts) and (name in (TAGS, CLIP_IDS) or n_bytes <= _BYTES_OF_NAMES):
+            arrays[name] = np.array(texts, dtype=str)
+    if thresholds is not None:
+        arrays[THRESHOLDS] = thresholds
     with (
         atomic_write(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -197,6 +298,6 @@ def write_scores(
                 np.lib.format.write_array_header_1_0(member, header)
                 for rows in table.rows():
                     member.write(np.ascontiguousarray(rows[item], dtype=dtype).data)
-        for name, texts in ((TAGS, tags), (CLIP_IDS, clip_ids)):
+        for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.array(texts), allow_pickle=False)
+                np.lib.format.write_array(member, array, allow_pickle=False)
