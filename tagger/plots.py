@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +19,32 @@ _N_TAGGRAM_TAGS = 20
 _TAGGRAM_COLUMNS = 1000
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """Figure and axes that belong to no window system and no global state."""
+def new_figure(width: float, height: float) -> Any:
+    """Empty figure, in inches, that belongs to no window system and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure = new_figure(width, height)
     return figure, figure.add_subplot()
 
 
-def _save(figure: Any, path: Path) -> None:
-    with atomic_write(path) as file, warnings.catch_warnings():
+def write_png(figure: Any, file: BinaryIO, *, dpi: int) -> None:
+    """Write a figure as a PNG."""
+    with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(file, dpi=_DPI, format="png")
+        figure.savefig(file, dpi=dpi, format="png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_write(path) as file:
+        write_png(figure, file, dpi=_DPI)
 
 
 def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGRAM_TAGS) -> None:
@@ -54,9 +65,9 @@ def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGR
     more windows than the picture is wide, each column shows the highest score of several.
     """
     columns = np.argsort(-prediction.scores, kind="stable")[:n_tags]
-    names = [_drawable(prediction.tags[column]) for column in columns]
+    names = [drawable(prediction.tags[column]) for column in columns]
     figure, axes = _figure(9, 1.4 + 0.24 * len(names))
-    edges, values = _taggram_cells(prediction, columns)
+    edges, values = taggram_cells(prediction, columns)
     mesh = axes.pcolormesh(
         edges,
         np.arange(len(names) + 1),
@@ -69,18 +80,18 @@ def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGR
     axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("time (seconds)")
-    title = _drawable(Path(prediction.path).name) or "taggram"
+    title = drawable(Path(prediction.path).name) or "taggram"
     axes.set_title(title, fontsize=10, parse_math=False)
     figure.colorbar(mesh, ax=axes, label="score", pad=0.01)
     _save(figure, path)
 
 
-def _drawable(name: str) -> str:
+def drawable(name: str) -> str:
     """Escape the bytes of a file name that is no Unicode, which fonts refuse."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _taggram_cells(
+def taggram_cells(
     prediction: "Prediction", columns: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Edges of the cells in seconds, and what they show; NaN in gaps between windows.
