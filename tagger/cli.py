@@ -175,6 +175,15 @@ def evaluate(
         str, typer.Option("--part", help="Part of the run's split: test, validation or train.")
     ] = "test",
     format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FOLDER",
+            help="Where report.html and report.md go; default RUN/evaluation/PART, and for "
+            "SCORES.npz nowhere.",
+        ),
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Measure a run on its test clips, or any model's scores (arrays est and gt)."""
@@ -186,9 +195,9 @@ def evaluate(
     from tagger.evaluate import evaluate_run, evaluate_scores, to_json_text
 
     if source.suffix.lower() == ".npz":
-        evaluation = evaluate_scores(source)
+        evaluation = evaluate_scores(source, report=report)
     else:
-        evaluation = evaluate_run(source, part=part, overrides=set_)
+        evaluation = evaluate_run(source, part=part, overrides=set_, report=report)
     print(to_json_text(evaluation) if format_ == "json" else evaluation.table())
     for kind, path in evaluation.files.items():
         print(f"{kind}: {path}", file=sys.stderr if format_ == "json" else sys.stdout)

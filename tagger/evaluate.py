@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ from tagger.confusion import Confusion, find_confusion
 from tagger.errors import ModelError
 from tagger.files import write_json
 from tagger.leakage import Leakage, find_leakage
+from tagger.locations import location
 from tagger.metrics import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
 from tagger.mirror import local_store
+from tagger.prediction import Prediction
 from tagger.protocol_names import Clips, ProtocolUse, archive_names, clips_of, use_of
+from tagger.report.from_evaluation import report_evaluation, window_scores_of
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score_files import first_line, open_scores, write_scores
 from tagger.score_table import Columns, ScoreTable
@@ -220,6 +223,7 @@ def evaluate_scores(
     *,
     protocol: str = "own",
     config: Config | None = None,
+    report: Path | None = None,
     n_draws: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -235,6 +239,8 @@ def evaluate_scores(
     config : Config, optional
         Where the data of the protocol are; its annotations then name the clips and check the
         labels.
+    report : Path, optional
+        Folder of the report; without it there is none.
     n_draws, seed : int
         Of the bootstrap; 0 draws for no intervals.
 
@@ -262,7 +268,7 @@ def evaluate_scores(
             )
         except ValueError as error:
             raise ModelError(f"{path}: {first_line(error)}; mend est and gt") from None
-    return Evaluation(
+    evaluation = Evaluation(
         source=str(path),
         part="all" if protocol == "own" else "test",
         tags=names.tags,
@@ -275,6 +281,20 @@ def evaluate_scores(
         audio_root=None if config is None else config.data.root,
         **measured,
     )
+    return evaluation if report is None else _with_report(evaluation, report)
+
+
+def _with_report(
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    run: RunFolder | None = None,
+    taggram: Callable[[int], Prediction] | None = None,
+) -> Evaluation:
+    written = report_evaluation(evaluation, location(folder), run=run, taggram=taggram)
+    if run is not None and folder.is_relative_to(run.root):
+        written = {kind: run.address / file.relative_to(run.root) for kind, file in written.items()}
+    return replace(evaluation, files=evaluation.files | written)
 
 
 def evaluate_run(
@@ -282,6 +302,7 @@ def evaluate_run(
     *,
     part: str = "test",
     overrides: list[str] | None = None,
+    report: Path | None = None,
     n_draws: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -295,13 +316,15 @@ def evaluate_run(
         ``"test"``, ``"validation"`` or ``"train"``, as split when it was trained.
     overrides : list of str, optional
         E.g. ``["store.root=elsewhere"]`` if the store has moved.
+    report : Path, optional
+        Folder of the report; default that of the scores.
     n_draws, seed : int
         Of the bootstrap; 0 draws for no intervals.
 
     Returns
     -------
     Evaluation
-        Scores, metrics and pictures are in the run folder below ``evaluation/<part>``.
+        Scores, metrics and the report are in the run folder below ``evaluation/<part>``.
 
     Raises
     ------
@@ -377,6 +400,9 @@ def evaluate_run(
         **measured,
     )
     write_json(files["metrics"], evaluation.to_json())
+    taggram = window_scores_of(model, front_end, store, rows=rows, paths=clips.paths)
+    folder = report or run.evaluation / part
+    evaluation = _with_report(evaluation, folder, run=run, taggram=taggram)
     run.push()
     return evaluation
 
@@ -397,15 +423,12 @@ def _write(
     metrics: MultilabelMetrics,
     thresholds: npt.NDArray[np.float64],
 ) -> dict[str, Path]:
-    """Write scores, tables and pictures of an evaluation; returns their paths by kind."""
-    from tagger.plots import plot_learning_curves, plot_tag_metrics
-
+    """Write scores and tables of an evaluation; returns their paths by kind."""
     folder = run.evaluation / part
     files = {
         "scores": folder / "scores.npz",
         "metrics": folder / "metrics.json",
         "per tag": folder / "per_tag.csv",
-        "tag picture": folder / "per_tag.png",
     }
     tags = run.load_vocabulary().tags
     write_scores(
@@ -420,17 +443,6 @@ def _write(
     figures = [getattr(metrics, name) for name in TAG_FIGURES]
     columns = zip(tags, metrics.n_positive, *figures, strict=True)
     write_csv(files["per tag"], ["tag", "n_positive", *TAG_FIGURES], list(columns))
-    plot_tag_metrics(
-        tags,
-        files["tag picture"],
-        roc_auc=metrics.roc_auc,
-        pr_auc=metrics.pr_auc,
-        positive_rate=metrics.n_positive / len(clips.ids),
-    )
-    history = read_history(run)
-    if history:
-        files["learning curves"] = folder / "learning_curves.png"
-        plot_learning_curves(history, files["learning curves"], monitor=config.train.monitor)
     return files
 
 

@@ -133,7 +133,11 @@ class Contents:
     confusion : np.ndarray [shape=(n_tags, n_tags), dtype=int64], optional
         Clips that carry the tag of the row, are not given it, and are wrongly given the tag of the
         column.
-    leakage : sequence of str
+    confused : sequence of (int, int, int, float)
+        Pairs of tags whose errors come together most: missed, given, clips, times chance.
+    confusion_thresholds : str
+        Whose thresholds decide there.
+    leakage, notes : sequence of str
         Sentences.
     clip_names : sequence of str, optional
         File names or ids of the clips.
@@ -160,7 +164,10 @@ class Contents:
     monitor: str = "loss"
     reliability: Sequence[Reliability] = ()
     confusion: npt.NDArray[np.int64] | None = None
+    confused: Sequence[tuple[int, int, int, float]] = ()
+    confusion_thresholds: str = ""
     leakage: Sequence[str] = ()
+    notes: Sequence[str] = ()
     clip_names: Sequence[str] | None = None
     taggram: Callable[[int], Prediction] | None = None
     audio: Callable[[int], Path | None] | None = None

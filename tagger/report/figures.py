@@ -89,11 +89,13 @@ def _style(axes: Any, theme: Theme, *, grid: str | None = "both") -> None:
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(theme.ink)
         label.set_fontsize(_TEXT)
-    axes.title.set_color(theme.ink)
-    axes.title.set_fontsize(_TEXT)
     if grid is not None:
         axes.grid(axis=grid, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
+
+
+def _title(axes: Any, text: str, theme: Theme) -> None:
+    axes.set_title(text, fontsize=_TEXT, color=theme.ink, parse_math=False)
 
 
 def _legend(axes: Any, theme: Theme, **where: Any) -> None:
@@ -148,7 +150,7 @@ def learning_curves(history: Sequence[dict[str, float]], theme: Theme, *, monito
         if best is not None:
             axes.axvline(epochs[best], color=theme.quiet, linewidth=1, linestyle=":", zorder=1)
     if best is not None:
-        middle.set_title(f"best: {values[best]:.4f} in epoch {epochs[best]:g} (dotted)")
+        _title(middle, f"best: {values[best]:.4f} in epoch {epochs[best]:g} (dotted)", theme)
     _legend(left, theme, loc="upper right")
     return figure
 
@@ -160,7 +162,7 @@ def _metric_name(key: str) -> str:
 
 
 def average_curve(curves: Floats, theme: Theme, *, positive_rate: float) -> Any:
-    """Precision over recall: of each tag, their spread and their mean.
+    """Precision over recall: how it spreads over the tags, and their mean.
 
     Parameters
     ----------
@@ -173,12 +175,11 @@ def average_curve(curves: Floats, theme: Theme, *, positive_rate: float) -> Any:
     """
     figure = _new(4.6, theme)
     axes = figure.subplots()
-    low, median, high = np.quantile(curves, [0.1, 0.5, 0.9], axis=0)
-    for curve in curves:
-        axes.plot(RECALLS, curve, color=theme.quiet, linewidth=0.5, alpha=0.35)
-    axes.fill_between(
-        RECALLS, low, high, color=theme.first, alpha=0.22, linewidth=0, label="8 of 10 tags"
-    )
+    low, lower, median, upper, high = np.quantile(curves, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
+    for first, last, label in ((low, high, "8 of 10 tags"), (lower, upper, "half of the tags")):
+        axes.fill_between(
+            RECALLS, first, last, color=theme.first, alpha=0.2, linewidth=0, label=label
+        )
     axes.plot(RECALLS, median, color=theme.first, linestyle="--", label="median of the tags")
     axes.plot(RECALLS, curves.mean(axis=0), color=theme.first, linewidth=2.4, label="macro average")
     axes.axhline(positive_rate, color=theme.second, linestyle=":", label="guessing")
@@ -223,7 +224,7 @@ def curve_grid(
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
             _style(axes, theme)
-            axes.set_title(f"{_short(name)}  {area:.2f}", parse_math=False)
+            _title(axes, f"{_short(name)}  {area:.2f}", theme)
         line[0].set_ylabel(f"{title}\nprecision" if title else "precision")
     # Also above pictures that are not there.
     for column in range(_CURVES_PER_ROW):
@@ -272,7 +273,7 @@ def tag_bars(
         axes.barh(rows, values[some], height=0.68, color=theme.first, alpha=0.45, label=label)
         if low is not None and high is not None:
             axes.hlines(
-                rows, low[some], high[some], color=theme.first, linewidth=1.8, label="95 % interval"
+                rows, low[some], high[some], color=theme.ink, linewidth=1.3, label="95 % interval"
             )
         axes.plot(
             positive_rate[some],
@@ -391,6 +392,8 @@ def taggram(
         vmax=1,
         cmap=theme.heat,
     )
+    # Where those that the clip carries end.
+    axes.axhline(int(true[columns].sum()), color=theme.quiet, linewidth=1.2)
     names = [
         f"{'● ' if true[tag] else ''}{_short(prediction.tags[tag])}  {prediction.scores[tag]:.2f}"
         for tag in columns

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import html
-import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -47,10 +46,13 @@ th, td { padding: 4px 12px; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }
 td { overflow-wrap: break-word; max-width: 46ch; }
+td:first-child { min-width: 9ch; }
 .long thead th { position: sticky; top: 0; background: var(--paper); z-index: 1;
   box-shadow: 0 1px 0 var(--line); padding: 4px 8px; }
 .long td { padding: 3px 8px; }
-.n { text-align: right; white-space: nowrap; }
+.long td:first-child { min-width: 18ch; }
+.n { text-align: right; }
+td.n { white-space: nowrap; }
 .n small { display: block; }
 .long .n small { display: inline; margin-left: 6px; }
 tr.strong td { background: var(--strong); font-weight: 600; }
@@ -198,7 +200,7 @@ def _block(block: Block, pictures: Mapping[tuple[str, str], bytes]) -> Iterator[
             source = _data(content, MEDIA_TYPES[suffix])
             yield (
                 f"<figure><figcaption>{_text(label)}</figcaption>"
-                f'<audio controls preload="none" src="{source}"></audio></figure>'
+                f'<audio controls preload="metadata" src="{source}"></audio></figure>'
             )
 
 
@@ -228,5 +230,5 @@ def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return f"<td>{_text(cell)}</td>"
     note = f"<small>{_text(cell.note)}</small>" if cell.note else ""
-    value = "NaN" if math.isnan(cell.value) else repr(float(cell.value))
+    value = repr(float(cell.value)).replace("inf", "Infinity").replace("nan", "NaN")
     return f'<td{_NUMERIC} data-value="{value}">{_text(cell.text)}{note}</td>'

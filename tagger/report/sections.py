@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +14,7 @@ from tagger.report.blocks import (
     Cell,
     Code,
     Heading,
+    Listing,
     Number,
     Paragraph,
     Picture,
@@ -71,6 +73,8 @@ def report_of(contents: Contents) -> Report:
 def _number(value: float, digits: int = 4) -> Number:
     if math.isnan(value):
         return Number(math.nan, "–")
+    if math.isinf(value):
+        return Number(value, "∞" if value > 0 else "−∞")
     return Number(value, f"{value:.{digits}f}")
 
 
@@ -101,15 +105,17 @@ def _summary(contents: Contents) -> Iterator[Block]:
         )
     n_positive = contents.per_tag.n_positive
     for reason, left_out in (
-        ("No clip carries", np.flatnonzero(n_positive == 0)),
-        ("Every clip carries", np.flatnonzero(n_positive == n_clips)),
+        ("no clip carries", np.flatnonzero(n_positive == 0)),
+        ("every clip carries", np.flatnonzero(n_positive == n_clips)),
     ):
         if len(left_out):
             names = ", ".join(contents.tags[tag] for tag in left_out)
             yield Paragraph(
-                f"{reason} {len(left_out)} of the tags, which are left out of all averages: "
-                f"{names}."
+                f"Left out of all averages, as {reason} them ({len(left_out)}): {names}."
             )
+    if contents.notes:
+        yield Heading("Notes")
+        yield Listing(tuple(contents.notes))
 
 
 def _headline(contents: Contents) -> Iterator[Block]:
@@ -189,7 +195,7 @@ def _curves(contents: Contents) -> Iterator[Block]:
     yield Picture(
         "precision_recall",
         _drawing("average_curve", curves, positive_rate=float(rates.mean())),
-        "Precision over recall: each tag, eight of ten tags, median and mean",
+        "Precision over recall: half of the tags, eight of ten, median and mean",
     )
     order = np.argsort(-contents.per_tag.pr_auc[scored], kind="stable")
     if len(order) <= _ALL_CURVES:
@@ -276,8 +282,9 @@ def _clips(contents: Contents) -> Iterator[Block]:
             loss = _number(float(losses[clip]))
             lines.append([name, clip_name, loss, label_names, missed, wrong])
             if contents.taggram:
-                # Its pictures say what it carries.
-                pictured += _one_clip(contents, int(clip), title=name, label=label, name=clip_name)
+                pictured += _one_clip(
+                    contents, int(clip), title=name, label=label, scores=score, name=clip_name
+                )
             place += 1
     header = ("", "clip", "cross-entropy", "carries", "missed", "wrongly given")
     yield Table(header, lines)
@@ -300,10 +307,17 @@ def _names(contents: Contents, which: npt.NDArray[np.bool_], scores: Floats) -> 
 
 
 def _one_clip(
-    contents: Contents, clip: int, *, title: str, label: npt.NDArray[np.bool_], name: str
+    contents: Contents,
+    clip: int,
+    *,
+    title: str,
+    label: npt.NDArray[np.bool_],
+    scores: Floats,
+    name: str,
 ) -> Iterator[Block]:
     assert contents.taggram is not None
-    prediction = contents.taggram(clip)
+    # The clip's scores as they were measured, which may be calibrated.
+    prediction = replace(contents.taggram(clip), scores=scores.astype(np.float32))
     order = np.argsort(-prediction.scores, kind="stable")
     true = [int(tag) for tag in order if label[tag]]
     others = [int(tag) for tag in order if not label[tag]]
@@ -329,12 +343,11 @@ def _confusions(contents: Contents) -> Iterator[Block]:
         return
     missed = _most(counts.sum(axis=1))
     given = _most(counts.sum(axis=0))
-    n_tags = len(contents.tags)
-    all_shown = len(missed) == n_tags and len(given) == n_tags
-    which = "" if all_shown else f" The at most {_CONFUSION_TAGS} tags with most errors are shown."
+    whose = contents.confusion_thresholds
+    decided = f" Thresholds: {whose}." if whose else ""
     yield Paragraph(
-        "Clips in which the tag of the row is missed and that of the column is wrongly given."
-        + which
+        "Clips in which the tag of the row is missed and that of the column is wrongly given, of "
+        f"the tags with most errors (at most {_CONFUSION_TAGS}).{decided}"
     )
     yield Picture(
         "confusions",
@@ -346,6 +359,17 @@ def _confusions(contents: Contents) -> Iterator[Block]:
         ),
         "Counts of clips by missed and wrongly given tag",
     )
+    if contents.confused:
+        yield Paragraph(
+            "Tags that err often also err together by chance. These pairs do so most beyond that:"
+        )
+        yield Table(
+            ("missed", "wrongly given", "clips", "times chance"),
+            [
+                (contents.tags[row], contents.tags[column], Number(n, f"{n}"), _number(lift, 1))
+                for row, column, n, lift in contents.confused
+            ],
+        )
 
 
 def _most(errors: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
