@@ -176,9 +176,10 @@ def average_curve(curves: Floats, theme: Theme, *, positive_rate: float) -> Any:
     figure = _new(4.6, theme)
     axes = figure.subplots()
     low, lower, median, upper, high = np.quantile(curves, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
-    for first, last, label in ((low, high, "8 of 10 tags"), (lower, upper, "half of the tags")):
+    bands = ((low, high, 0.18, "8 of 10 tags"), (lower, upper, 0.34, "half of the tags"))
+    for first, last, alpha, label in bands:
         axes.fill_between(
-            RECALLS, first, last, color=theme.first, alpha=0.2, linewidth=0, label=label
+            RECALLS, first, last, color=theme.first, alpha=alpha, linewidth=0, label=label
         )
     axes.plot(RECALLS, median, color=theme.first, linestyle="--", label="median of the tags")
     axes.plot(RECALLS, curves.mean(axis=0), color=theme.first, linewidth=2.4, label="macro average")

@@ -45,7 +45,7 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 th, td { padding: 4px 12px; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }
-td { overflow-wrap: break-word; max-width: 46ch; }
+td { overflow-wrap: break-word; max-width: 60ch; }
 td:first-child { min-width: 9ch; }
 .long thead th { position: sticky; top: 0; background: var(--paper); z-index: 1;
   box-shadow: 0 1px 0 var(--line); padding: 4px 8px; }

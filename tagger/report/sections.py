@@ -136,7 +136,7 @@ def _headline(contents: Contents) -> Iterator[Block]:
         rows,
         strong=sum(row.ours for row in contents.headline),
     )
-    intervals = " Below each figure is its 95 % interval." if known else ""
+    intervals = " With each figure comes its 95 % interval." if known else ""
     yield Paragraph(
         "Macro is the mean of the tags, weighted the mean by how many clips carry them, micro one "
         f"ranking of all scores together.{intervals}"
@@ -264,9 +264,11 @@ def _clips(contents: Contents) -> Iterator[Block]:
     given_from = np.full(len(contents.tags), 0.5) if thresholds is None else thresholds.copy()
     given_from[np.isnan(given_from)] = 0.5
     given = scores >= given_from
+    whose = contents.confusion_thresholds or "one half"
     yield Paragraph(
         "Clips by the cross-entropy of their scores with their labels, mean of the tags scored; "
-        f"the median of all is {np.median(losses):.4f}."
+        f"the median of all is {np.median(losses):.4f}. Missed and wrongly given by thresholds: "
+        f"{whose}."
     )
     lines: list[list[Cell]] = []
     place = 0
