@@ -70,17 +70,20 @@ class LogMelFrontEnd(FrontEnd):
             start += len(chunk)
         return log_mel
 
-    def windows(self, waveform: npt.NDArray[np.float32]) -> Windows:
-        if self.is_short(len(waveform)):
+    def _warn_if_short(self, n_samples: int) -> None:
+        """Warn whoever called `windows` of a clip that is padded."""
+        if self.is_short(n_samples):
             slicing = self._slicing
             way = "padded with zeros" if slicing["fill"] == "zeros" else "repeated"
             warnings.warn(
-                f"clip of {len(waveform) / self.sample_rate:.3f} s gives "
-                f"{self._n_frames(len(waveform))} of the {slicing['window_frames']} frames of a "
-                f"patch: {way} to one patch",
+                f"clip of {n_samples / self.sample_rate:.3f} s gives {self._n_frames(n_samples)} "
+                f"of the {slicing['window_frames']} frames of a patch: {way} to one patch",
                 ShortClipWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
+
+    def windows(self, waveform: npt.NDArray[np.float32]) -> Windows:
+        self._warn_if_short(len(waveform))
         return {"log_mel": slice_windows(self.log_mel(waveform), **self._slicing)}
 
     def stream(self, blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[Windows]:
