@@ -25,7 +25,8 @@ _BUDGET = 4_000_000_000
 _POOLED = 2_000_000
 # Weights that are in memory, and sorted ones at a time.
 _WEIGHTS = 25_000_000
-_SORTED_AT_ONCE = 4_000_000
+_SORTED_AT_ONCE = 2_000_000
+_DRAWS_AT_ONCE = 250
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,15 +55,19 @@ class Draws:
     description: str
     note: str = ""
 
-    def weights(self) -> npt.NDArray[np.float32]:
-        """Draw: how often each clip occurs [shape=(n_clips, n)]; float32 holds counts exactly."""
+    def weights(self, at_once: int) -> list[npt.NDArray[np.uint8]]:
+        """Draw: how often each clip occurs [shape=(n_clips, at most at_once)], in parts."""
         rng = np.random.default_rng(self.seed)
         n_clusters = int(self.clusters.max()) + 1
-        weights = np.empty((len(self.clusters), self.n), dtype=np.float32)
-        for draw in range(self.n):
-            drawn = rng.integers(n_clusters, size=n_clusters)
-            weights[:, draw] = np.bincount(drawn, minlength=n_clusters)[self.clusters]
-        return weights
+        parts = []
+        for start in range(0, self.n, at_once):
+            part = np.empty((len(self.clusters), min(at_once, self.n - start)), dtype=np.uint8)
+            for draw in range(part.shape[1]):
+                drawn = rng.integers(n_clusters, size=n_clusters)
+                # None is ever drawn 255 times: the mean is once.
+                part[:, draw] = np.bincount(drawn, minlength=n_clusters)[self.clusters]
+            parts.append(part)
+        return parts
 
 
 def plan_draws(
@@ -192,12 +197,12 @@ class _Sorted:
     def __len__(self) -> int:
         return len(self._clips)
 
-    def areas(self, weights: npt.NDArray[np.float32]) -> Floats:
+    def areas(self, weights: npt.NDArray[np.uint8]) -> Floats:
         """ROC-AUC and PR-AUC of each draw.
 
         Parameters
         ----------
-        weights : np.ndarray [shape=(n_clips, n_draws), dtype=float32]
+        weights : np.ndarray [shape=(n_clips, n_draws), dtype=uint8]
             Times that each clip is drawn.
 
         Returns
@@ -205,8 +210,8 @@ class _Sorted:
         np.ndarray [shape=(2, n_draws)]
             NaN where a draw has no positives or no negatives.
         """
-        n_all = np.add.reduceat(weights[self._clips[: self._n_until]], self._starts, axis=0)
-        n_positive = np.add.reduceat(weights[self._positives], self._first_positives, axis=0)
+        n_all = _sums(weights[self._clips[: self._n_until]], self._starts)
+        n_positive = _sums(weights[self._positives], self._first_positives)
         taken = np.cumsum(n_all, axis=0, dtype=np.float64)
         hits = np.cumsum(n_positive, axis=0, dtype=np.float64)
         rest = weights[self._clips[self._n_until :]].sum(axis=0, dtype=np.float64)
@@ -215,9 +220,7 @@ class _Sorted:
         # Negatives below each group, and half of those within.
         below = all_negatives - (taken - hits)
         if len(self._tied):
-            below[self._with_ties] += 0.5 * np.add.reduceat(
-                weights[self._tied], self._first_tied, axis=0
-            )
+            below[self._with_ties] += 0.5 * _sums(weights[self._tied], self._first_tied)
         with np.errstate(invalid="ignore", divide="ignore"):
             roc_auc = (n_positive * below).sum(axis=0) / (all_positives * all_negatives)
             # Before the first clip that was drawn nothing is taken, and nothing counts.
@@ -227,29 +230,29 @@ class _Sorted:
         return np.stack([roc_auc, pr_auc])
 
 
+def _sums(weights: npt.NDArray[np.uint8], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    # Faster than any integers, and exact: sums stay far below 2**24.
+    sums: npt.NDArray[np.float32] = np.add.reduceat(weights.astype(np.float32), starts, axis=0)
+    return sums
+
+
 class _Weights:
-    """Weights of all draws, some draws at a time as many decisions need it."""
+    """Weights of all draws, of which some at a time are put in the order of scores."""
 
     def __init__(self, draws: Draws) -> None:
-        self._weights = draws.weights()
-        self._cut: dict[int, list[npt.NDArray[np.float32]]] = {}
+        n_clips = len(draws.clusters)
+        self._parts = draws.weights(max(1, min(_DRAWS_AT_ONCE, _SORTED_AT_ONCE // n_clips)))
 
     def areas(self, ranking: _Sorted) -> Floats:
         """Areas of all draws [shape=(2, n_draws)]."""
-        at_once = max(1, min(256, _SORTED_AT_ONCE // len(ranking)))
-        return np.concatenate([ranking.areas(part) for part in self._parts(at_once)], axis=1)
-
-    def _parts(self, at_once: int) -> list[npt.NDArray[np.float32]]:
-        if at_once not in self._cut:
-            n_draws = self._weights.shape[1]
-            # Of one size at a time: rows that lie together are read some times faster.
-            self._cut = {
-                at_once: [
-                    np.ascontiguousarray(self._weights[:, start : start + at_once])
-                    for start in range(0, n_draws, at_once)
-                ]
-            }
-        return self._cut[at_once]
+        at_once = max(1, _SORTED_AT_ONCE // len(ranking))
+        found = []
+        for part in self._parts:
+            for start in range(0, part.shape[1], at_once):
+                # Rows that lie together are read some times faster.
+                some = np.ascontiguousarray(part[:, start : start + at_once])
+                found.append(ranking.areas(some))
+        return np.concatenate(found, axis=1)
 
 
 @dataclass(frozen=True)

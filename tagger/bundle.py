@@ -1,8 +1,8 @@
 """Model bundles: one folder with everything that prediction needs, and no code.
 
 ``bundle.json`` describes it and holds the checksum of every other file: ``weights.h5``, exported
-models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``, ``metrics.json`` and
-``MODEL_CARD.md``.
+models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``, ``metrics.json``,
+``MODEL_CARD.md`` and, where scores are calibrated, ``calibration.json``.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from tagger.calibration import Calibration
 from tagger.errors import ModelError
 from tagger.files import json_hash, sha256_of_file, write_json
 from tagger.registry import describe_validation_error
@@ -28,12 +29,13 @@ WEIGHTS = "weights.h5"
 CONFIG = "config.yaml"
 VOCABULARY = "vocabulary.json"
 THRESHOLDS = "thresholds.json"
+CALIBRATION = "calibration.json"
 METRICS = "metrics.json"
 MODEL_CARD = "MODEL_CARD.md"
 # Output of that name; all others are embeddings.
 SCORES = "scores"
 # What a model is: these files and the front end decide its version, its exports do not.
-_IDENTITY = (WEIGHTS, CONFIG, VOCABULARY)
+_IDENTITY = (WEIGHTS, CONFIG, VOCABULARY, CALIBRATION)
 _MAX_REASON = 200
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -223,6 +225,16 @@ class Bundle:
             raise self._damaged(THRESHOLDS, "it does not fit the scores")
         return values
 
+    def calibration(self) -> Calibration | None:
+        """Read the maps that clip scores go through; None if there are none."""
+        if CALIBRATION not in self.checksums:
+            return None
+        plain = self._read_json(CALIBRATION)
+        try:
+            return Calibration.from_json(plain, n_tags=self.outputs.get(SCORES, 0))
+        except ValueError as error:
+            raise self._damaged(CALIBRATION, str(error)) from None
+
     def metrics(self) -> dict[str, dict[str, float]]:
         """Figures by where they come from: title -> name -> value."""
         found: dict[str, dict[str, float]] = self._checked(
@@ -343,7 +355,7 @@ def seal(
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             files[path.relative_to(folder).as_posix()] = sha256_of_file(path)
-    identity = [description.front_end, *(files[name] for name in _IDENTITY)]
+    identity = [description.front_end, *(files[name] for name in _IDENTITY if name in files)]
     write_json(
         folder / DESCRIPTION,
         {

@@ -199,6 +199,20 @@ class TrainConfig(Section):
     ] = 10.0
 
 
+class CalibrationConfig(Section):
+    """How clip scores become probabilities and decisions; fitted on the validation clips."""
+
+    method: Annotated[
+        Literal["none", "temperature", "isotonic"], Field(description="what is done to scores")
+    ] = "none"
+    thresholds: Annotated[
+        Literal["f1", "precision"], Field(description="what the threshold of each tag is best for")
+    ] = "f1"
+    precision: Annotated[
+        float, Field(gt=0, le=1, description="wanted share of right ones, for 'precision'")
+    ] = 0.9
+
+
 class RunConfig(Section):
     """Where a training run is kept."""
 
@@ -224,6 +238,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     task: EntryConfig = EntryConfig(name="multilabel")
     train: TrainConfig = TrainConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tagger.score_table import Columns
 
 # Clips whose errors are unpacked together; a multiple of 8.
-_CLIPS_AT_ONCE = 1 << 16
+_CLIPS_AT_ONCE = 1 << 13
 # A pair that erred together on fewer clips is chance.
 _FEWEST = 3
 

@@ -13,6 +13,7 @@ from preprocess.features import FrontEnd
 from preprocess.store import Store
 from tagger import __version__
 from tagger.bundle import (
+    CALIBRATION,
     CONFIG,
     DESCRIPTION,
     METRICS,
@@ -25,6 +26,7 @@ from tagger.bundle import (
     Export,
     seal,
 )
+from tagger.calibration import Calibration
 from tagger.config import Config, load_config
 from tagger.errors import ConfigError, ModelError, StoreError
 from tagger.exporters import EXPORTERS, LIMITS
@@ -68,6 +70,8 @@ class Source:
         Label columns that each tag stands for.
     thresholds : list of float or None, optional
         Score from which each tag applies.
+    calibration : Calibration, optional
+        What is done to clip scores before they are compared with thresholds.
     metrics : dict
         What is known of its quality.
     card : dict of str to str
@@ -79,6 +83,7 @@ class Source:
     tags: tuple[str, ...]
     members: tuple[tuple[str, ...], ...] = ()
     thresholds: list[float | None] | None = None
+    calibration: Calibration | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     card: dict[str, str] = field(default_factory=dict)
 
@@ -128,6 +133,8 @@ def write_bundle(
         members = source.members or tuple((tag,) for tag in source.tags)
         write_json(folder / VOCABULARY, {"tags": source.tags, "members": members})
         write_json(folder / THRESHOLDS, {"thresholds": source.thresholds})
+        if source.calibration is not None:
+            write_json(folder / CALIBRATION, source.calibration.to_json())
         write_json(folder / METRICS, source.metrics)
         export = _export(
             folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows
@@ -243,7 +250,9 @@ def export_run(
     if Bundle.is_at(run.bundle):
         try:
             existing = Bundle(run.bundle)
-            if existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights):
+            if existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights) and _same_decisions(
+                existing, run
+            ):
                 existing.verify()
                 return []
         except (ModelError, KeyError):
@@ -254,18 +263,22 @@ def export_run(
     model.load_weights(run.best_weights)
     windows = parity_windows(front_end, clips=clips, run=run, data=data)
     thresholds = run.load_thresholds()
+    calibration = run.load_calibration(n_tags=len(vocabulary))
     card = {
         "Model": f"{config.model.backbone.name} backbone, {config.model.head.name} head",
         "Training data": f"{config.data.name}, split {config.data.split}",
     }
     if thresholds is not None:
-        card["Thresholds"] = "highest F1 on the validation clips, tag by tag"
+        card["Thresholds"] = "fitted on the validation clips, tag by tag"
+    if calibration is not None:
+        card["Calibration"] = f"{calibration.method}, fitted on the validation clips, tag by tag"
     source = Source(
         name=printable(run.address.resolve().name),
         config=config,
         tags=vocabulary.tags,
         members=vocabulary.members,
         thresholds=thresholds,
+        calibration=calibration,
         metrics={"validation": best_row(run, config)},
         card=card,
     )
@@ -273,6 +286,15 @@ def export_run(
     return [f"bundle: {run.address / run.bundle.name} (version {bundle.version})"] + [
         f"  {export.describe()}" for export in bundle.exports
     ]
+
+
+def _same_decisions(bundle: Bundle, run: RunFolder) -> bool:
+    """Whether a bundle has the thresholds and the calibration of its run."""
+    n_tags = len(bundle.tags())
+    thresholds = run.load_thresholds()
+    return bundle.thresholds() == (
+        [None] * n_tags if thresholds is None else thresholds
+    ) and bundle.calibration() == run.load_calibration(n_tags=n_tags)
 
 
 def export_model(

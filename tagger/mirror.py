@@ -35,6 +35,8 @@ RUN_RESULTS = (
     "last.weights.h5",
     "metrics.csv",
     "thresholds.json",
+    "calibration.json",
+    "validation_scores.npz",
 )
 # What is copied so soon that it needs no progress bar.
 _QUIET_BYTES = 32 << 20

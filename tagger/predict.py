@@ -106,6 +106,7 @@ class Tagger:
         if any(value is not None for value in fitted):
             values = [np.nan if value is None else value for value in fitted]
             self.thresholds = np.array(values, dtype=np.float32)
+        self.calibration = bundle.calibration()
         self.jobs = jobs or default_workers()
         alpha = bundle.alpha
         self._alpha = None if alpha is None else np.array(alpha, dtype=np.float32)
@@ -393,10 +394,14 @@ class Tagger:
 
     def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
         taggram = found.outputs[SCORES]
+        scores = clip_scores(taggram, self.bundle.aggregate, alpha=self._alpha)
+        if self.calibration is not None:
+            # Windows go by the same curves, so that a threshold means the same for them.
+            scores, taggram = self.calibration(scores), self.calibration(taggram)
         return Prediction(
             path=path,
             tags=self.tags,
-            scores=clip_scores(taggram, self.bundle.aggregate, alpha=self._alpha),
+            scores=scores,
             taggram=taggram,
             times=self._times(found, len(taggram)),
             window_seconds=self.front_end.window_seconds,

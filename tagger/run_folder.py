@@ -18,6 +18,7 @@ from preprocess.index import ClipIndex
 from preprocess.splits import Parts
 from preprocess.vocabulary import Vocabulary
 from tagger import __version__
+from tagger.calibration import Calibration
 from tagger.config import Config, load_config
 from tagger.errors import ModelError
 from tagger.files import write_json, write_text
@@ -58,6 +59,8 @@ class RunFolder:
         self.best_weights = self.root / "best.weights.h5"
         self.last_weights = self.root / "last.weights.h5"
         self.thresholds = self.root / "thresholds.json"
+        self.calibration = self.root / "calibration.json"
+        self.validation_scores = self.root / "validation_scores.npz"
         self.bundle = self.root / "bundle"
         self.checkpoints = self.root / "checkpoints"
         self.evaluation = self.root / "evaluation"
@@ -251,6 +254,24 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{self.thresholds}: damaged ({error}); delete it or train again"
+            ) from None
+
+    def load_calibration(self, *, n_tags: int) -> Calibration | None:
+        """Read the maps of clip scores, fitted on the validation clips; None if there are none.
+
+        Raises
+        ------
+        ModelError
+            If the file is damaged.
+        """
+        if not self.calibration.exists():
+            return None
+        try:
+            content = json.loads(self.calibration.read_text(encoding="utf-8"))
+            return Calibration.from_json(content, n_tags=n_tags)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{self.calibration}: damaged ({error}); delete it or train again"
             ) from None
 
     def load_split(self) -> dict[str, str]:

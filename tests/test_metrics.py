@@ -497,7 +497,10 @@ def test_memory_does_not_grow_with_the_clips(tmp_path):
         code = (
             "import sys; from pathlib import Path;"
             "import tagger.metrics, tagger.score_files, tagger.score_table;"
+            "import tagger.bootstrap;"
             "tagger.metrics._SCORES_AT_ONCE = 100_000;"
+            "tagger.bootstrap._WEIGHTS, tagger.bootstrap._SORTED_AT_ONCE = 8_000_000, 200_000;"
+            "tagger.bootstrap._POOLED = 100_000;"
             "tagger.score_files._BYTES_IN_MEMORY = tagger.score_table._BYTES_IN_MEMORY = 0;"
             "tagger.score_table._BYTES_AT_ONCE = 1 << 20;"
             "from tagger.evaluate import evaluate_scores;"
