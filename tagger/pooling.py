@@ -106,12 +106,24 @@ def pooling_layer(kind: str, **kwargs: Any) -> Any:
     return _POOLINGS[kind](**kwargs)
 
 
-def grid_pooling(kind: str, **kwargs: Any) -> Any:
-    """Layers that pool an image (n, height, width, n_channels) to (n, n_channels)."""
+def grid_pooling(kind: str, *, keep_frequency: bool = False, **kwargs: Any) -> Any:
+    """Layers that pool an image (n, n_times, n_bands, n_channels) to vectors.
+
+    Parameters
+    ----------
+    kind : str
+        As of `pooling_layer`.
+    keep_frequency : bool
+        Pool over time alone, to (n, n_bands * n_channels), instead of to (n, n_channels): a
+        network that averages over bands cannot tell where in pitch it has heard something.
+    **kwargs
+        Of the layer, e.g. its name.
+    """
     layer = pooling_layer(kind, **kwargs)
 
     def apply(x: Any) -> Any:
-        flat = keras.layers.Reshape((-1, x.shape[-1]), name=f"{layer.name}_positions")(x)
-        return layer(flat)
+        n_times, n_bands, n_channels = x.shape[1:]
+        shape = (n_times, n_bands * n_channels) if keep_frequency else (-1, n_channels)
+        return layer(keras.layers.Reshape(shape, name=f"{layer.name}_positions")(x))
 
     return apply

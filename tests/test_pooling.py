@@ -157,6 +157,14 @@ def test_a_grid_is_pooled_over_all_its_positions(kind):
     assert [layer.name for layer in model.layers[1:]] == ["grid_positions", "grid"]
 
 
+@pytest.mark.parametrize("kind", ["average", "max", "autopool"])
+def test_a_grid_that_keeps_its_frequencies_is_pooled_over_time_band_by_band(kind):
+    grid = np.random.default_rng(0).random((2, 6, 4, 3), dtype=np.float32)
+    inputs = keras.Input((6, 4, 3))
+    model = keras.Model(inputs, grid_pooling(kind, keep_frequency=True, name="grid")(inputs))
+    np.testing.assert_allclose(model(grid), BY_HAND[kind](grid.reshape(2, 6, 12)), atol=1e-6)
+
+
 # Where TensorFlow is imported
 
 

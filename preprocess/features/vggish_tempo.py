@@ -135,7 +135,9 @@ class VggishTempoFrontEnd(VggishFrontEnd):
         """First lag in frames of each row, and of the one after the last [shape=(n_lags + 1,)]."""
         lags = self.lags_seconds / self.params.frame_hop_seconds
         half_a_step = math.sqrt(lags[1] / lags[0])
-        return np.rint(np.append(lags / half_a_step, lags[-1] * half_a_step)).astype(np.intp)
+        edges = np.append(lags / half_a_step, lags[-1] * half_a_step)
+        first: npt.NDArray[np.intp] = np.rint(edges).astype(np.intp)
+        return first
 
     def _tempogram(self, onsets: "_Onsets", start: int) -> npt.NDArray[np.float32]:
         """Tempogram [shape=(n_lags, 2)] of the window that starts with frame `start`."""

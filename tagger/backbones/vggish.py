@@ -49,6 +49,9 @@ class VggishParams(Params):
     pooling: Annotated[
         Literal["average", "max", "autopool"], Field(description="over the last 6 x 4 grid")
     ] = "average"
+    keep_frequency: Annotated[
+        bool, Field(description="pool over time only: the rows of the grid are bands of pitch")
+    ] = False
     embedding: Annotated[
         bool, Field(description="published fully connected layers and 128-d embedding")
     ] = False
@@ -56,10 +59,10 @@ class VggishParams(Params):
 
     @model_validator(mode="after")
     def _embedding_needs_published_body(self) -> "VggishParams":
-        if self.embedding and self.pooling != "average":
+        if self.embedding and (self.pooling != "average" or self.keep_frequency):
             raise ValueError(
                 "embedding=true flattens the grid, so there is nothing to pool; "
-                "leave pooling at average"
+                "leave pooling at average and keep_frequency at false"
             )
         return self
 
@@ -86,7 +89,11 @@ class VggishBackbone(Backbone):
                 pools += 1
                 x = keras.layers.MaxPool2D(2, padding="same", name=f"pool{pools}")(x)
         if not self.params.embedding:
-            return grid_pooling(self.params.pooling, name="grid_pooling")(x)
+            return grid_pooling(
+                self.params.pooling,
+                name="grid_pooling",
+                keep_frequency=self.params.keep_frequency,
+            )(x)
         x = keras.layers.Flatten(name="flatten")(x)
         for name, size in FULLY_CONNECTED:
             last = name == FULLY_CONNECTED[-1][0]
