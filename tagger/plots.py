@@ -1,7 +1,6 @@
-"""Pictures: taggram, learning curves, metrics per tag."""
+"""Pictures: taggrams, and what all pictures have in common; see also `tagger.report.figures`."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -117,67 +116,3 @@ def taggram_cells(
     gaps = np.flatnonzero(nexts - ends > (end - times[0]) / _TAGGRAM_COLUMNS)
     edges = np.insert(np.append(starts, end), gaps + 1, ends[gaps])
     return edges, np.insert(values, gaps + 1, np.nan, axis=0)
-
-
-def plot_learning_curves(history: Sequence[dict[str, float]], path: Path, *, monitor: str) -> None:
-    """Draw losses and the monitored metric over the epochs as a PNG.
-
-    Parameters
-    ----------
-    history : sequence of dict
-        Rows of a run's metrics.
-    path : Path
-        The picture.
-    monitor : str
-        Metric that chose the best epoch.
-    """
-    epochs = [row["epoch"] for row in history]
-    figure, axes = _figure(7, 4)
-    lines = []
-    for name, label in (("train_loss", "training loss"), ("validation_loss", "validation loss")):
-        lines += axes.plot(epochs, [row[name] for row in history], label=label, marker=".")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if monitor != "loss":
-        right = axes.twinx()
-        values = [row[f"validation_{monitor}"] for row in history]
-        lines += right.plot(epochs, values, label=f"validation {monitor}", color="C2", marker=".")
-        right.set_ylabel(monitor)
-    axes.legend(handles=lines, loc="center right")
-    _save(figure, path)
-
-
-def plot_tag_metrics(
-    tags: Sequence[str],
-    path: Path,
-    *,
-    roc_auc: npt.NDArray[np.float64],
-    pr_auc: npt.NDArray[np.float64],
-    positive_rate: npt.NDArray[np.float64],
-) -> None:
-    """Draw ROC-AUC and PR-AUC per tag as a PNG; tags that cannot be scored are left out.
-
-    Parameters
-    ----------
-    tags : sequence of str
-        Names.
-    path : Path
-        The picture.
-    roc_auc, pr_auc, positive_rate : np.ndarray [shape=(n_tags,)]
-        Per tag. The positive rate is the PR-AUC of guessing.
-    """
-    scored = np.flatnonzero(~np.isnan(roc_auc))
-    order = scored[np.argsort(-roc_auc[scored])]
-    rows = np.arange(len(order))
-    figure, axes = _figure(7, 1.4 + 0.22 * max(1, len(order)))
-    axes.plot(roc_auc[order], rows, "o", label="ROC-AUC", color="C0")
-    axes.plot(pr_auc[order], rows, "s", label="PR-AUC", color="C1")
-    axes.plot(positive_rate[order], rows, "|", label="positive rate", color="gray", markersize=9)
-    axes.set_yticks(rows, [tags[tag] for tag in order], fontsize=8, parse_math=False)
-    axes.set_ylim(max(1, len(order)) - 0.5, -0.5)
-    axes.set_xlim(0, 1.02)
-    axes.grid(axis="x", alpha=0.4)
-    # Above the axes: at 188 tags there is no corner of them that stays empty.
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    _save(figure, path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from matplotlib import image
 from tagger import plots
 from tagger.errors import ConfigError
 from tagger.inputs import Input
-from tagger.plots import plot_learning_curves, plot_tag_metrics, plot_taggram
+from tagger.plots import plot_taggram
 from tagger.prediction import Prediction
 from tagger.records import Record, Row, Selection, failed_record, make_record
 from tagger.writers import WRITERS, Header, open_writer
@@ -663,9 +664,6 @@ def test_a_long_taggram_keeps_a_long_gap(tmp_path, drawn):
 def test_names_are_drawn_as_they_are_and_not_as_formulas(tmp_path, drawn, name):
     plot_taggram(prediction(f"{name}.mp3", tags=[name], scores=[1]), tmp_path / "a.png")
     decoded(tmp_path / "a.png")
-    one = np.array([0.5])
-    plot_tag_metrics([name], tmp_path / "b.png", roc_auc=one, pr_auc=one, positive_rate=one)
-    decoded(tmp_path / "b.png")
     texts = [drawn[0].axes[0].title, *(figure.axes[0].get_yticklabels()[0] for figure in drawn)]
     assert [text.get_text() for text in texts] == [f"{name}.mp3", name, name]
     assert not any(text.get_parse_math() for text in texts)
@@ -677,83 +675,11 @@ def test_a_name_in_a_script_that_the_font_lacks_is_drawn_without_a_warning(tmp_p
     decoded(tmp_path / "a.png")
 
 
-def history(n_epochs):
-    return [
-        {
-            "epoch": epoch,
-            "train_loss": 0.5 / epoch,
-            "validation_loss": 0.6 / epoch,
-            "validation_pr_auc_macro": 0.1 * epoch,
-        }
-        for epoch in range(1, n_epochs + 1)
-    ]
-
-
-@pytest.mark.parametrize("n_epochs", [1, 12])
-def test_learning_curves_show_losses_and_the_monitored_metric(tmp_path, drawn, n_epochs):
-    plot_learning_curves(history(n_epochs), tmp_path / "a.png", monitor="pr_auc_macro")
-    decoded(tmp_path / "a.png")
-    left, right = drawn[0].axes
-    assert left.get_xlabel() == "epoch" and right.get_ylabel() == "pr_auc_macro"
-    curves = {line.get_label(): list(line.get_ydata()) for line in [*left.lines, *right.lines]}
-    assert curves == {
-        "training loss": [row["train_loss"] for row in history(n_epochs)],
-        "validation loss": [row["validation_loss"] for row in history(n_epochs)],
-        "validation pr_auc_macro": [row["validation_pr_auc_macro"] for row in history(n_epochs)],
-    }
-
-
-def test_learning_curves_of_a_run_that_monitors_the_loss_have_one_axis(tmp_path, drawn):
-    plot_learning_curves(history(3), tmp_path / "a.png", monitor="loss")
-    decoded(tmp_path / "a.png")
-    assert len(drawn[0].axes) == 1
-
-
-def test_learning_curves_with_a_metric_that_could_not_be_computed_are_drawn(tmp_path):
-    rows = history(3)
-    rows[1]["validation_pr_auc_macro"] = float("nan")
-    plot_learning_curves(rows, tmp_path / "a.png", monitor="pr_auc_macro")
-    decoded(tmp_path / "a.png")
-
-
-def test_metrics_of_188_tags_are_drawn_with_every_name_best_first(tmp_path, drawn):
-    rng = np.random.default_rng(0)
-    tags = [f"tag {number}" for number in range(188)]
-    roc_auc, pr_auc, rate = rng.random((3, 188))
-    plot_tag_metrics(tags, tmp_path / "a.png", roc_auc=roc_auc, pr_auc=pr_auc, positive_rate=rate)
-    height, width, _ = decoded(tmp_path / "a.png").shape
-    # 20 pixels and more for each name.
-    assert height > 188 * 20 and 500 < width < 2000
-    assert labels_of(drawn[0].axes[0]) == [tags[tag] for tag in np.argsort(-roc_auc)]
-
-
-def test_tags_that_cannot_be_scored_are_left_out_of_the_picture(tmp_path, drawn):
-    roc_auc = np.array([0.7, np.nan, 0.9])
-    plot_tag_metrics(
-        ["a", "b", "c"],
-        tmp_path / "a.png",
-        roc_auc=roc_auc,
-        pr_auc=roc_auc / 2,
-        positive_rate=np.array([0.1, 0.0, 0.3]),
-    )
-    decoded(tmp_path / "a.png")
-    assert labels_of(drawn[0].axes[0]) == ["c", "a"]
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_picture_without_any_tag_to_score_is_drawn_without_a_warning(tmp_path):
-    nothing = np.full(2, np.nan)
-    plot_tag_metrics(
-        ["a", "b"], tmp_path / "a.png", roc_auc=nothing, pr_auc=nothing, positive_rate=np.zeros(2)
-    )
-    decoded(tmp_path / "a.png")
-
-
 def test_a_picture_that_cannot_be_drawn_leaves_the_one_before(tmp_path):
     path = tmp_path / "a.png"
     plot_taggram(prediction(), path)
     before = path.read_bytes()
-    with pytest.raises(KeyError):
-        plot_learning_curves(history(2), path, monitor="unknown")
+    with pytest.raises(IndexError):
+        plot_taggram(replace(prediction(), scores=np.ones(99)), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

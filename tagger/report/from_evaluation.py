@@ -32,7 +32,7 @@ _COLUMNS = (
     ("lift", "lift"),
     ("d'", "d_prime"),
     ("best F1", "best_f1"),
-    ("at", "best_f1_threshold"),
+    ("best F1 at", "best_f1_threshold"),
     ("threshold", "threshold"),
     ("precision", "precision"),
     ("recall", "recall"),

@@ -34,6 +34,8 @@ _CLIPS_LISTED = 10
 # Tags of a taggram: those that the clip carries, then those with the highest scores.
 _TAGGRAM_TAGS = 14
 _CONFUSION_TAGS = 24
+# More would not be read, and are in the table.
+_MOST_BARS = 192
 # More tags are shown by their best, median and worst.
 _ALL_CURVES = 36
 _CURVES_OF_GROUP = 12
@@ -171,16 +173,22 @@ def _bars(contents: Contents) -> Iterator[Block]:
         return
     low, high = figures.pr_auc_low, figures.pr_auc_high
     rate = figures.n_positive / contents.columns.shape[0]
-    yield Paragraph("The area below the curve of precision over recall, by tag.")
+    shown = scored
+    said = ""
+    if len(scored) > _MOST_BARS:
+        order = scored[np.argsort(-figures.pr_auc[scored], kind="stable")]
+        shown = np.concatenate([order[: _MOST_BARS // 2], order[-_MOST_BARS // 2 :]])
+        said = f" Shown are the {_MOST_BARS // 2} best and as many worst."
+    yield Paragraph(f"The area below the curve of precision over recall, by tag.{said}")
     yield Picture(
         "per_tag",
         _drawing(
             "tag_bars",
-            [contents.tags[tag] for tag in scored],
-            figures.pr_auc[scored],
-            positive_rate=rate[scored],
-            low=None if low is None else low[scored],
-            high=None if high is None else high[scored],
+            [contents.tags[tag] for tag in shown],
+            figures.pr_auc[shown],
+            positive_rate=rate[shown],
+            low=None if low is None else low[shown],
+            high=None if high is None else high[shown],
         ),
         "PR-AUC of every tag with its interval, beside its positive rate",
     )
@@ -280,9 +288,9 @@ def _clips(contents: Contents) -> Iterator[Block]:
             missed = _names(contents, label & ~given[place], score)
             wrong = _names(contents, given[place] & ~label, score)
             label_names = _names(contents, label, score)
-            clip_name = contents.clip_names[clip] if contents.clip_names else f"clip {clip}"
+            clip_name = contents.clip_names[clip] if contents.clip_names else f"clip\u00a0{clip}"
             loss = _number(float(losses[clip]))
-            lines.append([name, clip_name, loss, label_names, missed, wrong])
+            lines.append([f"{title}\u00a0{rank}", clip_name, loss, label_names, missed, wrong])
             if contents.taggram:
                 pictured += _one_clip(
                     contents, int(clip), title=name, label=label, scores=score, name=clip_name
