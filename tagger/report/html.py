@@ -48,9 +48,9 @@ th { font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }
 td { overflow-wrap: break-word; max-width: 60ch; }
 td:first-child { min-width: 9ch; }
 .long thead th { position: sticky; top: 0; background: var(--paper); z-index: 1;
-  box-shadow: 0 1px 0 var(--line); padding: 4px 8px; }
-.long td { padding: 3px 8px; }
-.long td:first-child { min-width: 18ch; }
+  box-shadow: 0 1px 0 var(--line); padding: 4px 7px; }
+.long td { padding: 3px 7px; }
+.long td:first-child { min-width: 16ch; }
 .n { text-align: right; }
 td.n { white-space: nowrap; }
 .n small { display: block; }
@@ -60,9 +60,9 @@ tr.strong small { font-weight: 400; }
 small { color: var(--quiet); font-size: 12px; }
 th button { all: unset; cursor: pointer; font: inherit; }
 th button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-th button::after { content: " \\2195"; color: var(--quiet); font-weight: 400; }
-th[aria-sort=ascending] button::after { content: " \\2191"; color: var(--link); }
-th[aria-sort=descending] button::after { content: " \\2193"; color: var(--link); }
+th button::after { content: "\\00a0\\2195"; color: var(--quiet); font-weight: 400; }
+th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; color: var(--link); }
+th[aria-sort=descending] button::after { content: "\\00a0\\2193"; color: var(--link); }
 img { display: block; max-width: 100%; height: auto; margin: 8px 0 12px; }
 figure { margin: 8px 0; }
 figcaption { color: var(--quiet); font-size: 13px; }
@@ -73,7 +73,9 @@ details { margin: 30px 0; border-top: 1px solid var(--line); padding-top: 12px; 
 summary { cursor: pointer; font-size: 20px; font-weight: 600; }
 summary::marker { color: var(--quiet); }
 @media print { .long, pre { max-height: none; } nav { display: none; } }
-@media (max-width: 700px) { body { padding: 12px 14px 40px; } }
+/* Smaller than this, pictures are moved about rather than shrunk until nobody can read them. */
+@media (max-width: 700px) { body { padding: 12px 14px 40px; }
+  picture { display: block; overflow-x: auto; } img { max-width: none; width: 900px; } }
 """
 
 # Numbers sort by their value, the highest first at the first click; what has none stays last.
