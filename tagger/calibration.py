@@ -3,14 +3,14 @@
 Nothing but NumPy is needed to apply a map, so that tagging can.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tagger.score_table import Columns
+from tagger.score_table import Columns, ScoreTable
 
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
@@ -177,7 +177,11 @@ class Calibration:
             return scores
         return mapping(scores.astype(np.float64)).astype(scores.dtype)
 
-    def __call__(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def of_columns(self, columns: npt.NDArray[np.intp]) -> "Calibration":
+        """Calibration of some of the tags, in that order."""
+        return Calibration(self.method, tuple(self.maps[column] for column in columns))
+
+    def __call__(self, scores: Scores) -> Scores:
         """Calibrated scores [shape=(..., n_tags)]."""
         calibrated = scores.copy()
         for tag in range(len(self.maps)):
@@ -329,3 +333,25 @@ class CalibratedColumns:
         """Labels and calibrated scores of one tag."""
         labels, scores = self._columns.column(tag)
         return labels, self._calibration.column(tag, scores)
+
+
+class CalibratedTable(CalibratedColumns):
+    """A table whose scores are calibrated when they are read.
+
+    Parameters
+    ----------
+    table : ScoreTable
+        What the network says.
+    calibration : Calibration
+        Maps of its tags.
+    """
+
+    def __init__(self, table: ScoreTable, calibration: Calibration) -> None:
+        super().__init__(table, calibration)
+        self._table = table
+        self.dtype = table.dtype
+
+    def rows(self) -> Iterator[tuple[npt.NDArray[np.bool_], Scores]]:
+        """Labels and calibrated scores clip by clip."""
+        for labels, scores in self._table.rows():
+            yield labels, self._calibration(scores)

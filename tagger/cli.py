@@ -166,41 +166,176 @@ def train(
     print(f"{result.run}: {len(result.history)} epochs, best epoch {result.best_epoch}")
 
 
+DrawsOption = Annotated[
+    int, typer.Option("--draws", min=0, help="Bootstrap draws of the intervals; 0 for none.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap draws.")]
+
+
 @app.command()
 def evaluate(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|SCORES.npz", help="A run, or scores of any model.")
+        Path,
+        typer.Argument(
+            metavar="RUN|BUNDLE|NAME|SCORES.npz",
+            help="A run, a bundle, a name of 'tagger models list', or scores of any model.",
+        ),
     ],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            help="Clips and tags: own (of the model), won, pons or all (MagnaTagATune's).",
+        ),
+    ] = "own",
     part: Annotated[
-        str, typer.Option("--part", help="Part of the run's split: test, validation or train.")
-    ] = "test",
+        str | None,
+        typer.Option("--part", help="Part of the split: test (default), validation or train."),
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
     report: Annotated[
         Path | None,
         typer.Option(
             "--report",
             metavar="FOLDER",
-            help="Where report.html and report.md go; default RUN/evaluation/PART, and for "
+            help="Where report.html and report.md go; default beside the scores, and for "
             "SCORES.npz nowhere.",
         ),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", metavar="STORE", help="Patches instead of audio, or moved ones."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Scores and metrics of a bundle; default evaluation/NAME/PROTOCOL-PART.",
+        ),
+    ] = None,
+    draws: DrawsOption = 1000,
+    seed: SeedOption = 0,
+    config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Measure a run on its test clips, or any model's scores (arrays est and gt)."""
+    """Measure a run, a bundle or any model's scores (arrays est and gt), with intervals."""
     from preprocess.splits import PARTS
+    from tagger.protocols import PROTOCOLS
 
     _choice("--format", format_, ("table", "json"))
-    _choice("--part", part, PARTS)
+    _choice("--protocol", protocol, PROTOCOLS.names())
+    if part is not None:
+        _choice("--part", part, PARTS)
 
     from tagger.evaluate import evaluate_run, evaluate_scores, to_json_text
 
     if source.suffix.lower() == ".npz":
-        evaluation = evaluate_scores(source, report=report)
+        # What would be ignored is refused.
+        _unused("a file of scores", {"--part": part, "--store": store, "--output": output})
+        if protocol == "own":
+            given = {"--set": set_, "--config": config}
+            _unused("a file of scores without a --protocol", given)
+        settings = _config(config, set_) if config or set_ else None
+        evaluation = evaluate_scores(
+            source, protocol=protocol, config=settings, report=report, n_draws=draws, seed=seed
+        )
+    elif _is_model(source):
+        from tagger.evaluate_model import evaluate_model
+
+        evaluation = evaluate_model(
+            str(source),
+            part=part or "test",
+            protocol=protocol,
+            config=config,
+            overrides=set_,
+            store=store,
+            output=output,
+            report=report,
+            n_draws=draws,
+            seed=seed,
+        )
     else:
-        evaluation = evaluate_run(source, part=part, overrides=set_, report=report)
+        _unused("a run, which has its own (use --set)", {"--config": config, "--output": output})
+        moved = [] if store is None else [f"store.root={store}"]
+        evaluation = evaluate_run(
+            source,
+            part=part or "test",
+            protocol=protocol,
+            overrides=[*(set_ or []), *moved],
+            report=report,
+            n_draws=draws,
+            seed=seed,
+        )
     print(to_json_text(evaluation) if format_ == "json" else evaluation.table())
     for kind, path in evaluation.files.items():
         print(f"{kind}: {path}", file=sys.stderr if format_ == "json" else sys.stdout)
+    for message in evaluation.failures.values():
+        print(f"failed: {message}", file=sys.stderr)
+    if evaluation.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _is_model(source: Path) -> bool:
+    """Whether it is a bundle or the name of a registered model, and no run."""
+    from tagger.bundle import Bundle
+    from tagger.models import registered_models
+
+    return Bundle.is_at(source) or (not source.exists() and str(source) in registered_models())
+
+
+def _unused(what: str, options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value:
+            raise ConfigError(f"{option} means nothing for {what}; leave it out")
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        Path, typer.Argument(metavar="A", help="An evaluated run, or scores of any model (.npz).")
+    ],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The same, of the same clips.")],
+    evaluation: Annotated[
+        str,
+        typer.Option("--evaluation", help="Which one of a run: test, validation, won-test, ..."),
+    ] = "test",
+    format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+    draws: DrawsOption = 1000,
+    seed: SeedOption = 0,
+) -> None:
+    """Say which differences between two models are more than chance (paired bootstrap)."""
+    _choice("--format", format_, ("table", "json"))
+
+    from tagger.compare import compare as run_compare
+
+    result = run_compare(first, second, evaluation=evaluation, n_draws=draws, seed=seed)
+    print(result.to_json_text() if format_ == "json" else result.table())
+
+
+@app.command()
+def calibrate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    method: Annotated[
+        str | None, typer.Option("--method", help="none, temperature or isotonic.")
+    ] = None,
+    thresholds: Annotated[
+        str | None, typer.Option("--thresholds", help="What they are best for: f1 or precision.")
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option("--precision", min=0.01, max=1, help="Wanted share.")
+    ] = None,
+) -> None:
+    """Fit calibration and thresholds of a run anew on its validation clips, and export it."""
+    from tagger.decisions import refit_decisions
+
+    wanted = {"method": method, "thresholds": thresholds, "precision": precision}
+    given = [f"calibration.{key}={value}" for key, value in wanted.items() if value is not None]
+    if precision is not None and thresholds is None:
+        given.append("calibration.thresholds=precision")
+    for line in refit_decisions(run, overrides=given):
+        print(line)
 
 
 ModelOption = Annotated[

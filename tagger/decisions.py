@@ -99,15 +99,15 @@ def write_decisions(run: RunFolder, decisions: Decisions) -> None:
     write_json(run.thresholds, {"thresholds": decisions.thresholds})
 
 
-def refit_decisions(root: Path, config: CalibrationConfig) -> list[str]:
+def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[str]:
     """Fit calibration and thresholds of a trained run anew; the verb ``calibrate``.
 
     Parameters
     ----------
     root : Path
         The run folder, local or at an address.
-    config : CalibrationConfig
-        What is wanted.
+    overrides : list of str, optional
+        Of what the run's config says, e.g. ``["calibration.method=isotonic"]``.
 
     Returns
     -------
@@ -126,12 +126,14 @@ def refit_decisions(root: Path, config: CalibrationConfig) -> list[str]:
     run = RunFolder.at(root)
     run.pull(leave=("checkpoints", "tensorboard"))
     run.require()
-    trained = run.load_config()
+    trained = run.load_config(overrides)
+    config = trained.calibration
     n_tags = len(run.load_vocabulary())
     path = run.validation_scores
     if not path.exists():
-        path = run.evaluation / "validation" / "network.npz"
-        if not path.exists():
+        path = run.evaluation / "validation" / "scores.npz"
+        # Those of an evaluation are calibrated where the run is.
+        if not path.exists() or run.calibration.exists():
             raise ModelError(
                 f"{run.address}: keeps no scores of its validation clips; make them with: "
                 f"tagger evaluate {run.address} --part validation"
@@ -143,8 +145,7 @@ def refit_decisions(root: Path, config: CalibrationConfig) -> list[str]:
     labels = np.stack([flags for flags, _ in columns], axis=1).astype(np.uint8)
     scores = np.stack([values for _, values in columns], axis=1).astype(np.float32)
     task = TASKS.create(trained.task.name, trained.task.params)
-    decisions = fit_decisions(task, config, labels=labels, scores=scores)
-    write_decisions(run, decisions)
+    decisions = save_decisions(run, task, config, labels=labels, scores=scores)
     fitted = sum(value is not None for value in decisions.thresholds or [])
     wanted = "highest F1"
     if config.thresholds == "precision":

@@ -15,6 +15,7 @@ from preprocess.store import Store
 from tagger.bootstrap import N_RESAMPLES, Intervals, bootstrap_intervals, plan_draws
 from tagger.calibration import (
     CalibratedColumns,
+    CalibratedTable,
     Calibration,
     Reliability,
     measure_reliability,
@@ -28,7 +29,9 @@ from tagger.locations import location
 from tagger.metrics import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
 from tagger.mirror import local_store
 from tagger.prediction import Prediction
-from tagger.protocol_names import Clips, ProtocolUse, archive_names, clips_of, use_of
+from tagger.protocol_names import Clips, ProtocolUse, archive_names, clips_of
+from tagger.protocol_plan import plan_of
+from tagger.protocols import Selection
 from tagger.report.from_evaluation import report_evaluation, window_scores_of
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score_files import first_line, open_scores, write_scores
@@ -281,16 +284,17 @@ def evaluate_scores(
         audio_root=None if config is None else config.data.root,
         **measured,
     )
-    return evaluation if report is None else _with_report(evaluation, report)
+    return evaluation if report is None else with_report(evaluation, report)
 
 
-def _with_report(
+def with_report(
     evaluation: Evaluation,
     folder: Path,
     *,
     run: RunFolder | None = None,
     taggram: Callable[[int], Prediction] | None = None,
 ) -> Evaluation:
+    """Write the report of an evaluation; returns it with the files that were written."""
     written = report_evaluation(evaluation, location(folder), run=run, taggram=taggram)
     if run is not None and folder.is_relative_to(run.root):
         written = {kind: run.address / file.relative_to(run.root) for kind, file in written.items()}
@@ -301,19 +305,22 @@ def evaluate_run(
     root: Path,
     *,
     part: str = "test",
+    protocol: str = "own",
     overrides: list[str] | None = None,
     report: Path | None = None,
     n_draws: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
-    """Score one part of a run's own split and evaluate it.
+    """Score one part of the clips of a run's store, as the run or a protocol splits them.
 
     Parameters
     ----------
     root : Path
         The run folder, local or at an address.
     part : str
-        ``"test"``, ``"validation"`` or ``"train"``, as split when it was trained.
+        ``"test"``, ``"validation"`` or ``"train"``.
+    protocol : str
+        ``"own"`` for split and tags that it was trained with; see `tagger.protocols`.
     overrides : list of str, optional
         E.g. ``["store.root=elsewhere"]`` if the store has moved.
     report : Path, optional
@@ -343,11 +350,20 @@ def evaluate_run(
     run.require_front_end(front_end)
     vocabulary = run.load_vocabulary()
     index = store.index
-    parts = run.load_parts(index)
-    if not (parts == part).any():
+    own = Selection(run.load_parts(index), vocabulary)
+    plan = plan_of(
+        index,
+        own,
+        model=str(run.address),
+        model_tags=vocabulary.tags,
+        protocol=protocol,
+        part=part,
+    )
+    rows = plan.rows
+    if not rows:
         raise ModelError(
-            f"{run.address}: no clip of its {part} part is in {store.root}; preprocess them, "
-            "or choose another --part"
+            f"{run.address}: no clip of {_whose(protocol)} {part} part is in {store.root}; "
+            "preprocess them, or choose another --part"
         )
 
     from tagger.model import build_model
@@ -355,54 +371,55 @@ def evaluate_run(
 
     model = build_model(config, front_end, vocabulary.tags)
     model.load_weights(run.best_weights)
-    labels = vocabulary.labels(index.labels, index.tags)
-    rows = [int(row) for row in np.flatnonzero(parts == part)]
+    calibration = run.load_calibration(n_tags=len(vocabulary))
+    if calibration is not None:
+        calibration = calibration.of_columns(plan.columns)
+    thresholds = _thresholds_of(run, n_tags=len(vocabulary))[plan.columns]
     store = local_store(store, rows=rows)
     # Where the scores will lie: the system's place for temporary files may be in memory.
-    with ScoreTable(len(rows), len(vocabulary), dtype=np.float32, folder=run.root) as table:
+    with ScoreTable(len(rows), len(plan.tags), dtype=np.float32, folder=run.root) as table:
         for first in range(0, len(rows), _CLIPS_AT_ONCE):
             some = rows[first : first + _CLIPS_AT_ONCE]
             scores = score_clips(
                 model, store, rows=some, config=config.stream, title=f"score {part}"
             )
             try:
-                table.add(labels[some], scores)
+                table.add(plan.labels[first : first + len(some)], scores[:, plan.columns])
             except ValueError as error:
                 raise ModelError(
                     f"{run.address}: {error}; train again with a lower learning rate"
                 ) from None
         clips = clips_of(index, rows)
-        thresholds = _thresholds_of(run, n_tags=len(vocabulary))
         measured = measure(
-            table, thresholds=thresholds, artists=clips.artists, n_draws=n_draws, seed=seed
-        )
-        files = _write(
-            run,
-            config,
-            part,
-            table=table,
-            clips=clips,
-            metrics=measured["metrics"],
+            table,
             thresholds=thresholds,
+            calibration=calibration,
+            artists=clips.artists,
+            n_draws=n_draws,
+            seed=seed,
+        )
+        folder = run.evaluation / (part if protocol == "own" else f"{protocol}-{part}")
+        files = write_results(
+            folder, table, tags=plan.tags, clips=clips, measured=measured, thresholds=thresholds
         )
     evaluation = Evaluation(
         source=str(run.address),
         part=part,
-        tags=vocabulary.tags,
+        tags=plan.tags,
         files={kind: run.address / file.relative_to(run.root) for kind, file in files.items()},
         scores=files["scores"],
         clips=clips,
-        protocol=use_of("own"),
-        leakage=find_leakage(index, parts),
+        protocol=plan.protocol,
+        leakage=find_leakage(index, plan.parts),
         history=read_history(run),
         audio_root=config.data.root,
+        notes=plan.notes,
         model=str(run.address),
         **measured,
     )
     write_json(files["metrics"], evaluation.to_json())
     taggram = window_scores_of(model, front_end, store, rows=rows, paths=clips.paths)
-    folder = report or run.evaluation / part
-    evaluation = _with_report(evaluation, folder, run=run, taggram=taggram)
+    evaluation = with_report(evaluation, report or folder, run=run, taggram=taggram)
     run.push()
     return evaluation
 
@@ -413,33 +430,57 @@ def _thresholds_of(run: RunFolder, *, n_tags: int) -> npt.NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in fitted])
 
 
-def _write(
-    run: RunFolder,
-    config: Config,
-    part: str,
-    *,
+def _whose(protocol: str) -> str:
+    return "its" if protocol == "own" else f"the protocol {protocol!r}'s"
+
+
+def write_results(
+    folder: Path,
     table: ScoreTable,
+    *,
+    tags: Sequence[str],
     clips: Clips,
-    metrics: MultilabelMetrics,
+    measured: dict[str, Any],
     thresholds: npt.NDArray[np.float64],
 ) -> dict[str, Path]:
-    """Write scores and tables of an evaluation; returns their paths by kind."""
-    folder = run.evaluation / part
+    """Write scores, as the model gives them, and the figures per tag.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they go.
+    table : ScoreTable
+        Labels, and what the network says.
+    tags : sequence of str
+        Names of its columns.
+    clips : Clips
+        Names of its rows.
+    measured : dict
+        What `measure` gave.
+    thresholds : np.ndarray [shape=(n_tags,)]
+        Score from which each tag applies.
+
+    Returns
+    -------
+    dict of str to Path
+        Files by kind, and where the metrics are to go.
+    """
     files = {
         "scores": folder / "scores.npz",
         "metrics": folder / "metrics.json",
         "per tag": folder / "per_tag.csv",
     }
-    tags = run.load_vocabulary().tags
+    calibration = measured["calibration"]
     write_scores(
         files["scores"],
-        table,
+        table if calibration is None else CalibratedTable(table, calibration),
         tags=tags,
         clip_ids=clips.ids,
         paths=clips.paths,
         artists=clips.artists,
         thresholds=thresholds,
     )
+    metrics = measured["metrics"]
     figures = [getattr(metrics, name) for name in TAG_FIGURES]
     columns = zip(tags, metrics.n_positive, *figures, strict=True)
     write_csv(files["per tag"], ["tag", "n_positive", *TAG_FIGURES], list(columns))

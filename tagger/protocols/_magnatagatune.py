@@ -1,19 +1,17 @@
 """What the protocols of MagnaTagATune have in common."""
 
-import numpy as np
-
 from preprocess.index import ClipIndex
-from preprocess.vocabulary import Vocabulary
+from preprocess.vocabulary import Vocabulary, most_frequent_tags
 from tagger.errors import ConfigError
 
 N_TOP = 50
+# Equally frequent tags come in the order of the columns, but for these two: published results have
+# them in this order.
+_TIE = ("metal", "female voice")
 
 
 def top_tags(index: ClipIndex, protocol: str) -> Vocabulary:
     """Choose the 50 tags that most clips carry, in the order of published results.
-
-    These sort the columns by their frequency and turn the result around, so that of two tags that
-    are equally frequent the later column comes first ('metal' before 'female voice').
 
     Raises
     ------
@@ -25,7 +23,11 @@ def top_tags(index: ClipIndex, protocol: str) -> Vocabulary:
             f"protocol {protocol!r} needs {N_TOP} tags, but {index.source} has {len(index.tags)}; "
             "set data.root to MagnaTagATune, or use the protocol 'own'"
         )
-    counts = index.labels.sum(axis=0, dtype=np.int64)
-    order = np.argsort(counts, kind="stable")[::-1][:N_TOP]
-    names = tuple(index.tags[column] for column in order)
-    return Vocabulary(names, tuple((name,) for name in names))
+    names = most_frequent_tags(index, N_TOP)
+    if set(_TIE) <= set(names):
+        places = sorted(names.index(name) for name in _TIE)
+        counts = [int(index.labels[:, index.tags.index(name)].sum()) for name in _TIE]
+        if counts[0] == counts[1]:
+            for place, name in zip(places, _TIE, strict=True):
+                names[place] = name
+    return Vocabulary(tuple(names), tuple((name,) for name in names))
