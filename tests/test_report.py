@@ -13,11 +13,12 @@ import soundfile as sf
 from conftest import noise
 from small_model import small_run
 
+from tagger.errors import AudioError
 from tagger.evaluate import evaluate_run, evaluate_scores
 from tagger.metrics import multilabel_metrics
 from tagger.prediction import Prediction
 from tagger.report import figures, write_report
-from tagger.report.blocks import Code, Heading, Listing, Paragraph, Table
+from tagger.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table
 from tagger.report.card import parse_card
 from tagger.report.contents import Contents, Estimate, HeadlineRow, Reliability, TagFigures
 from tagger.report.curves import RECALLS, clip_losses, clips_of, precision_over_recall
@@ -301,6 +302,48 @@ def test_missed_and_wrongly_given_tags_of_a_clip_follow_the_thresholds():
     table = next(block for block in section.blocks if isinstance(block, Table))
     worst = next(row for row in table.rows if row[0] == "Worst\u00a01")
     assert list(worst[3:]) == ["slow 0.30, no vocals 0.20", "no vocals 0.20", "guitar 0.35"]
+
+
+def test_scores_over_time_are_those_of_the_tags_that_were_measured(tmp_path):
+    contents = make_contents()
+
+    def taggram(row):
+        scores = np.tile(np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32), (5, 1))
+        tags = ("other", *reversed(contents.tags))
+        return Prediction("x", tags, scores[0], scores, np.arange(5.0), 1.0, 5.0)
+
+    drawn = []
+
+    def remember(prediction, theme, **options):
+        drawn.append(prediction)
+
+    section = next(
+        section
+        for section in report_of(replace(contents, taggram=taggram)).sections
+        if section.title == "Clips"
+    )
+    picture = next(block for block in section.blocks if isinstance(block, Picture))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "taggram", remember)
+        picture.draw(figures.LIGHT)
+    assert drawn[0].tags == contents.tags
+    np.testing.assert_allclose(drawn[0].taggram[0], [0.4, 0.3, 0.2])
+
+
+def test_a_clip_that_has_gone_is_told_and_the_others_are_shown(tmp_path):
+    contents = with_taggrams(make_contents(), None)
+    known = contents.taggram
+    best = int(np.argmin(clip_losses(contents.columns, range(3))))
+
+    def taggram(row):
+        if row == best:
+            raise AudioError("clip.mp3: no such file")
+        return known(row)
+
+    write_report(replace(contents, taggram=taggram), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "No scores over time: clip.mp3: no such file." in text
+    assert "taggram_best_1.png" not in text and "taggram_best_2.png" in text
 
 
 # Arithmetic

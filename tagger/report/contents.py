@@ -142,7 +142,7 @@ class Contents:
     clip_names : sequence of str, optional
         File names or ids of the clips.
     taggram : callable, optional
-        Scores over time of the clip at a row of `columns`; its tags are those of the report.
+        Scores over time of the clip at a row of `columns`; of all tags of the report at least.
     audio : callable, optional
         Audio file of the clip at a row; None if it is not at hand.
     card : str

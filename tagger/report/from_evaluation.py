@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tagger.bundle import CONFIG, MODEL_CARD
+from tagger.errors import ModelError, TaggerError
 from tagger.prediction import Prediction
 from tagger.progress import warn
 from tagger.report.contents import (
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from preprocess.features import FrontEnd
     from preprocess.store import Store
     from tagger import calibration
+    from tagger.bundle import Bundle
     from tagger.evaluate import Evaluation
     from tagger.model import TaggerModel
     from tagger.run_folder import RunFolder
@@ -60,7 +63,8 @@ def report_evaluation(
     run : RunFolder, optional
         What was evaluated, for its config, versions and model card.
     taggram : callable, optional
-        Scores over time of the clip at a row; see `window_scores_of`.
+        Scores over time of the clip at a row; see `window_scores_of`. Of a bundle the audio is
+        tagged again by default.
 
     Returns
     -------
@@ -76,6 +80,35 @@ def report_evaluation(
 
     with evaluation.open_columns() as columns:
         return write_report(contents_of(evaluation, columns, run=run, taggram=taggram), folder)
+
+
+def _bundle_of(evaluation: "Evaluation") -> "Bundle | None":
+    from tagger.models import find_bundle
+
+    if evaluation.model is None:
+        return None
+    try:
+        return find_bundle(evaluation.model)
+    except TaggerError:
+        # It has gone since it was measured.
+        return None
+
+
+def _tagged(bundle: "Bundle", audio: Callable[[int], Path | None]) -> Callable[[int], Prediction]:
+    """Scores over time by tagging the clips again, from the first that is asked for."""
+    from tagger.predict import Tagger
+
+    tagger: list[Tagger] = []
+
+    def taggram(row: int) -> Prediction:
+        path = audio(row)
+        if path is None:
+            raise ModelError("its file is not at hand")
+        if not tagger:
+            tagger.append(Tagger(bundle))
+        return tagger[0].predict(path)
+
+    return taggram
 
 
 def window_scores_of(
@@ -140,7 +173,14 @@ def contents_of(
     metrics, confusion = evaluation.metrics, evaluation.confusion
     lift = confusion.lift()
     described = {} if run is None else run.require()
-    card = "" if run is None else _text_of(run.bundle / "MODEL_CARD.md")
+    audio = _audio(evaluation)
+    card = config = ""
+    if run is not None:
+        card, config = _text_of(run.bundle / MODEL_CARD), _text_of(run.config)
+    elif bundle := _bundle_of(evaluation):
+        card, config = _text_of(bundle.root / MODEL_CARD), _text_of(bundle.root / CONFIG)
+        if taggram is None and audio is not None:
+            taggram = _tagged(bundle, audio)
     leaked = evaluation.leakage
     return Contents(
         title=f"{PurePosixPath(evaluation.source).name}: {_PARTS[evaluation.part]}",
@@ -168,10 +208,10 @@ def contents_of(
         notes=_notes(evaluation),
         clip_names=evaluation.clips.paths or evaluation.clips.ids or None,
         taggram=taggram,
-        audio=_audio(evaluation),
+        audio=audio,
         card=card,
         versions=described.get("versions") or versions(),
-        config="" if run is None else _text_of(run.config),
+        config=config,
     )
 
 

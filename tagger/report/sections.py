@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tagger.errors import ModelError, TaggerError
+from tagger.prediction import Prediction
 from tagger.report.blocks import (
     Block,
     Cell,
@@ -326,24 +328,43 @@ def _one_clip(
     name: str,
 ) -> Iterator[Block]:
     assert contents.taggram is not None
-    # The clip's scores as they were measured, which may be calibrated.
-    prediction = replace(contents.taggram(clip), scores=scores.astype(np.float32))
-    order = np.argsort(-prediction.scores, kind="stable")
-    true = [int(tag) for tag in order if label[tag]]
-    others = [int(tag) for tag in order if not label[tag]]
-    # Of many true tags the lowest, which are the missed ones, matter too.
-    true = true if len(true) <= _TAGGRAM_TAGS else [*true[: _TAGGRAM_TAGS // 2], *true[-7:]]
-    shown = true + others[: max(3, _TAGGRAM_TAGS - len(true))]
     stem = title.lower().replace(" ", "_")
     yield Heading(f"{title}: {PurePath(name).name}")
     path = contents.audio(clip) if contents.audio else None
     sound = excerpt(path) if path is not None else None
     if sound is not None:
         yield Player(stem, *sound, label=name)
+    try:
+        prediction = _measured(contents.taggram(clip), contents.tags, scores)
+    except TaggerError as error:
+        # A file that has gone since is no reason to have no report.
+        yield Paragraph(f"No scores over time: {error}.")
+        return
+    order = np.argsort(-prediction.scores, kind="stable")
+    true = [int(tag) for tag in order if label[tag]]
+    others = [int(tag) for tag in order if not label[tag]]
+    # Of many true tags the lowest, which are the missed ones, matter too.
+    true = true if len(true) <= _TAGGRAM_TAGS else [*true[: _TAGGRAM_TAGS // 2], *true[-7:]]
+    shown = true + others[: max(3, _TAGGRAM_TAGS - len(true))]
     yield Picture(
         f"taggram_{stem}",
         _drawing("taggram", prediction, shown=shown, true=label),
         f"Scores of {len(shown)} tags over time",
+    )
+
+
+def _measured(found: Prediction, tags: tuple[str, ...], scores: Floats) -> Prediction:
+    """Restrict a prediction to the tags that were measured, of which a model may know more.
+
+    Its scores of the clip become those that were measured, which may be calibrated.
+    """
+    column_of = {tag: column for column, tag in enumerate(found.tags)}
+    unknown = [tag for tag in tags if tag not in column_of]
+    if unknown:
+        raise ModelError(f"the model does not know the tag {unknown[0]!r}")
+    columns = [column_of[tag] for tag in tags]
+    return replace(
+        found, tags=tags, taggram=found.taggram[:, columns], scores=scores.astype(np.float32)
     )
 
 
