@@ -183,7 +183,7 @@ def contents_of(
             taggram = _tagged(bundle, audio)
     leaked = evaluation.leakage
     return Contents(
-        title=f"{PurePosixPath(evaluation.source).name}: {_PARTS[evaluation.part]}",
+        title=f"{_name_of(evaluation.source)}: {_PARTS[evaluation.part]}",
         facts=[
             ("source", evaluation.source),
             ("clips of", evaluation.part),
@@ -221,6 +221,12 @@ _PARTS = {
     "train": "training clips",
     "all": "all clips",
 }
+
+
+def _name_of(source: str) -> str:
+    parts = PurePosixPath(source).parts
+    # The folder of a run's bundle says nothing without the run's.
+    return "/".join(parts[-2:] if parts[-1:] == ("bundle",) else parts[-1:])
 
 
 def _side(evaluation: "Evaluation") -> str:
@@ -287,7 +293,7 @@ def _headline(evaluation: "Evaluation") -> list[HeadlineRow]:
     }
     published = [
         HeadlineRow(
-            item.model,
+            f"{item.model} (published)",
             {
                 ("ROC-AUC", "macro"): Estimate(item.roc_auc_macro),
                 ("PR-AUC", "macro"): Estimate(item.pr_auc_macro),
