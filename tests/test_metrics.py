@@ -16,7 +16,7 @@ from small_model import small_run
 from tagger.aggregate import clip_scores
 from tagger.errors import ModelError
 from tagger.evaluate import evaluate_run, evaluate_scores
-from tagger.metrics import binary_cross_entropy, multilabel_metrics
+from tagger.metrics import binary_cross_entropy, d_prime, multilabel_metrics
 from tagger.score_files import write_scores
 from tagger.score_table import ScoreTable
 
@@ -107,6 +107,95 @@ def test_micro_figures_do_not_depend_on_how_much_is_ranked_at_once(seed, at_once
         column = labels[:, tag], scores[:, tag]
         assert found.roc_auc[tag] == pytest.approx(roc_auc_score(*column), abs=1e-12)
         assert found.pr_auc[tag] == pytest.approx(average_precision_score(*column), abs=1e-12)
+
+
+THRESHOLDS = [0.3, None, 0.6, 0.5]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_recall_and_f1_at_the_stored_thresholds_are_those_of_scikit_learn(seed, ties):
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels, scores = random_case(seed, ties=ties)
+    metrics = multilabel_metrics(labels, scores, thresholds=THRESHOLDS)
+    decided = [0, 2, 3]
+    said = np.stack([scores[:, tag] >= np.float32(THRESHOLDS[tag]) for tag in decided], axis=1)
+    for how in ("macro", "weighted", "micro"):
+        expected = precision_recall_fscore_support(
+            labels[:, decided], said, average=how, zero_division=0
+        )
+        names = [f"{name}_{how}" for name in ("precision", "recall", "f1")]
+        assert [metrics.summary[name] for name in names] == pytest.approx(expected[:3])
+    by_tag = precision_recall_fscore_support(labels[:, decided], said, zero_division=0)
+    found = (metrics.precision, metrics.recall, metrics.f1)
+    for values, expected in zip(found, by_tag[:3], strict=True):
+        assert values[decided] == pytest.approx(expected)
+        assert np.isnan(values[1])
+    assert metrics.summary["n_tags_thresholded"] == 3
+
+
+def test_without_stored_thresholds_there_is_no_precision():
+    labels, scores = random_case(0)
+    metrics = multilabel_metrics(labels, scores)
+    assert np.isnan(metrics.precision).all() and np.isnan(metrics.summary["f1_macro"])
+    assert metrics.summary["n_tags_thresholded"] == 0
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_threshold_has_a_higher_f1_than_the_best_one(seed, ties):
+    from sklearn.metrics import f1_score
+
+    labels, scores = random_case(seed, ties=ties)
+    metrics = multilabel_metrics(labels, scores)
+    for tag in range(4):
+        column = scores[:, tag]
+        at_best = f1_score(labels[:, tag], column >= np.float32(metrics.best_f1_threshold[tag]))
+        others = [f1_score(labels[:, tag], column >= value) for value in np.unique(column)]
+        assert metrics.best_f1[tag] == pytest.approx(at_best)
+        assert metrics.best_f1[tag] == pytest.approx(max(others))
+
+
+def test_d_prime_is_that_of_the_normal_quantile():
+    from scipy.stats import norm
+
+    for area in (0.01, 0.5, 0.9109, 0.999):
+        assert d_prime(area) == pytest.approx(np.sqrt(2) * norm.ppf(area), abs=1e-12)
+    assert (d_prime(1.0), d_prime(0.0)) == (np.inf, -np.inf)
+    assert np.isnan(d_prime(float("nan")))
+
+
+def test_d_prime_of_normal_scores_is_their_distance_in_deviations():
+    rng = np.random.default_rng(0)
+    labels = (np.arange(200_000) % 2).astype(np.uint8)[:, None]
+    metrics = multilabel_metrics(labels, rng.normal(size=labels.shape) + 1.5 * labels)
+    assert metrics.d_prime[0] == pytest.approx(1.5, abs=0.02)
+    assert metrics.summary["d_prime_macro"] == metrics.d_prime[0]
+
+
+def test_lift_is_how_much_better_than_chance_a_pr_auc_is():
+    labels, scores = random_case(1)
+    metrics = multilabel_metrics(labels, scores)
+    assert metrics.lift == pytest.approx(metrics.pr_auc / labels.mean(axis=0))
+    assert metrics.summary["lift_macro"] == pytest.approx(metrics.lift.mean())
+
+
+def test_weighted_averages_count_a_tag_as_often_as_it_is_carried():
+    labels, scores = random_case(2)
+    metrics = multilabel_metrics(labels, scores)
+    for name in ("roc_auc", "pr_auc"):
+        expected = np.average(getattr(metrics, name), weights=labels.sum(axis=0))
+        assert metrics.summary[f"{name}_weighted"] == pytest.approx(expected)
+
+
+def test_hamming_loss_is_that_of_scikit_learn_and_stands_beside_that_of_saying_no():
+    from sklearn.metrics import hamming_loss
+
+    labels, scores = random_case(3)
+    summary = multilabel_metrics(labels, scores).summary
+    assert summary["hamming_loss"] == pytest.approx(hamming_loss(labels, scores >= 0.5))
+    assert summary["hamming_loss_all_no"] == pytest.approx(labels.mean())
 
 
 def test_tags_that_cannot_be_scored_are_left_out_and_counted():
@@ -234,6 +323,61 @@ def test_the_table_of_an_evaluation_names_scored_tags_best_first(tmp_path):
     table = evaluate_scores(path).table()
     assert "60 clips, 2 of 3 tags scored (1 without positives or negatives left out)" in table
     assert [line.split()[0] for line in table.splitlines()[-2:]] == ["z", "x"]
+
+
+def test_the_table_names_the_tags_that_are_left_out_and_stays_narrow(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 188)) < 0.3).astype(np.uint8)
+    labels[:, 100:] = 0
+    names = np.array([f"a tag of some length {number}" for number in range(188)])
+    path = save_scores(tmp_path / "a.npz", labels, rng.random(labels.shape), tags=names)
+    lines = evaluate_scores(path, n_draws=200).table().splitlines()
+    assert "60 clips, 100 of 188 tags scored (88 without" in lines[0]
+    assert lines[1].startswith("left out: a tag of some length 100, ")
+    assert max(len(line) for line in lines[1:]) <= 130
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"clip_ids": np.array(["a"])}, "clip_ids has 1 names for 2 rows"),
+        ({"clip_ids": np.array(["a", "a"])}, "clip_ids holds a name twice"),
+        ({"tags": np.array(["a", "a"])}, "tags holds a name twice"),
+        ({"artists": np.array(["a", "b", "c"])}, "artists has 3 names for 2 rows"),
+        ({"thresholds": np.zeros(3)}, "3 thresholds for 2 columns"),
+        ({"thresholds": np.array(["a", "b"])}, "thresholds: could not convert"),
+    ],
+)
+def test_names_and_thresholds_that_do_not_fit_are_named(tmp_path, arrays, said):
+    path = save_scores(tmp_path / "a.npz", np.eye(2), np.eye(2), **arrays)
+    with pytest.raises(ModelError) as caught:
+        evaluate_scores(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_stored_thresholds_and_artists_of_an_archive_are_used(tmp_path):
+    labels, scores = random_case(5)
+    path = save_scores(
+        tmp_path / "a.npz",
+        labels,
+        scores,
+        thresholds=np.array([0.3, np.nan, 0.6, 0.5]),
+        artists=np.array(["ann", "bob", "cid"] * 20),
+    )
+    content = evaluate_scores(path, n_draws=200).to_json()
+    assert content["n_tags_thresholded"] == 3 and content["tags"][0]["threshold"] == 0.3
+    assert content["intervals"]["description"] == "clustered by artist, 3 artists"
+    low, high = content["tags"][0]["pr_auc_interval"]
+    assert low <= content["tags"][0]["pr_auc"] <= high
+
+
+def test_an_evaluation_gives_labels_and_scores_again(tmp_path):
+    labels, scores = random_case(5)
+    evaluation = evaluate_scores(save_scores(tmp_path / "a.npz", labels, scores), n_draws=0)
+    with evaluation.open_columns() as columns:
+        flags, values = columns.column(2)
+    np.testing.assert_array_equal(flags, labels[:, 2] != 0)
+    np.testing.assert_array_equal(values, scores[:, 2])
 
 
 def test_tags_without_names_are_numbered(tmp_path):
