@@ -104,6 +104,19 @@ def _legend(axes: Any, theme: Theme, **where: Any) -> None:
     legend.set_zorder(5)
 
 
+def _legend_above(figure: Any, axes: Any, theme: Theme) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        fontsize=_SMALL,
+        labelcolor=theme.ink,
+        frameon=False,
+    )
+
+
 def _short(name: str) -> str:
     name = drawable(name)
     return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
@@ -292,17 +305,7 @@ def tag_bars(
         axes.set_xlabel(label)
         _style(axes, theme, grid="x")
         axes.tick_params(axis="y", length=0)
-    handles, labels = lines[0].get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=3,
-        fontsize=_SMALL,
-        labelcolor=theme.ink,
-        frameon=False,
-    )
-    legend.set_zorder(5)
+    _legend_above(figure, lines[0], theme)
     return figure
 
 
@@ -360,8 +363,8 @@ def reliability_diagram(curves: Sequence[Reliability], theme: Theme) -> Any:
     right.set_ylim(bottom=0.5)
     for axes in (left, right):
         _style(axes, theme)
-    _legend(left, theme, loc="upper left")
-    _legend(right, theme, loc="upper right")
+    # Above both, as a curve may go anywhere.
+    _legend_above(figure, left, theme)
     return figure
 
 
