@@ -22,6 +22,8 @@ VERBS = [
     "preprocess",
     "train",
     "evaluate",
+    "compare",
+    "calibrate",
     "predict-tags",
     "embed",
     "export",

@@ -43,6 +43,8 @@ VERBS = [
     ["preprocess"],
     ["train"],
     ["evaluate"],
+    ["compare"],
+    ["calibrate"],
     ["predict-tags"],
     ["embed"],
     ["export"],

@@ -76,6 +76,32 @@ def test_data_with_too_few_tags_are_none_of_magnatagatunes_protocols(name):
         PROTOCOLS.create(name, {}).select(index, OWN)
 
 
+def test_a_new_protocol_is_one_file(tmp_path, monkeypatch, run):
+    import importlib
+
+    import tagger.protocols
+
+    code = """
+from tagger.protocols import Protocol, Selection
+
+
+class First(Protocol):
+    summary = "the model's own split, its first tag"
+
+    def select(self, index, own):
+        first = type(own.vocabulary)(own.vocabulary.tags[:1], own.vocabulary.members[:1])
+        return Selection(own.parts, first)
+
+
+ENTRY = First
+"""
+    (tmp_path / "first.py").write_text(code)
+    monkeypatch.setattr(tagger.protocols, "__path__", [*tagger.protocols.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    evaluation = evaluate_run(run, protocol="first", n_draws=0)
+    assert evaluation.tags == ("tag 0",) and evaluation.protocol.name == "first"
+
+
 # Files of scores
 
 
