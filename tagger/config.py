@@ -119,6 +119,10 @@ class StreamConfig(Section):
         float | None,
         Field(gt=0, description="mean of a random number of draws instead of patches_per_clip"),
     ] = None
+    balance: Annotated[
+        float,
+        Field(ge=0, le=1, description="more draws of clips with rare tags; 1: all tags alike"),
+    ] = 0.0
     patches_per_bag: Annotated[int, Field(ge=1, description="patches in one training example")] = 1
     batch_size: Annotated[int, Field(ge=1)] = 32
     steps_per_epoch: Annotated[int | None, Field(ge=1, description="null: clips / batch")] = None
@@ -180,6 +184,17 @@ class TrainConfig(Section):
     final_learning_rate: Annotated[
         float | None, Field(ge=0, description="cosine decay to it; null: constant rate")
     ] = None
+    warmup_epochs: Annotated[
+        float, Field(ge=0, description="in which the rate rises from nothing")
+    ] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="of AdamW; 0: Adam")] = 0.0
+    clip_norm: Annotated[
+        float | None, Field(gt=0, description="longest gradient of all weights; null: any")
+    ] = None
+    average_decay: Annotated[
+        float,
+        Field(ge=0, lt=1, description="of a moving average of the weights, which is kept; 0: off"),
+    ] = 0.0
     mixup_alpha: Annotated[
         float, Field(ge=0, description="Beta parameter of mixup between examples; 0: off")
     ] = 0.0
@@ -197,6 +212,17 @@ class TrainConfig(Section):
     checkpoint_minutes: Annotated[
         float, Field(gt=0, description="time between saved states within an epoch")
     ] = 10.0
+
+
+class AugmentConfig(Section):
+    """What is done to the spectrograms of training patches at random."""
+
+    gain_db: Annotated[float, Field(ge=0, description="level of a patch, up and down")] = 0.0
+    equaliser_db: Annotated[
+        float, Field(ge=0, description="deviation of the five points of an equaliser's curve")
+    ] = 0.0
+    mask_frames: Annotated[int, Field(ge=0, description="longest stretch of hidden time")] = 0
+    mask_bands: Annotated[int, Field(ge=0, description="widest stretch of hidden bands")] = 0
 
 
 class CalibrationConfig(Section):
@@ -237,6 +263,7 @@ class Config(Section):
     stream: StreamConfig = StreamConfig()
     model: ModelConfig = ModelConfig()
     task: EntryConfig = EntryConfig(name="multilabel")
+    augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     run: RunConfig = RunConfig()

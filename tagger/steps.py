@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tagger.augment import apply_plan, mixed
 from tagger.distribution import Distribution
 from tagger.keras import keras, tf
 from tagger.model import TaggerModel
@@ -13,6 +14,7 @@ def make_train_step(
     optimizer: Any,
     *,
     names: Sequence[str],
+    augmented: Sequence[str] = (),
     mixup: bool,
     distribution: Distribution,
     jit_compile: bool = False,
@@ -27,6 +29,8 @@ def make_train_step(
         What moves its variables; gradients are scaled if it is a ``LossScaleOptimizer``.
     names : sequence of str
         Of the inputs, in the order in which the step gets them.
+    augmented : sequence of str
+        Those of them of which the step gets a plan each, after all inputs.
     mixup : bool
         Whether examples are mixed with their partners.
     distribution : Distribution
@@ -37,17 +41,21 @@ def make_train_step(
     Returns
     -------
     callable
-        ``step(labels, partners, own_part, wishes, *inputs)`` of per-replica values gives a tensor:
-        the loss of the joint batch, then the sum over devices of each of the `wishes`. Partners
-        and own part [shape=(batch_size,)] are those of `tagger.train.mixup_plans`.
+        ``step(labels, partners, own_part, wishes, *inputs, *plans)`` of per-replica values gives a
+        tensor: the loss of the joint batch, then the sum over devices of each of the `wishes`.
+        Partners and own part [shape=(batch_size,)] are those of `tagger.augment.mixup_plans`, plans
+        those of `tagger.augment.spectrogram_plans`.
     """
     scaling = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def replica_step(labels: Any, partners: Any, own_part: Any, wishes: Any, *arrays: Any) -> Any:
-        inputs = dict(zip(names, arrays, strict=True))
+        inputs = dict(zip(names, arrays[: len(names)], strict=True))
+        plans = [arrays[first : first + 3] for first in range(len(names), len(arrays), 3)]
+        for name, plan in zip(augmented, plans, strict=True):
+            inputs[name] = apply_plan(inputs[name], plan)
         if mixup:
-            inputs = {name: _mixed(array, partners, own_part) for name, array in inputs.items()}
-            labels = _mixed(labels, partners, own_part)
+            inputs = {name: mixed(array, partners, own_part) for name, array in inputs.items()}
+            labels = mixed(labels, partners, own_part)
         with tf.GradientTape() as tape:
             scores = model.bag_scores(inputs, training=True)
             # Of the joint batch: the optimizer adds up the gradients of all devices.
@@ -64,9 +72,3 @@ def make_train_step(
         return distribution.sum(distribution.strategy.run(replica_step, args=values))
 
     return train_step
-
-
-def _mixed(values: Any, partners: Any, own_part: Any) -> Any:
-    """Each example with its partner."""
-    own_part = tf.reshape(own_part, [-1] + [1] * (len(values.shape) - 1))
-    return own_part * values + (1 - own_part) * tf.gather(values, partners)

@@ -61,6 +61,30 @@ def random_bags(
     return order[:needed].reshape(n_bags, bag_size)
 
 
+def clip_weights(labels: npt.NDArray[np.float32], *, balance: float) -> npt.NDArray[np.float64]:
+    """How often each clip is drawn, compared with the mean.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_tags)]
+        1 where a clip carries a tag.
+    balance : float
+        Exponent of the rarity of a clip's rarest tag: 0 draws all clips alike, 1 those with a tag
+        of one clip in a hundred ten times as often as those with none but of one in ten.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_clips,), dtype=float64]
+        Their mean is 1.
+    """
+    n_positive = labels.sum(axis=0, dtype=np.float64)
+    rarity = len(labels) / np.maximum(1, n_positive)
+    # A clip without tags counts as one with the most frequent tag.
+    commonest = rarity[n_positive > 0].min() if n_positive.any() else 1.0
+    weights = np.where(labels != 0, rarity, 0).max(axis=1, initial=commonest) ** balance
+    return weights / weights.mean()
+
+
 class TrainingStream:
     """Random batches of a store's clips, without end.
 
@@ -112,6 +136,7 @@ class TrainingStream:
         self.rows = list(rows)[share::n_shares]
         self.labels = labels[share::n_shares].astype(np.float32)
         self.config = config
+        self._weights = clip_weights(self.labels, balance=config.balance)
         self.seed = seed
         if n_shares > 1:
             sequence = np.random.SeedSequence((seed, share, n_shares))
@@ -120,12 +145,16 @@ class TrainingStream:
     def _draws(self, number: int) -> npt.NDArray[np.int64]:
         """Draws that each clip gives in pass `number` [shape=(n_clips,)]."""
         n_clips = len(self.rows)
-        if self.config.rate is None:
+        if self.config.rate is None and not self.config.balance:
             return np.full(n_clips, self.config.patches_per_clip)
-        # Decided here and not by pescador's own rate: how long a pass is must be known to return
-        # into the middle of the sequence. At least one draw, so that every clip is seen.
+        # Decided here and not by pescador's own rate and weights: how long a pass is must be known
+        # to return into the middle of the sequence. At least one draw, so that every clip is seen.
         rng = np.random.default_rng((self.seed, number))
-        return 1 + rng.poisson(max(0.0, self.config.rate - 1), n_clips)
+        if self.config.rate is not None:
+            return 1 + rng.poisson(np.maximum(0.0, self.config.rate * self._weights - 1))
+        wanted = self.config.patches_per_clip * self._weights
+        # Rounded up as often as its fraction says, so that the mean over passes is what is wanted.
+        return np.maximum(1, np.floor(wanted + rng.random(n_clips)).astype(np.int64))
 
     def _blocks_of_pass(self, number: int, n_skipped: int, open_clip: OpenClip) -> Iterator[Rows]:
         """Examples of one pass, without opening the clips of the first `n_skipped`."""

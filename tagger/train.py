@@ -7,7 +7,7 @@ import math
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -21,9 +21,10 @@ from preprocess.run import store_hash
 from preprocess.splits import PARTS
 from tagger.config import Config, TrainConfig
 from tagger.data import PreparedData, prepare_data
+from tagger.decisions import save_decisions
 from tagger.distribution import Distribution, find_distribution, synchronize_normalization
 from tagger.errors import ConfigError, ModelError
-from tagger.files import json_hash, write_json
+from tagger.files import json_hash
 from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
@@ -31,7 +32,7 @@ from tagger.score import score_clips
 
 if TYPE_CHECKING:
     from tagger.model import TaggerModel
-    from tagger.stream import Batch, TrainingStream
+    from tagger.stream import Batch
 
 # Settings that may differ when a run is resumed: they change nothing that was learned.
 _MAY_DIFFER = frozenset(
@@ -47,6 +48,9 @@ _MAY_DIFFER = frozenset(
         "stream.evaluation_batch_size",
         "train.checkpoint_minutes",
         "train.strategy",
+        "calibration.method",
+        "calibration.thresholds",
+        "calibration.precision",
     }
 )
 
@@ -113,61 +117,6 @@ class TrainResult:
     finished: bool
     best_epoch: int
     history: list[dict[str, float]]
-
-
-def learning_rate(config: TrainConfig, *, step: int, n_steps: int, factor: float) -> float:
-    """Rate of a step: constant or a half cosine from first to last, times the plateau factor.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        First and, for the cosine, last rate.
-    step, n_steps : int
-        Number of the step, and of all steps.
-    factor : float
-        What reduce-on-plateau has made of it.
-    """
-    rate = config.learning_rate
-    if config.final_learning_rate is not None:
-        # Loshchilov & Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, n_steps))))
-        rate = config.final_learning_rate + (rate - config.final_learning_rate) * fall
-    return rate * factor
-
-
-def mixup_plan(
-    seed: int, step: int, *, batch_size: int, alpha: float
-) -> tuple[npt.NDArray[np.int32], float]:
-    """Partner of each example, and the share of the example itself.
-
-    From Zhang, Cisse, Dauphin & Lopez-Paz, "mixup" (ICLR 2018): one share per batch, drawn from
-    Beta(alpha, alpha). Drawn from the step's own generator, so that a resumed run draws the same.
-    """
-    if alpha == 0:
-        return np.arange(batch_size, dtype=np.int32), 1.0
-    rng = np.random.default_rng((seed, step, 1))
-    return rng.permutation(batch_size).astype(np.int32), float(rng.beta(alpha, alpha))
-
-
-def mixup_plans(
-    streams: "Sequence[TrainingStream]", step: int, *, alpha: float
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """`mixup_plan` of each of several streams whose batches lie side by side.
-
-    Returns
-    -------
-    partners : np.ndarray [shape=(n_examples,), dtype=int32]
-        Of each example; one of the same stream, as other streams may be on another machine.
-    own_part : np.ndarray [shape=(n_examples,), dtype=float32]
-        Share of each example itself.
-    """
-    partners, own_parts, first = [], [], 0
-    for stream in streams:
-        plan, own_part = mixup_plan(stream.seed, step, batch_size=stream.batch_size, alpha=alpha)
-        partners.append(first + plan)
-        own_parts.append(np.full(stream.batch_size, own_part, dtype=np.float32))
-        first += stream.batch_size
-    return np.concatenate(partners), np.concatenate(own_parts)
 
 
 def _score_together(
@@ -325,10 +274,12 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         _refuse_other_data(run, data)
     front_end = config.make_front_end()
 
+    from tagger.augment import as_values, augmented_inputs, mixup_plans, spectrogram_plans
     from tagger.checkpoint import Checkpoints
     from tagger.devices import choose_precision, cpu_flags, find_device
     from tagger.keras import keras, tf
     from tagger.model import build_model
+    from tagger.optimizer import learning_rate, make_averaging, make_optimizer
     from tagger.steps import make_train_step
     from tagger.stream import TrainingStream, prefetched_side_by_side
     from tagger.weights import load_backbone_weights
@@ -359,21 +310,20 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     )
 
     build = partial(build_model, config, front_end, data.vocabulary.tags, precision=precision)
-    # On several devices a network of its own judges and saves, with a copy of the weights: those of
-    # the training one can be read by all machines together only.
-    judge = build() if distribution.n_replicas > 1 else None
+    # A network of its own judges and saves where it holds an average of the weights, and on several
+    # devices, with a copy of the weights: those of the training one can be read by all machines
+    # together only.
+    averaging = config.train.average_decay > 0
+    judge = build() if averaging or distribution.n_replicas > 1 else None
     keras.backend.clear_session()
     with distribution.strategy.scope():
         keras.utils.set_random_seed(config.train.seed)
         model = build()
-        optimizer = keras.optimizers.Adam(config.train.learning_rate)
-        if precision == "mixed_float16":
-            # Gradients too small for float16 are scaled up before and down after.
-            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        optimizer = make_optimizer(config.train, precision=precision)
         optimizer.build(model.trainable_variables)
     if judge is None:
         judge = model
-    else:
+    elif distribution.n_replicas > 1:
         synchronize_normalization(model.window_model)
     for message in model.task.warnings():
         warn(message)
@@ -383,6 +333,8 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         "optimizer": optimizer,
         **{f"random_{name}": state for name, state in model.random_states.items()},
     }
+    if averaging:
+        variables |= {"average": judge.window_model, "average_pooling": judge.time_pooling}
 
     rows = {part: data.rows(part) for part in PARTS}
     here, shares_of_replica = distribution.replicas, n_shares // distribution.n_replicas
@@ -420,6 +372,8 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     elif config.model.backbone.weights != "none":
         for line in load_backbone_weights(model, config.model.backbone.weights):
             notice(line)
+    if averaging and saved is None:
+        judge.copy_weights(model)
     distribution.require_same(epoch=progress.epoch, step=progress.step)
     address, saved_config = run.address, run.config
     if not distribution.is_chief:
@@ -448,17 +402,29 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     run.push(patient=True)
 
     names = sorted(front_end.input_shapes)
+    augmented = augmented_inputs(config.augment, front_end)
     train_step = make_train_step(
         model,
         optimizer,
         names=names,
+        augmented=augmented,
         mixup=config.train.mixup_alpha > 0,
         distribution=distribution,
     )
 
+    average = None
+    if averaging:
+        theirs, ours = judge.weights, model.weights
+        average = make_averaging(
+            list(theirs.values()), [ours[name] for name in theirs], decay=config.train.average_decay
+        )
+
     def values_of(replica: int, batch: "Batch", wishes: list[bool]) -> tuple[Any, ...]:
         partners, own_part = mixup_plans(
             streams[replica], progress.step, alpha=config.train.mixup_alpha
+        )
+        plans = spectrogram_plans(
+            streams[replica], progress.step, config=config.augment, front_end=front_end
         )
         # Each machine wishes once, however many devices it has.
         wished = wishes if replica == here[0] else [False] * len(wishes)
@@ -468,10 +434,17 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             tf.constant(own_part),
             tf.constant(wished, dtype=tf.float32),
             *(batch.inputs[name] for name in names),
+            *(tf.constant(values) for values in as_values(plans, augmented)),
         )
 
     def rate_of(step: int) -> float:
-        return learning_rate(config.train, step=step, n_steps=n_steps, factor=progress.rate_factor)
+        return learning_rate(
+            config.train,
+            step=step,
+            n_steps=n_steps,
+            factor=progress.rate_factor,
+            warmup_steps=round(config.train.warmup_epochs * steps_per_epoch),
+        )
 
     larger_is_better = model.task.monitors[config.train.monitor]
     n_steps = config.train.epochs * steps_per_epoch
@@ -512,6 +485,8 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                     save = agreed[1] > 0
                     # With nobody to agree with, what came during the step counts at once.
                     stopping = bool(signals) if distribution.n_workers == 1 else agreed[0] > 0
+                    if average is not None:
+                        average(tf.constant(progress.step))
                     progress.step += 1
                     progress.loss_sum += float(loss)
                     steps_done = steps_per_epoch - (end - progress.step)
@@ -540,7 +515,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                 distribution.wait_for_all()
                 return TrainResult(address, False, progress.best_epoch, progress.history)
 
-            if judge is not model:
+            if judge is not model and not averaging:
                 judge.copy_weights(model)
             scores = _score_together(
                 judge, data, rows["validation"], config=config, distribution=distribution
@@ -573,8 +548,9 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             judge.save_weights(run.last_weights)
             if improved:
                 judge.save_weights(run.best_weights)
-                thresholds = model.task.thresholds(validation_labels, scores)
-                write_json(run.thresholds, {"thresholds": thresholds})
+                save_decisions(
+                    run, model.task, config.calibration, labels=validation_labels, scores=scores
+                )
             # The state comes after the weights that it speaks of: a run killed in between repeats
             # the epoch and writes the same weights again.
             checkpoints.save(progress.step, asdict(progress))

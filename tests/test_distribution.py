@@ -18,12 +18,13 @@ import pytest
 from conftest import ports
 from small_store import make_store, small_config
 
+from tagger.augment import mixup_plan, mixup_plans
 from tagger.config import StreamConfig
 from tagger.distribution import find_distribution, read_cluster
 from tagger.errors import ConfigError
 from tagger.run_folder import RunFolder
 from tagger.stream import TrainingStream, prefetched_side_by_side
-from tagger.train import mixup_plan, mixup_plans, train
+from tagger.train import train
 
 # Two devices add up in another order than one: that much of the loss may differ, where there is
 # no batch normalisation to divide by a small number.

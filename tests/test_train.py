@@ -19,13 +19,15 @@ import yaml
 from small_store import make_store, small_config
 
 from preprocess.store import Store
+from tagger.augment import mixup_plan
 from tagger.config import TrainConfig, load_config
 from tagger.errors import ConfigError, ModelError, StoreError
 from tagger.export import export_run
 from tagger.models import newest_run
+from tagger.optimizer import learning_rate
 from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
-from tagger.train import Progress, _note_epoch, _should_stop, learning_rate, mixup_plan, train
+from tagger.train import Progress, _note_epoch, _should_stop, train
 
 RUN_FILES = {
     "run.json",
@@ -203,6 +205,14 @@ def test_more_epochs_can_be_added_by_resuming(trained, tmp_path):
 RICH = (
     "model.head.params.dropout=0.5",
     "train.mixup_alpha=0.4",
+    "train.weight_decay=0.001",
+    "train.warmup_epochs=0.5",
+    "train.average_decay=0.9",
+    "augment.gain_db=3",
+    "augment.equaliser_db=1",
+    "augment.mask_frames=10",
+    "augment.mask_bands=4",
+    "stream.balance=0.5",
     "train.final_learning_rate=0.0001",
     "train.reduce_on_plateau.patience=1",
     "model.aggregate=autopool",

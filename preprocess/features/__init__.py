@@ -48,6 +48,14 @@ class FrontEnd(Entry):
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one window of each named array, e.g. ``{"log_mel": (96, 64)}``."""
 
+    @property
+    def values_per_db(self) -> dict[str, float]:
+        """Change of each array's values where all sound grows by 1 dB; spectrograms only.
+
+        Those [shape=(n_frames, n_bands)] can be augmented in training; none unless overridden.
+        """
+        return {}
+
     @abstractmethod
     def windows(self, waveform: npt.NDArray[np.float32]) -> Windows:
         """Features of every window of a mono waveform at `sample_rate`.

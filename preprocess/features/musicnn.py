@@ -128,6 +128,11 @@ class MusicnnFrontEnd(LogMelFrontEnd):
         return self.params.hop_frames * self.params.hop_samples / self.params.sample_rate
 
     @property
+    def values_per_db(self) -> dict[str, float]:  # noqa: D102 (the contract documents it)
+        # The logarithm to base 10 of a power.
+        return {"log_mel": 0.1}
+
+    @property
     def _n_bands(self) -> int:
         return self.params.n_bands
 

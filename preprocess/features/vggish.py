@@ -6,6 +6,7 @@ magnitude (not power) spectrum, triangles that are linear in mel (not in Hz) and
 no padding and no centring.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated
@@ -131,6 +132,11 @@ class VggishFrontEnd(LogMelFrontEnd):
     @property
     def hop_seconds(self) -> float:  # noqa: D102
         return self.params.hop_seconds
+
+    @property
+    def values_per_db(self) -> dict[str, float]:  # noqa: D102
+        # The natural logarithm of a magnitude.
+        return {"log_mel": math.log(10) / 20}
 
     @property
     def _n_bands(self) -> int:

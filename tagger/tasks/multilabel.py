@@ -18,6 +18,21 @@ class MultilabelParams(Params):
     activation: Annotated[
         Literal["sigmoid", "softmax"], Field(description="softmax only to repeat the report")
     ] = "sigmoid"
+    positive_weight: Annotated[
+        float, Field(gt=0, description="of the loss of tags that a clip carries")
+    ] = 1.0
+    focus_positive: Annotated[
+        float, Field(ge=0, description="exponent that makes what is right already count less")
+    ] = 0.0
+    focus_negative: Annotated[
+        float, Field(ge=0, description="the same for tags that a clip does not carry")
+    ] = 0.0
+    negative_margin: Annotated[
+        float, Field(ge=0, lt=1, description="score up to which a missing tag costs nothing")
+    ] = 0.0
+    negative_label: Annotated[
+        float, Field(ge=0, lt=0.5, description="what a missing tag counts as: it may be unasked")
+    ] = 0.0
 
 
 class Multilabel(Task):
@@ -42,9 +57,18 @@ class Multilabel(Task):
         )
 
     def loss(self, labels: Any, scores: Any) -> Any:  # noqa: D102
-        from tagger.keras import keras, tf
+        from tagger.losses import multilabel_loss
 
-        return tf.reduce_mean(keras.losses.binary_crossentropy(labels, scores))
+        params = self.params
+        return multilabel_loss(
+            labels,
+            scores,
+            positive_weight=params.positive_weight,
+            focus_positive=params.focus_positive,
+            focus_negative=params.focus_negative,
+            negative_margin=params.negative_margin,
+            negative_label=params.negative_label,
+        )
 
     def metrics(  # noqa: D102
         self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"

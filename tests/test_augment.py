@@ -1,0 +1,107 @@
+"""Promises of what is done to training examples: gain, equaliser, masks; drawn by step and seed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import noise
+
+from preprocess.features import FRONT_ENDS
+from tagger.augment import apply_plan, augmented_inputs, spectrogram_plans
+from tagger.config import AugmentConfig
+from tagger.errors import ConfigError
+
+FRONT_END = FRONT_ENDS.create("vggish", {})
+ALL = AugmentConfig(gain_db=6, equaliser_db=3, mask_frames=20, mask_bands=10)
+
+
+def stream(seed, *, batch_size=8, bag=2):
+    config = SimpleNamespace(patches_per_bag=bag)
+    return SimpleNamespace(seed=seed, batch_size=batch_size, config=config)
+
+
+def plan(config, *, step=0, seeds=(0,), front_end=FRONT_END, **of_stream):
+    streams = [stream(seed, **of_stream) for seed in seeds]
+    return spectrogram_plans(streams, step, config=config, front_end=front_end)["log_mel"]
+
+
+def test_nothing_is_planned_where_nothing_is_asked_for():
+    assert augmented_inputs(AugmentConfig(), FRONT_END) == ()
+    assert spectrogram_plans([stream(0)], 0, config=AugmentConfig(), front_end=FRONT_END) == {}
+
+
+def test_draws_differ_between_steps_seeds_examples_and_patches_and_repeat_with_all_of_them():
+    level = plan(ALL)[0]
+    np.testing.assert_array_equal(level, plan(ALL)[0])
+    assert (level != plan(ALL, step=1)[0]).any()
+    assert (level != plan(ALL, seeds=(1,))[0]).any()
+    rows = level.reshape(16, 64)
+    assert len(np.unique(rows, axis=0)) == 16
+
+
+def test_of_several_shares_each_has_the_draws_that_it_has_alone():
+    together = plan(ALL, seeds=(3, 4))
+    alone = zip(plan(ALL, seeds=(3,)), plan(ALL, seeds=(4,)), strict=True)
+    for part, both in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(part, np.concatenate(both))
+
+
+@pytest.mark.parametrize("name", ["vggish", "musicnn"])
+def test_a_gain_is_what_louder_audio_gives(name):
+    front_end = FRONT_ENDS.create(name, {})
+    quiet, loud = (front_end.windows(noise(4) * g)["log_mel"] for g in (1, 10 ** (3 / 20)))
+    expected = quiet + 3 * front_end.values_per_db["log_mel"]
+    # The offset in the logarithm takes a part of it in faint bands.
+    np.testing.assert_allclose(loud, expected, atol=0.05)
+
+
+def test_gains_reach_as_far_as_asked_for_and_are_the_same_in_all_bands():
+    level, *_ = plan(AugmentConfig(gain_db=6), batch_size=2000, bag=1)
+    db = level / FRONT_END.values_per_db["log_mel"]
+    assert np.ptp(db, axis=-1).max() < 1e-5
+    assert -6 <= db.min() < -5.9 and 5.9 < db.max() <= 6
+
+
+def test_an_equaliser_is_a_smooth_curve_over_the_bands():
+    level, *_ = plan(AugmentConfig(equaliser_db=4), batch_size=4000, bag=1)
+    db = level[:, 0] / FRONT_END.values_per_db["log_mel"]
+    # Its outer points are drawn themselves.
+    assert db[:, 0].std() == pytest.approx(4, rel=0.05)
+    assert db[:, -1].std() == pytest.approx(4, rel=0.05)
+    assert abs(np.corrcoef(db[:, 0], db[:, -1])[0, 1]) < 0.05
+    assert np.abs(np.diff(db, n=2, axis=1)).max(axis=1).mean() < db.std()
+
+
+def test_masks_are_one_stretch_each_and_as_long_as_asked_for_at_most():
+    _, frames, bands = plan(ALL, batch_size=2000, bag=1)
+    for kept, longest in ((frames, 20), (bands, 10)):
+        masked = 1 - kept[:, 0]
+        lengths = masked.sum(axis=1)
+        assert set(np.unique(lengths)) == set(range(longest + 1))
+        edges = np.abs(np.diff(np.pad(masked, ((0, 0), (1, 1))), axis=1)).sum(axis=1)
+        assert set(np.unique(edges)) == {0, 2}
+        # Every place is hidden now and then, the first and the last as well.
+        assert (masked.sum(axis=0) > 0).all()
+
+
+def test_masked_places_hold_the_patchs_mean_and_the_others_its_values_with_the_level_added():
+    patches = np.random.default_rng(0).normal(size=(8, 2, 96, 64)).astype(np.float32)
+    level, frames, bands = plan(ALL)
+    found = apply_plan(patches, (level, frames, bands)).numpy()
+    hidden = (frames[..., np.newaxis] * bands[..., np.newaxis, :]) == 0
+    means = np.broadcast_to(patches.mean(axis=(2, 3), keepdims=True), patches.shape)
+    np.testing.assert_allclose(found[hidden], means[hidden], atol=1e-5)
+    louder = patches + level[..., np.newaxis, :]
+    np.testing.assert_allclose(found[~hidden], louder[~hidden], atol=1e-5)
+    assert hidden.any() and not hidden.all()
+
+
+def test_masks_larger_than_a_patch_are_refused():
+    with pytest.raises(ConfigError, match="more than the 96 frames x 64 bands of log_mel"):
+        augmented_inputs(AugmentConfig(mask_bands=65), FRONT_END)
+
+
+def test_a_front_end_without_spectrograms_is_refused():
+    other = SimpleNamespace(name="vectors", values_per_db={})
+    with pytest.raises(ConfigError, match="'vectors' gives no spectrogram"):
+        augmented_inputs(ALL, other)
