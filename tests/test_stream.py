@@ -73,7 +73,27 @@ def test_a_random_rate_still_shows_every_clip_and_keeps_its_mean(store):
     assert len({clip for clip, _ in draws(streamed, lengths[0])}) == 40
 
 
-@pytest.mark.parametrize("settings", [{}, {"rate": 3.0}, {"patches_per_bag": 4}])
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_balance_draws_rare_tags_more_often_and_as_many_examples_in_all(tmp_path, balance):
+    store = make_store(tmp_path, n_clips=40)
+    labels = np.zeros((40, 2), np.uint8)
+    labels[:30, 0], labels[30:32, 1] = 1, 1
+    config = StreamConfig(batch_size=8, patches_per_clip=4, balance=balance)
+    streamed = TrainingStream(store, list(range(40)), labels=labels, config=config, seed=0)
+    passes = np.stack([streamed._draws(number) for number in range(200)])
+    assert passes.min() >= 1
+    means = passes.mean(axis=0)
+    if balance == 0:
+        assert (passes == 4).all()
+        return
+    # Of 2 clips instead of 30; those with no tag count as those with the common one.
+    assert means[30:32].mean() / means[:30].mean() == pytest.approx(15, rel=0.05)
+    assert means[32:].mean() == pytest.approx(means[:30].mean(), rel=0.05)
+    assert means.mean() == pytest.approx(4, rel=0.02)
+    assert (passes[0] != passes[1]).any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"rate": 3.0}, {"patches_per_bag": 4}, {"balance": 0.5}])
 @pytest.mark.parametrize("start", [0, 1, 37, 333])
 def test_any_position_of_the_sequence_can_be_returned_to(store, settings, start):
     streamed = stream(store, patches_per_clip=3, **settings)
