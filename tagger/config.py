@@ -209,6 +209,9 @@ class TrainConfig(Section):
     )
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     reduce_on_plateau: PlateauConfig = PlateauConfig()
+    cache_embeddings: Annotated[
+        bool, Field(description="compute a frozen backbone's embeddings once and for all")
+    ] = False
     checkpoint_minutes: Annotated[
         float, Field(gt=0, description="time between saved states within an epoch")
     ] = 10.0
@@ -285,6 +288,17 @@ class Config(Section):
                 "model.aggregate: autopool learns from several patches of a clip at once; "
                 "set stream.patches_per_bag to 2 or more"
             )
+        if self.train.cache_embeddings:
+            if self.model.backbone.freeze != "all":
+                raise ValueError(
+                    "train.cache_embeddings: embeddings change while the backbone learns; set "
+                    "model.backbone.freeze to all"
+                )
+            if any(self.augment.model_dump().values()):
+                raise ValueError(
+                    "train.cache_embeddings: patches are not augmented where their embeddings are "
+                    "computed once; set all keys of augment to 0"
+                )
         known = TASKS.get(self.task.name).monitors
         if self.train.monitor not in known:
             raise ValueError(

@@ -60,10 +60,14 @@ class TaggerModel:
         self.time_pooling = pooling_layer(self.aggregate, name="time_pooling", dtype="float32")
         self.time_pooling.build((None, None, len(self.tags)))
         _freeze(self.embedding_model, config.model.backbone.freeze)
+        # What makes scores: of windows, or of the embeddings of windows.
+        self._scorer = self.window_model
+        # Batches differ in size at the end of the data; one graph serves them all.
         self._score = tf.function(
-            lambda windows: self.window_model(windows, training=False),
-            # Batches differ in size at the end of the data; one graph serves them all.
-            reduce_retracing=True,
+            lambda inputs: self._scorer(inputs, training=False), reduce_retracing=True
+        )
+        self._embed = tf.function(
+            lambda windows: self.embedding_model(windows, training=False), reduce_retracing=True
         )
 
     @property
@@ -104,6 +108,32 @@ class TaggerModel:
         }
         return {name: found for name, found in generators.items() if found is not None}
 
+    def take_embeddings(self) -> None:
+        """Score embeddings from now on, under the name ``embedding``, instead of windows.
+
+        Only `bag_scores` and `score_windows` change; weights are the same ones.
+        """
+        embedding = self.embedding_model.output
+        # Its layers are shared; Keras makes an input of the tensor in their midst.
+        head = keras.Model(embedding, self.window_model.output, name="head")
+        inputs = {"embedding": keras.Input(embedding.shape[1:], name="embedding")}
+        self._scorer = keras.Model(inputs, head(inputs["embedding"]), name="tagger_of_embeddings")
+
+    def embed_windows(self, windows: dict[str, Any]) -> npt.NDArray[np.float32]:
+        """Embeddings of windows [shape=(n_windows, n_dimensions), dtype=float32].
+
+        Parameters
+        ----------
+        windows : dict of str to array [shape=(n_windows, *input_shapes[name])]
+            As float32 or float16.
+        """
+        tensors = {
+            name: tf.convert_to_tensor(np.asarray(array, dtype=np.float32))
+            for name, array in windows.items()
+        }
+        embeddings: npt.NDArray[np.float32] = tf.cast(self._embed(tensors), tf.float32).numpy()
+        return embeddings
+
     def bag_scores(self, inputs: dict[str, Any], *, training: bool) -> Any:
         """Clip scores of bags of windows, differentiable.
 
@@ -124,7 +154,7 @@ class TaggerModel:
             name: tf.reshape(array, (n_clips * n_windows, *array.shape[2:]))
             for name, array in inputs.items()
         }
-        scores = self.window_model(flat, training=training)
+        scores = self._scorer(flat, training=training)
         return self.time_pooling(tf.reshape(scores, (n_clips, n_windows, len(self.tags))))
 
     def score_windows(self, windows: dict[str, Any]) -> npt.NDArray[np.float32]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from preprocess.run import store_hash
 from preprocess.splits import PARTS
+from preprocess.store import Store
 from tagger.config import Config, TrainConfig
 from tagger.data import PreparedData, prepare_data
 from tagger.decisions import save_decisions
@@ -121,7 +122,7 @@ class TrainResult:
 
 def _score_together(
     model: "TaggerModel",
-    data: PreparedData,
+    store: Store,
     rows: list[int],
     *,
     config: Config,
@@ -131,7 +132,7 @@ def _score_together(
     mine = slice(distribution.worker, None, distribution.n_workers)
     scores = np.zeros((len(rows), len(model.tags)), dtype=np.float32)
     scores[mine] = score_clips(
-        model, data.store, rows=rows[mine], config=config.stream, title="  validate"
+        model, store, rows=rows[mine], config=config.stream, title="  validate"
     )
     return distribution.sum_over_workers(scores)
 
@@ -277,6 +278,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     from tagger.augment import as_values, augmented_inputs, mixup_plans, spectrogram_plans
     from tagger.checkpoint import Checkpoints
     from tagger.devices import choose_precision, cpu_flags, find_device
+    from tagger.embedded_store import EmbeddedStore
     from tagger.keras import keras, tf
     from tagger.model import build_model
     from tagger.optimizer import learning_rate, make_averaging, make_optimizer
@@ -336,15 +338,35 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     if averaging:
         variables |= {"average": judge.window_model, "average_pooling": judge.time_pooling}
 
+    progress = Progress()
+    saved = Checkpoints(run.checkpoints, **variables).restore() if resumed else None
+    if saved is not None:
+        progress = Progress.from_dict(saved)
+        notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
+        if config.train.epochs < progress.epoch:
+            raise ConfigError(
+                f"{run.address}: has {progress.epoch} epochs already, more than "
+                f"train.epochs={config.train.epochs}; ask for at least as many"
+            )
+    elif config.model.backbone.weights != "none":
+        for line in load_backbone_weights(model, config.model.backbone.weights):
+            notice(line)
     rows = {part: data.rows(part) for part in PARTS}
     here, shares_of_replica = distribution.replicas, n_shares // distribution.n_replicas
+    store, stream_config = data.store, config.stream
+    if config.train.cache_embeddings:
+        store = embedded = EmbeddedStore(data.store, model, config)
+        embedded.prepare()
+        stream_config = config.stream.model_copy(update={"shard": True})
+        for network in {model, judge}:
+            network.take_embeddings()
     streams = {
         replica: [
             TrainingStream(
-                data.store,
+                store,
                 rows["train"],
                 labels=data.labels[rows["train"]],
-                config=config.stream,
+                config=stream_config,
                 seed=config.train.seed,
                 share=share,
                 n_shares=n_shares,
@@ -359,19 +381,6 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         f"{len(data.vocabulary)} tags, {steps_per_epoch} steps per epoch"
     )
 
-    progress = Progress()
-    saved = Checkpoints(run.checkpoints, **variables).restore() if resumed else None
-    if saved is not None:
-        progress = Progress.from_dict(saved)
-        notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
-        if config.train.epochs < progress.epoch:
-            raise ConfigError(
-                f"{run.address}: has {progress.epoch} epochs already, more than "
-                f"train.epochs={config.train.epochs}; ask for at least as many"
-            )
-    elif config.model.backbone.weights != "none":
-        for line in load_backbone_weights(model, config.model.backbone.weights):
-            notice(line)
     if averaging and saved is None:
         judge.copy_weights(model)
     distribution.require_same(epoch=progress.epoch, step=progress.step)
@@ -401,7 +410,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         config.save(run.config)
     run.push(patient=True)
 
-    names = sorted(front_end.input_shapes)
+    names = sorted(store.spec.input_shapes)
     augmented = augmented_inputs(config.augment, front_end)
     train_step = make_train_step(
         model,
@@ -518,7 +527,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             if judge is not model and not averaging:
                 judge.copy_weights(model)
             scores = _score_together(
-                judge, data, rows["validation"], config=config, distribution=distribution
+                judge, store, rows["validation"], config=config, distribution=distribution
             )
             if not np.isfinite(scores).all():
                 raise ModelError(
