@@ -166,6 +166,35 @@ def train(
     print(f"{result.run}: {len(result.history)} epochs, best epoch {result.best_epoch}")
 
 
+@app.command()
+def search(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    space: Annotated[
+        Path | None,
+        typer.Option("--space", metavar="FILE", help="YAML: key -> list, or low and high."),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all.")] = 20,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="What is kept, and goes on from."),
+    ] = None,
+) -> None:
+    """Try settings of a config within a space, with Optuna; go on where it stopped."""
+    if space is None or output is None:
+        raise ConfigError("search needs --space FILE and --output FOLDER; give both")
+    settings = _config(config, set_)
+
+    from tagger.search import search as run_search
+
+    result = run_search(settings, space, folder=output, n_trials=trials)
+    print(result.table())
+    if not result.finished:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if result.n_failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
 DrawsOption = Annotated[
     int, typer.Option("--draws", min=0, help="Bootstrap draws of the intervals; 0 for none.")
 ]

@@ -387,6 +387,35 @@ def _number_or_text(text: str) -> Any:
     return number if math.isfinite(number) else text
 
 
+def with_overrides(config: Config, values: dict[str, Any]) -> Config:
+    """Config with other values of some keys.
+
+    Parameters
+    ----------
+    config : Config
+        What all others are taken from.
+    values : dict of str to value
+        By dotted key, e.g. ``{"train.epochs": 5}``.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or a value out of range.
+    """
+    content = config.to_dict()
+    for key, value in values.items():
+        nested = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        content = _merge(content, nested)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{describe_validation_error(error)}; configs/base.yaml lists every key"
+        ) from None
+
+
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
     """Read a config file and apply ``section.key=value`` overrides.
 

@@ -13,6 +13,7 @@ EXTRAS = {
     "matplotlib": "plots",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "optuna": "search",
     "pandas": "train",
     "pescador": "train",
     "pyarrow": "parquet",
