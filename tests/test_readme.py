@@ -192,6 +192,18 @@ def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
     assert "guitar" in printed
 
 
+def test_settings_are_searched_by_the_command_of_the_readme(home):
+    (home / "space.yaml").write_text(blocks_with("README.md", "{low: 0.0003"))
+    small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
+    command = blocks_with("README.md", "tagger search").strip().replace("--trials 20", "--trials 2")
+    if not (home / "stores/my_music").exists():
+        run("tagger preprocess --config my_music.yaml", home)
+    printed = run(f"{command} {small}", home).stdout
+    assert len(printed.splitlines()) == 3
+    assert (home / "runs/search/best.yaml").exists()
+    assert (home / "runs/search/trials/0001/bundle/bundle.json").exists()
+
+
 def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
     home, monkeypatch, tmp_path
 ):
