@@ -414,8 +414,15 @@ def taggram(
     return figure
 
 
-def _colour_bar(figure: Any, mesh: Any, axes: Any, theme: Theme, *, label: str) -> None:
+def _colour_bar(
+    figure: Any, mesh: Any, axes: Any, theme: Theme, *, label: str, counts: bool = False
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     bar = figure.colorbar(mesh, ax=axes, pad=0.01, aspect=30)
+    if counts:
+        bar.locator = MaxNLocator(integer=True)
+        bar.update_ticks()
     bar.set_label(label, color=theme.ink, fontsize=_TEXT)
     bar.ax.tick_params(colors=theme.quiet, labelcolor=theme.ink, labelsize=_SMALL)
     bar.outline.set_visible(False)
@@ -471,5 +478,5 @@ def confusion_map(
     axes.set_xlabel("wrongly given tag")
     _style(axes, theme, grid=None)
     axes.tick_params(length=0)
-    _colour_bar(figure, mesh, axes, theme, label="clips")
+    _colour_bar(figure, mesh, axes, theme, label="clips", counts=True)
     return figure
