@@ -378,7 +378,7 @@ def test_another_front_ends_store_is_refused_by_name(trained, tmp_path):
 
 def test_a_training_that_diverges_says_so(tmp_path, monkeypatch):
     # A rate that no config can name, as Adam with batch normalisation survives even 1e30.
-    monkeypatch.setattr("tagger.train.learning_rate", lambda *_, **__: float("nan"))
+    monkeypatch.setattr("tagger.optimizer.learning_rate", lambda *_, **__: float("nan"))
     make_store(tmp_path / "store", n_clips=32)
     with pytest.raises(ModelError, match=r"diverged in epoch 1.*lower train.learning_rate"):
         train(small_config(tmp_path))

@@ -1,7 +1,13 @@
 """Sound for players: files as they are if they are small, else the beginning as mp3."""
 
 import io
+from contextlib import closing
 from pathlib import Path
+
+import numpy as np
+
+from preprocess.audio import stream_audio
+from tagger.errors import AudioError
 
 # A report may hold some dozen.
 LARGEST_FILE = 300_000
@@ -40,19 +46,25 @@ def excerpt(path: Path) -> tuple[bytes, str] | None:
         if suffix in MEDIA_TYPES and path.stat().st_size <= LARGEST_FILE:
             return path.read_bytes(), suffix
         return _beginning(path), ".mp3"
-    except (OSError, ValueError, RuntimeError):
-        # soundfile's errors are RuntimeErrors. A clip that cannot be heard can still be looked at.
+    except (OSError, AudioError):
+        # A clip that cannot be heard can still be looked at.
         return None
 
 
 def _beginning(path: Path) -> bytes:
     import soundfile
-    import soxr
 
-    with path.open("rb") as file, soundfile.SoundFile(file) as audio:
-        rate = audio.samplerate
-        samples = audio.read(EXCERPT_SECONDS * rate, dtype="float32", always_2d=True)
-    mono = soxr.resample(samples.mean(axis=1), rate, _EXCERPT_RATE)
+    blocks, n_missing = [], EXCERPT_SECONDS * _EXCERPT_RATE
+    with closing(
+        iter(stream_audio(path, target_rate=_EXCERPT_RATE, block_seconds=EXCERPT_SECONDS))
+    ) as stream:
+        for block in stream:
+            blocks.append(block[:n_missing])
+            n_missing -= len(blocks[-1])
+            if n_missing <= 0:
+                break
     encoded = io.BytesIO()
-    soundfile.write(encoded, mono, _EXCERPT_RATE, format="MP3", subtype="MPEG_LAYER_III")
+    soundfile.write(
+        encoded, np.concatenate(blocks), _EXCERPT_RATE, format="MP3", subtype="MPEG_LAYER_III"
+    )
     return encoded.getvalue()
