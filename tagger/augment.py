@@ -5,13 +5,14 @@ draws the same; `tagger.steps` applies it. Of several shares each has draws of i
 device takes it.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.features import FrontEnd
+from preprocess.features import FrontEnd, LogScale
 from tagger.config import AugmentConfig
 from tagger.errors import ConfigError
 
@@ -23,8 +24,9 @@ _MIXUP, _SPECTROGRAMS = 1, 2
 # Of an equaliser's curve, equally far apart over the bands, straight lines between.
 _EQUALISER_POINTS = 5
 
-# Of one input: what is added to each band [shape=(n, n_patches, n_bands)], which frames
-# [shape=(n, n_patches, n_frames)] and which bands [shape=(n, n_patches, n_bands)] are kept.
+# Of one input: by what factor the level of each band grows, as a natural logarithm
+# [shape=(n, n_patches, n_bands)], which frames [shape=(n, n_patches, n_frames)] and which bands
+# [shape=(n, n_patches, n_bands)] are kept.
 Plan = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
@@ -63,8 +65,13 @@ def mixup_plans(
     return np.concatenate(partners), np.concatenate(own_parts)
 
 
-def augmented_inputs(config: AugmentConfig, front_end: FrontEnd) -> tuple[str, ...]:
-    """Names of the inputs that `spectrogram_plans` speaks of; none if nothing is to be done.
+def augmented_inputs(config: AugmentConfig, front_end: FrontEnd) -> dict[str, LogScale | None]:
+    """Say which inputs `spectrogram_plans` speaks of; none if nothing is to be done.
+
+    Returns
+    -------
+    dict of str to LogScale or None
+        What the values of an input are; None where no level changes.
 
     Raises
     ------
@@ -72,21 +79,22 @@ def augmented_inputs(config: AugmentConfig, front_end: FrontEnd) -> tuple[str, .
         If something is to be done, and no input of the front end is a log-mel spectrogram.
     """
     if not any(config.model_dump().values()):
-        return ()
-    names = tuple(sorted(front_end.values_per_db))
-    if not names:
+        return {}
+    scales = front_end.log_scales
+    if not scales:
         raise ConfigError(
             f"augment: front end {front_end.name!r} gives no spectrogram to change; "
             "set all keys of augment to 0"
         )
-    for name in names:
+    for name in scales:
         n_frames, n_bands = front_end.input_shapes[name]
         if config.mask_frames > n_frames or config.mask_bands > n_bands:
             raise ConfigError(
                 f"augment.mask_frames={config.mask_frames} and mask_bands={config.mask_bands} are "
                 f"more than the {n_frames} frames x {n_bands} bands of {name}; make them smaller"
             )
-    return names
+    changes_level = bool(config.gain_db or config.equaliser_db)
+    return {name: scales[name] if changes_level else None for name in sorted(scales)}
 
 
 def spectrogram_plans(
@@ -103,7 +111,7 @@ def spectrogram_plans(
     config : AugmentConfig
         How much is done.
     front_end : FrontEnd
-        Shapes of its inputs, and what a decibel is in them.
+        Shapes of its inputs, and what a decibel is in their values.
 
     Returns
     -------
@@ -116,7 +124,10 @@ def spectrogram_plans(
         size = (stream.batch_size, stream.config.patches_per_bag)
         for name, plans in parts.items():
             n_frames, n_bands = front_end.input_shapes[name]
-            level = _levels_db(rng, size, n_bands, config) * front_end.values_per_db[name]
+            decades = (
+                _levels_db(rng, size, n_bands, config) / front_end.log_scales[name].db_per_decade
+            )
+            level = math.log(10) * decades
             plans.append(
                 (
                     level.astype(np.float32),
@@ -160,7 +171,7 @@ def _kept(
     return ((place < start) | (place >= start + n_masked)).astype(np.float32)
 
 
-def apply_plan(spectrogram: Any, plan: Sequence[Any]) -> Any:
+def apply_plan(spectrogram: Any, plan: Sequence[Any], scale: LogScale | None) -> Any:
     """Do to patches what a `Plan` says.
 
     Parameters
@@ -169,18 +180,34 @@ def apply_plan(spectrogram: Any, plan: Sequence[Any]) -> Any:
         Log-mel patches.
     plan : sequence of tensor
         Of the same number of examples and patches.
+    scale : LogScale or None
+        What the values are; None where the plan changes no level.
 
     Returns
     -------
     tensor [shape=(n, n_patches, n_frames, n_bands)]
-        Masked places hold the patch's mean.
+        Masked places hold the mean of the patch, its level changed.
     """
     from tagger.keras import tf
 
     level, kept_frames, kept_bands = plan
     kept = kept_frames[..., tf.newaxis] * kept_bands[..., tf.newaxis, :]
+    if scale is not None:
+        spectrogram = _at_level(spectrogram, level[..., tf.newaxis, :], scale)
     mean = tf.reduce_mean(spectrogram, axis=(2, 3), keepdims=True)
-    return kept * (spectrogram + level[..., tf.newaxis, :]) + (1 - kept) * mean
+    return tf.where(kept > 0, spectrogram, mean)
+
+
+def _at_level(spectrogram: Any, growth: Any, scale: LogScale) -> Any:
+    """Values of sound whose level has grown by `growth`, and its offset has not."""
+    from tagger.keras import tf
+
+    # With s the offset's share of what is in the logarithm, log((x - offset) g + offset) is
+    # log(x) + log(g) + log(1 - s + s / g): nothing in it is larger than the values themselves, and
+    # silence (s = 1) stays what it is, be it rounded to float16.
+    per_log = 1 / math.log(scale.base)
+    share = tf.minimum(1.0, scale.offset * tf.exp(-spectrogram / per_log))
+    return spectrogram + per_log * (growth + tf.math.log(1 - share + share * tf.exp(-growth)))
 
 
 def mixed(values: Any, partners: Any, own_part: Any) -> Any:
@@ -191,6 +218,6 @@ def mixed(values: Any, partners: Any, own_part: Any) -> Any:
     return own_part * values + (1 - own_part) * tf.gather(values, partners)
 
 
-def as_values(plans: Mapping[str, Plan], names: Sequence[str]) -> list[Any]:
+def as_values(plans: Mapping[str, Plan], names: Iterable[str]) -> list[Any]:
     """Arrays of plans one after the other, as the training step takes them."""
     return [array for name in names for array in plans[name]]

@@ -3,15 +3,21 @@
 Clips are drawn with replacement, or whole artists where they are known, as the clips of an artist
 resemble one another. A draw is a weight for each clip: scores are sorted once, and the areas of all
 draws come from sums of weights in that order.
+
+A draw repeats clips, and the copies of a positive share its rank: the average precision of draws
+lies above that of the clips, the more so the rarer a tag is, and of many rare tags their quantiles
+leave it out altogether. Draws tell how far a figure varies and not where it lies. Intervals are
+therefore the quantiles of (draw - mean of the draws), put around the figure itself.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tagger.metrics import MultilabelMetrics
 from tagger.score_table import Columns
 
 N_RESAMPLES = 1000
@@ -19,6 +25,8 @@ LEVEL = 0.95
 METRICS = ("roc_auc", "pr_auc")
 # Fewer draws say little about the ends of an interval.
 _FEWEST = 200
+# Draws of fewer groups are nearly all alike, and intervals far too narrow.
+FEWEST_CLUSTERS = 10
 # Clips times tags times draws that are computed at most: some half a minute.
 _BUDGET = 4_000_000_000
 # Decisions of all tags together that are ranked for the micro averages; they are in memory at once.
@@ -46,7 +54,7 @@ class Draws:
     description : str
         E.g. ``"clustered by artist, 45 artists"`` or ``"over clips"``.
     note : str
-        What was left out for its size; empty if nothing.
+        What was left out, and why; empty if nothing.
     """
 
     n: int
@@ -55,10 +63,15 @@ class Draws:
     description: str
     note: str = ""
 
+    @property
+    def n_clusters(self) -> int:
+        """Groups of clips that are drawn together; clips where each is drawn by itself."""
+        return int(self.clusters.max()) + 1 if len(self.clusters) else 0
+
     def weights(self, at_once: int) -> list[npt.NDArray[np.uint8]]:
         """Draw: how often each clip occurs [shape=(n_clips, at most at_once)], in parts."""
         rng = np.random.default_rng(self.seed)
-        n_clusters = int(self.clusters.max()) + 1
+        n_clusters = self.n_clusters
         parts = []
         for start in range(0, self.n, at_once):
             part = np.empty((len(self.clusters), min(at_once, self.n - start)), dtype=np.uint8)
@@ -88,13 +101,16 @@ def plan_draws(
         Of the generator: the same clips and seed give the same draws.
     """
     clusters, description = np.arange(n_clips), "over clips"
+    who = f"{n_clips} clips"
     if any(artists):
         names = [artist or f"\0{number}" for number, artist in enumerate(artists)]
         clusters = np.unique(names, return_inverse=True)[1].reshape(-1)
         n_unknown = sum(not artist for artist in artists)
-        description = f"clustered by artist, {len(set(artists) - {''})} artists"
+        who = f"{len(set(artists) - {''})} artists"
+        description = f"clustered by artist, {who}"
         if n_unknown:
             description += f"; {n_unknown} clips without one by themselves"
+            who += f" and {n_unknown} clips without one"
     possible = min(n, _BUDGET // max(1, n_clips * n_tags), _WEIGHTS // max(1, n_clips))
     note = ""
     if possible < n:
@@ -103,12 +119,17 @@ def plan_draws(
             possible, note = 0, f"no intervals: {size} are too many to draw {_FEWEST} times"
         else:
             note = f"{possible} draws instead of {n}: {size} are many"
-    return Draws(int(possible), seed, clusters, description, note)
+    draws = Draws(int(possible), seed, clusters, description, note)
+    if n and draws.n_clusters < FEWEST_CLUSTERS:
+        # Of one artist all draws are equal: the interval would have no width at all.
+        note = f"no intervals: {who} are too few to draw from, {FEWEST_CLUSTERS} are needed"
+        return replace(draws, n=0, note=note)
+    return draws
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Percentile intervals.
+    """Intervals around the figures of all clips: quantiles of (draw - mean of the draws).
 
     Parameters
     ----------
@@ -120,7 +141,7 @@ class Intervals:
         For ``"roc_auc_macro"``, ``"pr_auc_macro"``, the same ``_weighted`` and ``_micro``; micro is
         missing where all decisions together are too many.
     level : float
-        Share of the draws within.
+        Share of the draws within, but for what is cut off below 0 and above 1.
     """
 
     draws: Draws
@@ -134,20 +155,23 @@ class Intervals:
             return self.draws.note or "no intervals were asked for"
         note = f"; {self.draws.note}" if self.draws.note else ""
         return (
-            f"{100 * self.level:g} % bootstrap intervals {self.draws.description} "
-            f"({self.draws.n} draws, seed {self.draws.seed}{note})"
+            f"{100 * self.level:g} % bootstrap intervals, centred on the figures, "
+            f"{self.draws.description} ({self.draws.n} draws, seed {self.draws.seed}{note})"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values of all but the tags."""
+        """Plain values of all but the tags; null where no draw could score any."""
         return {
             "level": self.level,
             "n_draws": self.draws.n,
             "seed": self.draws.seed,
-            "n_clusters": int(self.draws.clusters.max()) + 1 if len(self.draws.clusters) else 0,
+            "n_clusters": self.draws.n_clusters,
             "description": self.draws.description,
             "note": self.draws.note,
-            **{name: list(ends) for name, ends in self.summary.items()},
+            **{
+                name: None if np.isnan(ends).any() else list(ends)
+                for name, ends in self.summary.items()
+            },
         }
 
 
@@ -323,17 +347,38 @@ def _mean_over_tags(values: Floats, by: Floats) -> Floats:
         )
 
 
-def _ends(values: Floats, level: float) -> Floats:
-    """Find both ends along the last axis; NaN where nothing is known."""
-    ends = np.full((*values.shape[:-1], 2), np.nan)
+def _ends(values: Floats, points: Floats, *, limits: tuple[float, float]) -> Floats:
+    """Find both ends of intervals around points.
+
+    Parameters
+    ----------
+    values : np.ndarray [shape=(..., n_draws)]
+        NaN in a draw that says nothing.
+    points : np.ndarray [shape=(...)]
+        Figures of all clips.
+    limits : tuple of (float, float)
+        Lowest and highest value that there can be.
+
+    Returns
+    -------
+    np.ndarray [shape=(..., 2)]
+        NaN where no draw says anything.
+    """
+    ends = np.full((*points.shape, 2), np.nan)
     known = ~np.isnan(values).all(axis=-1)
-    if values.shape[-1]:
-        shares = (0.5 - level / 2, 0.5 + level / 2)
-        ends[known] = np.moveaxis(np.nanquantile(values[known], shares, axis=-1), 0, -1)
+    # Of nothing at all NumPy finds no quantiles.
+    if known.any():
+        some = values[known]
+        deviations = some - np.nanmean(some, axis=-1, keepdims=True)
+        shares = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
+        low, high = np.nanquantile(deviations, shares, axis=-1)
+        # The mean of draws that are nearly all the same lies beyond their quantiles.
+        around = np.stack([np.minimum(low, 0), np.maximum(high, 0)], axis=-1)
+        ends[known] = np.clip(points[known][..., np.newaxis] + around, *limits)
     return ends
 
 
-def bootstrap_intervals(columns: Columns, draws: Draws, *, tags: npt.NDArray[np.intp]) -> Intervals:
+def bootstrap_intervals(columns: Columns, draws: Draws, *, metrics: MultilabelMetrics) -> Intervals:
     """Intervals of ROC-AUC and PR-AUC, per tag and averaged.
 
     Parameters
@@ -342,17 +387,23 @@ def bootstrap_intervals(columns: Columns, draws: Draws, *, tags: npt.NDArray[np.
         Labels and scores.
     draws : Draws
         How clips are drawn; see `plan_draws`.
-    tags : np.ndarray [dtype=intp]
-        Those that have positives and negatives.
+    metrics : MultilabelMetrics
+        Figures of these columns, around which the intervals lie.
     """
     n_tags = columns.shape[1]
-    if not draws.n or not len(tags):
+    if not draws.n or not len(metrics.scored):
         return Intervals(draws, {name: np.full((n_tags, 2), np.nan) for name in METRICS}, {})
-    (drawn,) = resample([columns], draws, tags=tags)
+    (drawn,) = resample([columns], draws, tags=metrics.scored)
     return Intervals(
         draws,
-        {name: _ends(values, LEVEL) for name, values in drawn.per_tag.items()},
-        {name: _pair(_ends(values, LEVEL)) for name, values in drawn.summary.items()},
+        {
+            name: _ends(values, getattr(metrics, name), limits=(0, 1))
+            for name, values in drawn.per_tag.items()
+        },
+        {
+            name: _pair(_ends(values, np.array(metrics.summary[name]), limits=(0, 1)))
+            for name, values in drawn.summary.items()
+        },
     )
 
 
@@ -372,9 +423,10 @@ class Difference:
     first, second : float
         What each model reaches.
     interval : tuple of (float, float)
-        Of `second` - `first`.
+        Of `second` - `first`, around it as those of `Intervals` are.
     p : float
-        Share of draws on the other side of zero, twice: what chance would do as often.
+        Share of draws, moved likewise, on the other side of zero, twice: what chance would do as
+        often.
     """
 
     name: str
@@ -398,14 +450,21 @@ class Difference:
 def difference_of(
     name: str, points: tuple[float, float], draws: tuple[Floats, Floats]
 ) -> Difference:
-    """Difference of one metric from the draws of both models."""
+    """Difference of one metric from the draws of both models.
+
+    What draws add to the average precision grows with it, so that the draws of two models differ by
+    more than the models do: they too are moved to the difference itself.
+    """
     changes = draws[1] - draws[0]
     changes = changes[~np.isnan(changes)]
     if not len(changes):
         return Difference(name, *points, (float("nan"), float("nan")), float("nan"))
+    difference = points[1] - points[0]
+    moved = changes - changes.mean() + difference
     # One more than counted: no number of draws shows that something never happens.
-    tails = [(np.count_nonzero(side) + 1) / (len(changes) + 1) for side in _sides(changes)]
-    return Difference(name, *points, _pair(_ends(changes, LEVEL)), float(min(1.0, 2 * min(tails))))
+    tails = [(np.count_nonzero(side) + 1) / (len(moved) + 1) for side in _sides(moved)]
+    ends = _ends(changes, np.array(difference), limits=(-1, 1))
+    return Difference(name, *points, _pair(ends), float(min(1.0, 2 * min(tails))))
 
 
 def _sides(changes: Floats) -> Iterator[npt.NDArray[np.bool_]]:

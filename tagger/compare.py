@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.splits import PARTS
 from tagger.bootstrap import (
+    FEWEST_CLUSTERS,
     LEVEL,
     METRICS,
     N_RESAMPLES,
@@ -24,6 +26,7 @@ from tagger.bootstrap import (
 from tagger.errors import ModelError
 from tagger.evaluation_table import figure, wrapped
 from tagger.metrics import MultilabelMetrics, metrics_of_columns
+from tagger.protocols import PROTOCOLS
 from tagger.run_folder import RunFolder
 from tagger.score_files import ScoreArchive, first_line, open_scores
 from tagger.score_table import Columns
@@ -183,7 +186,8 @@ def compare(
     Raises
     ------
     ModelError
-        If scores are missing, or they are of other clips or have other labels.
+        If scores are missing, they are of other clips or have other labels, no tag can be scored,
+        or clips are too few or too many to draw from.
     """
     paths = [_scores_of(source, evaluation) for source in (first, second)]
     with ExitStack() as stack:
@@ -206,9 +210,16 @@ def compare(
         except ValueError as error:
             raise ModelError(f"{first}: {first_line(error)}; mend est and gt") from None
         n_clips, scored = columns[0].shape[0], metrics[0].scored
+        if not len(scored):
+            raise ModelError(
+                f"{first}: no tag has both positives and negatives among these {n_clips} clips; "
+                "compare scores of more clips"
+            )
         draws = plan_draws(*columns[0].shape, artists=artists, n=n_draws, seed=seed)
         if not draws.n:
-            raise ModelError(f"{first}: {draws.note or 'no draws'}; compare fewer clips or tags")
+            few = draws.n_clusters < FEWEST_CLUSTERS
+            remedy = "compare scores of more of them" if few else "compare fewer clips or tags"
+            raise ModelError(f"{first}: {draws.note or 'no draws'}; {remedy}")
         drawn = resample(columns, draws, tags=scored)
     return Comparison(
         first=str(first),
@@ -255,10 +266,20 @@ def _scores_of(source: Path, evaluation: str) -> Path:
     path = run.evaluation / evaluation / "scores.npz"
     if not path.is_file():
         raise ModelError(
-            f"{run.address}: has no evaluation {evaluation!r}; make it with: "
-            f"tagger evaluate {run.address}"
+            f"{run.address}: has no evaluation {evaluation!r}; {_how_to_make(run, evaluation)}"
         )
     return path
+
+
+def _how_to_make(run: RunFolder, evaluation: str) -> str:
+    """How the wanted evaluation is made: its folder is called PART or PROTOCOL-PART."""
+    protocol, _, part = evaluation.rpartition("-")
+    if part not in PARTS or protocol not in {"", *PROTOCOLS.names()} - {"own"}:
+        return "choose PART or PROTOCOL-PART, e.g. --evaluation validation or won-test"
+    options = f" --protocol {protocol}" if protocol else ""
+    # The part that is evaluated by default.
+    options += "" if part == "test" else f" --part {part}"
+    return f"make it with: tagger evaluate {run.address}{options}"
 
 
 def _rows(a: ScoreArchive, b: ScoreArchive, second: Path) -> npt.NDArray[np.intp] | None:

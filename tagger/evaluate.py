@@ -212,7 +212,7 @@ def measure(
     own = not np.isnan(metrics.threshold).all()
     return {
         "metrics": metrics,
-        "intervals": bootstrap_intervals(said, draws, tags=metrics.scored),
+        "intervals": bootstrap_intervals(said, draws, metrics=metrics),
         "reliability": measure_reliability(said),
         "reliability_before": None if calibration is None else measure_reliability(columns),
         "calibration": calibration,

@@ -1,8 +1,9 @@
 """One step of training: mix, score, follow the gradient; the same on one device and on many."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from preprocess.features import LogScale
 from tagger.augment import apply_plan, mixed
 from tagger.distribution import Distribution
 from tagger.keras import keras, tf
@@ -14,7 +15,7 @@ def make_train_step(
     optimizer: Any,
     *,
     names: Sequence[str],
-    augmented: Sequence[str] = (),
+    augmented: Mapping[str, LogScale | None] | None = None,
     mixup: bool,
     distribution: Distribution,
     jit_compile: bool = False,
@@ -29,8 +30,9 @@ def make_train_step(
         What moves its variables; gradients are scaled if it is a ``LossScaleOptimizer``.
     names : sequence of str
         Of the inputs, in the order in which the step gets them.
-    augmented : sequence of str
-        Those of them of which the step gets a plan each, after all inputs.
+    augmented : dict of str to LogScale or None, optional
+        Those of them of which the step gets a plan each, after all inputs: see
+        `tagger.augment.augmented_inputs`.
     mixup : bool
         Whether examples are mixed with their partners.
     distribution : Distribution
@@ -46,13 +48,14 @@ def make_train_step(
         Partners and own part [shape=(batch_size,)] are those of `tagger.augment.mixup_plans`, plans
         those of `tagger.augment.spectrogram_plans`.
     """
+    scales = augmented or {}
     scaling = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def replica_step(labels: Any, partners: Any, own_part: Any, wishes: Any, *arrays: Any) -> Any:
         inputs = dict(zip(names, arrays[: len(names)], strict=True))
         plans = [arrays[first : first + 3] for first in range(len(names), len(arrays), 3)]
-        for name, plan in zip(augmented, plans, strict=True):
-            inputs[name] = apply_plan(inputs[name], plan)
+        for (name, scale), plan in zip(scales.items(), plans, strict=True):
+            inputs[name] = apply_plan(inputs[name], plan, scale)
         if mixup:
             inputs = {name: mixed(array, partners, own_part) for name, array in inputs.items()}
             labels = mixed(labels, partners, own_part)

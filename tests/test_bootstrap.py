@@ -1,5 +1,7 @@
 """Promises of the bootstrap: weighted areas, draws of clips and artists, intervals, differences."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,20 @@ from tagger.bootstrap import (
     plan_draws,
     resample,
 )
+from tagger.metrics import metrics_of_columns
 from tagger.score_table import ArrayColumns
+
+
+def intervals(columns, draws):
+    return bootstrap_intervals(columns, draws, metrics=metrics_of_columns(columns))
+
+
+def rare_tags(seed, *, n_clips, positives, quality):
+    """Columns of 188 tags for each quality of the scores, with the same labels and noise."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n_clips, 188)) < positives).astype(np.uint8)
+    noise = rng.normal(size=labels.shape)
+    return [ArrayColumns(labels, noise + value * labels) for value in quality]
 
 
 def case(seed, *, n_clips=80, n_tags=3, digits=2):
@@ -75,8 +90,7 @@ def test_micro_and_macro_of_each_draw_equal_those_of_the_repeated_clips(monkeypa
 def test_the_same_seed_gives_the_same_intervals_and_another_one_others():
     columns, *_ = case(2)
     first, again, other = (
-        bootstrap_intervals(columns, plan_draws(80, 3, n=200, seed=seed), tags=np.arange(3)).summary
-        for seed in (0, 0, 1)
+        intervals(columns, plan_draws(80, 3, n=200, seed=seed)).summary for seed in (0, 0, 1)
     )
     assert first == again
     assert first["pr_auc_macro"] != other["pr_auc_macro"]
@@ -84,14 +98,16 @@ def test_the_same_seed_gives_the_same_intervals_and_another_one_others():
 
 def test_clips_of_an_artist_are_drawn_together():
     artists = ["ann", "bob", "ann", "", "", "bob"]
-    draws = plan_draws(6, 1, artists=artists, n=300)
+    # Four groups alone would be too few.
+    artists += [f"other {number}" for number in range(6)]
+    draws = plan_draws(12, 1, artists=artists, n=300)
     weights = np.concatenate(draws.weights(100), axis=1)
     assert (weights[0] == weights[2]).all() and (weights[1] == weights[5]).all()
     # Clips without an artist are no artist of their own.
     assert (weights[3] != weights[4]).any()
-    # Four groups are drawn four times.
-    assert (weights[[0, 1, 3, 4]].sum(axis=0) == 4).all()
-    assert draws.description == "clustered by artist, 2 artists; 2 clips without one by themselves"
+    # Ten groups are drawn ten times.
+    assert (weights[[0, 1, 3, 4, *range(6, 12)]].sum(axis=0) == 10).all()
+    assert draws.description == "clustered by artist, 8 artists; 2 clips without one by themselves"
 
 
 def test_clips_of_few_artists_have_wider_intervals_than_as_many_single_clips():
@@ -103,7 +119,7 @@ def test_clips_of_few_artists_have_wider_intervals_than_as_many_single_clips():
     scores = scores + rng.normal(0, 0.3, scores.shape)
     columns = ArrayColumns(labels, scores)
     widths = [
-        np.diff(bootstrap_intervals(columns, draws, tags=np.arange(1)).summary["roc_auc_macro"])
+        np.diff(intervals(columns, draws).summary["roc_auc_macro"])
         for draws in (
             plan_draws(300, 1, n=400),
             plan_draws(300, 1, artists=list(map(str, artist)), n=400),
@@ -120,10 +136,74 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says():
         labels = (rng.random((100, 1)) < 0.5).astype(np.uint8)
         columns = ArrayColumns(labels, labels + rng.normal(size=labels.shape))
         draws = plan_draws(100, 1, n=200, seed=number)
-        interval = bootstrap_intervals(columns, draws, tags=np.arange(1))
-        low, high = interval.summary["roc_auc_macro"]
+        low, high = intervals(columns, draws).summary["roc_auc_macro"]
         held += low <= 0.7602 <= high
     assert 180 <= held <= 198
+
+
+@pytest.mark.parametrize("name", ["roc_auc_macro", "pr_auc_macro", "pr_auc_weighted"])
+def test_of_rare_tags_too_a_figure_lies_well_within_its_interval(name):
+    (columns,) = rare_tags(0, n_clips=100, positives=0.03, quality=[1.0])
+    point = metrics_of_columns(columns).summary[name]
+    low, high = intervals(columns, plan_draws(100, 188, n=300)).summary[name]
+    margin = 0.25 * (high - low)
+    assert 0.02 < high - low < 0.2
+    assert low + margin < point < high - margin
+
+
+def test_of_rare_tags_too_a_difference_lies_well_within_its_interval():
+    models = rare_tags(1, n_clips=1000, positives=0.005, quality=[0.5, 1.5])
+    metrics = [metrics_of_columns(model) for model in models]
+    a, b = resample(models, plan_draws(1000, 188, n=200), tags=metrics[0].scored)
+    name = "pr_auc_macro"
+    points = metrics[0].summary[name], metrics[1].summary[name]
+    found = difference_of(name, points, (a.summary[name], b.summary[name]))
+    low, high = found.interval
+    margin = 0.25 * (high - low)
+    assert low + margin < found.difference < high - margin
+
+
+def test_an_interval_never_leaves_0_to_1_nor_its_figure():
+    (columns,) = rare_tags(6, n_clips=60, positives=0.04, quality=[0.5])
+    metrics = metrics_of_columns(columns)
+    found = intervals(columns, plan_draws(60, 188, n=200)).per_tag
+    for name in ("roc_auc", "pr_auc"):
+        points = getattr(metrics, name)[metrics.scored]
+        low, high = found[name][metrics.scored].T
+        assert (0 <= low).all() and (low <= points).all()
+        assert (points <= high).all() and (high <= 1).all()
+    # Some would be below.
+    assert (found["pr_auc"][metrics.scored, 0] == 0).any()
+
+
+def test_where_no_draw_can_score_a_tag_its_interval_is_null():
+    labels = np.zeros((12, 1), np.uint8)
+    labels[0] = 1
+    columns = ArrayColumns(labels, np.linspace(0, 1, 12)[:, None])
+    seed = next(
+        seed for seed in range(50) if not plan_draws(12, 1, n=1, seed=seed).weights(1)[0][0, 0]
+    )
+    found = intervals(columns, plan_draws(12, 1, n=1, seed=seed))
+    assert np.isnan(found.per_tag["pr_auc"]).all()
+    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert content["pr_auc_macro"] is None and content["n_draws"] == 1
+
+
+@pytest.mark.parametrize(
+    ("artists", "said"),
+    [
+        (["ann"] * 40, "1 artists are too few to draw from, 10 are needed"),
+        (["ann", "bob"] * 18 + [""] * 4, "2 artists and 4 clips without one are too few"),
+        ([""] * 9, "9 clips are too few"),
+    ],
+)
+def test_of_few_artists_or_clips_there_are_no_intervals_and_it_is_said_why(artists, said):
+    draws = plan_draws(len(artists), 1, artists=artists, n=300)
+    assert draws.n == 0 and draws.note.startswith(f"no intervals: {said}")
+
+
+def test_ten_artists_are_enough_to_draw_from():
+    assert plan_draws(20, 1, artists=[str(number % 10) for number in range(20)], n=300).n == 300
 
 
 @pytest.mark.parametrize(
@@ -142,7 +222,7 @@ def test_what_takes_too_long_is_drawn_less_often_or_not_at_all_and_says_so(size,
 def test_without_draws_there_are_no_intervals_and_the_description_says_why():
     columns, *_ = case(4)
     draws = Draws(0, 0, np.arange(80), "over clips", "no intervals: too many")
-    found = bootstrap_intervals(columns, draws, tags=np.arange(3))
+    found = intervals(columns, draws)
     assert found.summary == {} and np.isnan(found.per_tag["pr_auc"]).all()
     assert found.describe() == "no intervals: too many"
 
@@ -174,9 +254,8 @@ def test_pairing_finds_a_small_difference_that_single_intervals_hide():
     ]
     draws = plan_draws(400, 1, n=500)
     (a, b) = resample(models, draws, tags=np.arange(1))
-    found = difference_of("x", (0, 0), (a.summary["pr_auc_macro"], b.summary["pr_auc_macro"]))
+    points = tuple(metrics_of_columns(model).summary["pr_auc_macro"] for model in models)
+    found = difference_of("x", points, (a.summary["pr_auc_macro"], b.summary["pr_auc_macro"]))
     assert found.real
-    alone = [
-        bootstrap_intervals(m, draws, tags=np.arange(1)).summary["pr_auc_macro"] for m in models
-    ]
+    alone = [intervals(m, draws).summary["pr_auc_macro"] for m in models]
     assert alone[0][1] > alone[1][0]

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,25 @@ Windows = dict[str, npt.NDArray[np.float32]]
 
 class ShortClipWarning(UserWarning):
     """A clip was shorter than one window and was padded to one."""
+
+
+@dataclass(frozen=True)
+class LogScale:
+    """What the values of a spectrogram are: ``log_base(level + offset)``.
+
+    Parameters
+    ----------
+    base : float
+        Of the logarithm.
+    offset : float
+        What silence leaves within it.
+    db_per_decade : float
+        Decibels in ten times the level: 20 where that is a magnitude, 10 where it is a power.
+    """
+
+    base: float
+    offset: float
+    db_per_decade: float
 
 
 class FrontEnd(Entry):
@@ -49,10 +69,10 @@ class FrontEnd(Entry):
         """Shape of one window of each named array, e.g. ``{"log_mel": (96, 64)}``."""
 
     @property
-    def values_per_db(self) -> dict[str, float]:
-        """Change of each array's values where all sound grows by 1 dB; spectrograms only.
+    def log_scales(self) -> dict[str, LogScale]:
+        """Say of each array that is a spectrogram [shape=(n_frames, n_bands)] what its values are.
 
-        Those [shape=(n_frames, n_bands)] can be augmented in training; none unless overridden.
+        These can be augmented in training; none unless overridden.
         """
         return {}
 

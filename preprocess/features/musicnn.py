@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from preprocess.features import LogScale
 from preprocess.features._frames import complex_spectra, frame_chunks, periodic_hann, reflected
 from preprocess.features._log_mel import LogMelFrontEnd, Slicing
 from tagger.registry import Params
@@ -28,6 +29,9 @@ _HZ_PER_MEL = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
 _LOG_STEP = np.log(6.4) / 27.0
+
+# Added to the scaled mel power before the logarithm.
+_LOG_OFFSET = 1.0
 
 # Louder than any audio; more would overflow float32 in the sum over a band.
 _LARGEST_POWER = np.float32(1e30)
@@ -128,9 +132,8 @@ class MusicnnFrontEnd(LogMelFrontEnd):
         return self.params.hop_frames * self.params.hop_samples / self.params.sample_rate
 
     @property
-    def values_per_db(self) -> dict[str, float]:  # noqa: D102 (the contract documents it)
-        # The logarithm to base 10 of a power.
-        return {"log_mel": 0.1}
+    def log_scales(self) -> dict[str, LogScale]:  # noqa: D102 (the contract documents it)
+        return {"log_mel": LogScale(base=10, offset=_LOG_OFFSET, db_per_decade=10)}
 
     @property
     def _n_bands(self) -> int:
@@ -180,7 +183,7 @@ class MusicnnFrontEnd(LogMelFrontEnd):
             np.minimum(power, _LARGEST_POWER, out=power)
             log_mel = power @ self._mel_matrix
             log_mel *= np.float32(params.log_scale)
-            log_mel += np.float32(1.0)
+            log_mel += np.float32(_LOG_OFFSET)
             yield np.log10(log_mel, out=log_mel)
 
 

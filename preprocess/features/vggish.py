@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, Field, model_validator
 
+from preprocess.features import LogScale
 from preprocess.features._frames import complex_spectra, frame_chunks, periodic_hann
 from preprocess.features._log_mel import LogMelFrontEnd, Slicing
 from tagger.registry import Params
@@ -134,9 +135,8 @@ class VggishFrontEnd(LogMelFrontEnd):
         return self.params.hop_seconds
 
     @property
-    def values_per_db(self) -> dict[str, float]:  # noqa: D102
-        # The natural logarithm of a magnitude.
-        return {"log_mel": math.log(10) / 20}
+    def log_scales(self) -> dict[str, LogScale]:  # noqa: D102
+        return {"log_mel": LogScale(base=math.e, offset=self.params.log_offset, db_per_decade=20)}
 
     @property
     def _n_bands(self) -> int:
