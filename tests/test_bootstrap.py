@@ -170,7 +170,7 @@ def test_an_interval_never_leaves_0_to_1_nor_its_figure():
     for name in ("roc_auc", "pr_auc"):
         points = getattr(metrics, name)[metrics.scored]
         low, high = found[name][metrics.scored].T
-        assert (0 <= low).all() and (low <= points).all()
+        assert (low >= 0).all() and (low <= points).all()
         assert (points <= high).all() and (high <= 1).all()
     # Some would be below.
     assert (found["pr_auc"][metrics.scored, 0] == 0).any()
