@@ -286,6 +286,8 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     from tagger.stream import TrainingStream, prefetched_side_by_side
     from tagger.weights import load_backbone_weights
 
+    # Refused before there is a run of it that could neither begin nor go on.
+    augmented = augmented_inputs(config.augment, front_end)
     # All machines meet here: each has looked for the run before one of them begins it.
     distribution = find_distribution(config.train.strategy)
     stack.enter_context(distribution.naming_lost_workers())
@@ -351,11 +353,15 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     elif config.model.backbone.weights != "none":
         for line in load_backbone_weights(model, config.model.backbone.weights):
             notice(line)
+    if judge is not model and (saved is None or not averaging):
+        judge.copy_weights(model)
     rows = {part: data.rows(part) for part in PARTS}
     here, shares_of_replica = distribution.replicas, n_shares // distribution.n_replicas
     store, stream_config = data.store, config.stream
     if config.train.cache_embeddings:
-        store = embedded = EmbeddedStore(data.store, model, config)
+        # By the judge, which computes alone: the machine that makes the embeddings must not need
+        # the others, as these wait for it.
+        store = embedded = EmbeddedStore(data.store, judge, config)
         embedded.prepare()
         stream_config = config.stream.model_copy(update={"shard": True})
         for network in {model, judge}:
@@ -381,8 +387,6 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         f"{len(data.vocabulary)} tags, {steps_per_epoch} steps per epoch"
     )
 
-    if averaging and saved is None:
-        judge.copy_weights(model)
     distribution.require_same(epoch=progress.epoch, step=progress.step)
     address, saved_config = run.address, run.config
     if not distribution.is_chief:
@@ -411,7 +415,6 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     run.push(patient=True)
 
     names = sorted(store.spec.input_shapes)
-    augmented = augmented_inputs(config.augment, front_end)
     train_step = make_train_step(
         model,
         optimizer,

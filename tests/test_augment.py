@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import noise
+from small_store import make_store, small_config
 
 from preprocess.features import FRONT_ENDS
 from tagger.augment import apply_plan, augmented_inputs, spectrogram_plans
 from tagger.config import AugmentConfig
 from tagger.errors import ConfigError
+from tagger.train import train
 
 FRONT_END = FRONT_ENDS.create("vggish", {})
 # Of a magnitude, as the natural logarithm that plans hold.
@@ -140,6 +142,13 @@ def test_masks_alone_leave_what_they_do_not_hide_as_it_is():
 def test_masks_larger_than_a_patch_are_refused():
     with pytest.raises(ConfigError, match="more than the 96 frames x 64 bands of log_mel"):
         augmented_inputs(AugmentConfig(mask_bands=65), FRONT_END)
+
+
+def test_what_cannot_be_augmented_is_refused_before_there_is_a_run(tmp_path):
+    make_store(tmp_path / "store", n_clips=32, n_windows=2)
+    with pytest.raises(ConfigError, match="mask_bands=65"):
+        train(small_config(tmp_path, "augment.mask_bands=65"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_front_end_without_spectrograms_is_refused():

@@ -169,6 +169,25 @@ def test_two_devices_learn_what_one_learns_from_the_joint_batch(
 
 
 @pytest.mark.slow
+def test_two_machines_learn_from_embeddings_that_one_of_them_makes(store, tmp_path):
+    # Batch normalisation of the backbone is what machines read together.
+    cached = (
+        *PLAIN[1:2],
+        "model.backbone.freeze=all",
+        "train.cache_embeddings=true",
+        "train.epochs=1",
+    )
+    copy, run, alone = tmp_path / "store", tmp_path / "run", tmp_path / "alone"
+    shutil.copytree(store, copy)
+    found = outcome(start_workers(overrides(copy, run, *cached)))
+    assert [status for status, _ in found] == [0, 0], found
+    settings = (*SAME_EVERYWHERE, *cached, "stream.shares=2", f"run.root={alone}")
+    train(small_config(tmp_path, *settings))
+    np.testing.assert_allclose(curve(run), curve(alone), rtol=TOLERANCE)
+    assert len(list((copy / "embeddings").iterdir())) == 1
+
+
+@pytest.mark.slow
 def test_other_shares_are_another_curve(store, joint, tmp_path):
     # What the two tests above hold equal could differ.
     run = tmp_path / "run"
