@@ -36,7 +36,7 @@ class EmbeddedStore(Store):
     model : TaggerModel
         Its backbone makes the embeddings, in inference mode.
     config : Config
-        Of the model.
+        Of the model; as many windows are embedded at once as it evaluates at once.
     """
 
     def __init__(self, store: Store, model: "TaggerModel", config: Config) -> None:
@@ -49,6 +49,7 @@ class EmbeddedStore(Store):
         )
         self._store = store
         self._embed = model.embed_windows
+        self._n_at_once = config.stream.evaluation_batch_size
         self._shard: Shard | None = None
 
     def prepare(self) -> None:
@@ -66,7 +67,13 @@ class EmbeddedStore(Store):
     def read(self, row: int) -> dict[str, npt.NDArray[np.floating]]:
         """Embeddings of the clip at `row` [shape=(n_windows, n_dimensions), dtype=float32]."""
         if self._shard is None:
-            return {EMBEDDING: self._embed(self._store.read(row))}
+            windows = self._store.read(row)
+            # A long clip at once would need some megabytes of memory per window.
+            parts = [
+                self._embed({name: a[i : i + self._n_at_once] for name, a in windows.items()})
+                for i in range(0, int(self.n_windows[row]), self._n_at_once)
+            ]
+            return {EMBEDDING: np.concatenate(parts)}
         first = int(self._shard.starts[row])
         embeddings = self._shard.memory_map(EMBEDDING)
         return {EMBEDDING: embeddings[first : first + int(self.n_windows[row])]}

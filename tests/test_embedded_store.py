@@ -62,6 +62,21 @@ def test_embeddings_are_those_of_the_network_and_are_computed_once(folder, monke
     np.testing.assert_allclose(found[EMBEDDING], expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_long_clip_goes_through_the_backbone_a_few_windows_at_a_time(folder):
+    from preprocess.store import Store
+
+    store = Store(folder / "store")
+    model, config = built(folder)
+    at_once = EmbeddedStore(store, model, config).read(0)[EMBEDDING]
+    _, config = built(folder, "stream.evaluation_batch_size=3")
+    sizes = []
+    embed = model.embed_windows
+    model.embed_windows = lambda windows: (sizes.append(len(windows["log_mel"])), embed(windows))[1]
+    in_slices = EmbeddedStore(store, model, config).read(0)[EMBEDDING]
+    assert sizes == [3, 1]
+    np.testing.assert_allclose(in_slices, at_once, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "other",
     [
