@@ -3,11 +3,13 @@
 Training draws random patches: one pescador streamer per clip, of which `n_active` are open at a
 time; with ``mix_batches`` above 1 a streamer per open place, which takes one clip after another,
 and a shuffle of neighbouring batches. The draws form one endless sequence that the seed alone
-decides, made of passes in each of which every clip is open exactly once. Any position of it can be
-returned to, so that a resumed run sees what an uninterrupted one would have seen.
+decides, made of passes in each of which every clip is open exactly once, or several times if it is
+to give more draws than others. Any position of it can be returned to, so that a resumed run sees
+what an uninterrupted one would have seen.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,14 +162,23 @@ class TrainingStream:
         """Examples of one pass, without opening the clips of the first `n_skipped`."""
         draws = self._draws(number)
         skip = n_skipped
+        longest = int(draws.max())
+        if self.config.balance:
+            # All draws of a rare clip on end would fill whole batches with it.
+            longest = min(longest, math.ceil(self.config.rate or self.config.patches_per_clip))
+        n_openings = -(-draws // longest)
+        # Of each opening: the clip, and its how manieth.
+        clips = np.repeat(np.arange(len(draws)), n_openings)
+        parts = np.arange(len(clips)) - np.repeat(np.cumsum(n_openings) - n_openings, n_openings)
         # One draw at a time mixes clips; where whole batches are mixed afterwards, a clip may as
-        # well give all its draws at once, which spares pescador most of its work.
-        most = 1 if self.config.mix_batches == 1 else int(draws.max())
+        # well give all draws of an opening at once, which spares pescador most of its work.
+        most = 1 if self.config.mix_batches == 1 else longest
 
         # A closure with its own generator: pescador copies a streamer's arguments each time it
         # opens it, so that a generator among them would repeat itself, and so would one whose
         # seed did not depend on the pass.
-        def blocks_of_clip(position: int) -> Iterator[Rows | int]:
+        def blocks_of_opening(opening: int) -> Iterator[Rows | int]:
+            position, begin = int(clips[opening]), int(parts[opening]) * longest
             row = self.rows[position]
             rng = np.random.default_rng((self.seed, number, position))
             bags = random_bags(
@@ -176,6 +187,7 @@ class TrainingStream:
                 n_bags=int(draws[position]),
                 bag_size=self.config.patches_per_bag,
             )
+            bags = bags[begin : begin + longest]
             take = None
             for first in range(0, len(bags), most):
                 block = bags[first : first + most]
@@ -187,22 +199,21 @@ class TrainingStream:
                 yield take(block)
 
         def blocks_of_slot(slot: int) -> Iterator[Rows | int]:
-            for position in order[slot::n_active]:
-                yield from blocks_of_clip(int(position))
+            for opening in order[slot::n_active]:
+                yield from blocks_of_opening(int(opening))
 
-        n_clips = len(self.rows)
-        n_active = min(self.config.n_active, n_clips)
+        n_active = min(self.config.n_active, len(clips))
         if self.config.mix_batches == 1:
-            streamers = [pescador.Streamer(blocks_of_clip, clip) for clip in range(n_clips)]
+            streamers = [pescador.Streamer(blocks_of_opening, k) for k in range(len(clips))]
         else:
             # Clips that come and go one block at a time would keep pescador busy with opening
             # streamers, and more so the more clips there are: each streamer takes many clips.
-            order = np.random.default_rng((self.seed, number, 0, 1)).permutation(n_clips)
+            order = np.random.default_rng((self.seed, number, 0, 1)).permutation(len(clips))
             streamers = [pescador.Streamer(blocks_of_slot, slot) for slot in range(n_active)]
         mux = pescador.StochasticMux(
             streamers,
             n_active=n_active,
-            # Each clip is open once in a pass, until it has given its draws.
+            # Each opening comes once in a pass, until it has given its draws.
             rate=None,
             mode="exhaustive",
             random_state=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),

@@ -30,6 +30,14 @@ def stream(store: Store, *, seed: int = 0, **settings: object) -> TrainingStream
     return TrainingStream(store, rows, labels=store.index.labels, config=config, seed=seed)
 
 
+def unequal(store: Store, **settings: object) -> TrainingStream:
+    """Of clips of which two have a tag of their own, beside the one that all have."""
+    labels = np.zeros((len(store), 3), np.uint8)
+    labels[:, 0], labels[3, 1], labels[30, 2] = 1, 1, 1
+    config = StreamConfig(**{"batch_size": 8, **settings})
+    return TrainingStream(store, list(range(len(store))), labels=labels, config=config, seed=0)
+
+
 def draws(streamed: TrainingStream, n: int, start: int = 0) -> list[tuple[int, int]]:
     """(clip, window) of the first examples, read off the marks in the patches."""
     marks = [float(e["log_mel"][0, 0, 0]) for e in islice(streamed.examples(start), n)]
@@ -93,11 +101,54 @@ def test_balance_draws_rare_tags_more_often_and_as_many_examples_in_all(tmp_path
     assert (passes[0] != passes[1]).any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"rate": 3.0}, {"patches_per_bag": 4}, {"balance": 0.5}])
+@pytest.mark.parametrize("mix", [1, 4, 16])
+def test_a_balanced_clip_gives_its_draws_a_few_at_a_time(store, mix):
+    # Ten clips with a tag of their own: each gives one draw in thirty, a pass has 108 of them.
+    labels = np.zeros((400, 12), np.uint8)
+    labels[:, 0] = 1
+    labels[np.arange(10) * 37, np.arange(10) + 1] = 1
+    config = StreamConfig(batch_size=32, balance=0.5, mix_batches=mix)
+    streamed = TrainingStream(store, list(range(40)) * 10, labels=labels, config=config, seed=5)
+    largest = [b.labels[:, 1:].sum(axis=0).max() / 32 for b in islice(streamed.batches(), 200)]
+    assert max(largest) < 0.5
+    assert np.mean(largest) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [(32, 24), (30, 6), (20, 26), (38, 22), (26, 3), (25, 26)]),
+        ({"mix_batches": 4}, [(15, 14), (15, 4), (15, 25), (15, 26), (39, 5), (39, 11)]),
+        ({"rate": 3.0}, [(18, 26), (17, 25), (27, 9), (1, 2), (26, 21), (7, 14)]),
+    ],
+)
+def test_a_run_of_an_earlier_release_goes_on_with_the_draws_that_it_had(store, settings, expected):
+    assert draws(stream(store, **settings), 6, start=324) == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rate": 3.0},
+        {"patches_per_bag": 4},
+        {"balance": 0.5},
+        {"balance": 1.0, "rate": 2.5},
+        {"balance": 1.0, "mix_batches": 4},
+    ],
+)
 @pytest.mark.parametrize("start", [0, 1, 37, 333])
 def test_any_position_of_the_sequence_can_be_returned_to(store, settings, start):
-    streamed = stream(store, patches_per_clip=3, **settings)
+    streamed = unequal(store, patches_per_clip=3, **settings)
     assert draws(streamed, start + 60)[start:] == draws(streamed, 60, start)
+
+
+@pytest.mark.parametrize("start", [1, 6, 40])
+def test_any_batch_of_a_balanced_and_mixed_sequence_can_be_returned_to(store, start):
+    streamed = unequal(store, patches_per_clip=3, balance=0.7, mix_batches=4)
+    straight = islice(streamed.batches(), start, start + 9)
+    for one, other in zip(straight, streamed.batches(start), strict=False):
+        np.testing.assert_array_equal(one.inputs["log_mel"], other.inputs["log_mel"])
 
 
 def test_skipped_examples_are_not_read(store, monkeypatch):
