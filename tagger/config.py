@@ -395,7 +395,8 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
     config : Config
         What all others are taken from.
     values : dict of str to value
-        By dotted key, e.g. ``{"train.epochs": 5}``.
+        By dotted key, e.g. ``{"train.epochs": 5}``. Names of entries count first: another name
+        starts from that entry's own parameters.
 
     Raises
     ------
@@ -403,8 +404,8 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
         If a key is unknown or a value out of range.
     """
     content = config.to_dict()
-    for key, value in values.items():
-        nested = value
+    for key in sorted(values, key=lambda key: not key.endswith(".name")):
+        nested = values[key]
         for part in reversed(key.split(".")):
             nested = {part: nested}
         content = _merge(content, nested)

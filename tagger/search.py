@@ -6,10 +6,14 @@ that was interrupted, at the step where it was.
 """
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -27,6 +31,9 @@ _JOURNAL = "optuna.jsonl"
 _RESULTS = "results.csv"
 _BEST = "best.yaml"
 _STUDY = "search"
+_LOCK = "search.lock"
+# Where trials are kept, and what makes them comparable.
+_SAME_IN_ALL = ("run", "train.monitor", "task.name")
 
 
 class Range(BaseModel):
@@ -140,6 +147,11 @@ def read_space(path: Path) -> Space:
         raise ConfigError(f"{path}: not valid YAML ({problem}); mend it") from None
     if not space:
         raise ConfigError(f"{path}: names no key; add one, e.g. train.learning_rate: [0.001, 0.01]")
+    for key in space:
+        if any(key == same or key.startswith(f"{same}.") for same in _SAME_IN_ALL):
+            raise ConfigError(
+                f"{path}: {key} is the same in all trials of a search; set it in the config"
+            )
     return space
 
 
@@ -164,30 +176,77 @@ def search(config: Config, space_path: Path, *, folder: Path, n_trials: int) -> 
     Raises
     ------
     ConfigError
-        If the space names what the config does not have, or the folder holds another search.
+        If the space names what the config does not have, the folder holds another search or one
+        that cannot be read or is running, or not even the first trial can begin.
     """
+    space = read_space(space_path)
+    first = {
+        key: values.low if isinstance(values, Range) else values[0] for key, values in space.items()
+    }
+    try:
+        # All together: one may need another.
+        with_overrides(config, first)
+    except ConfigError as error:
+        raise ConfigError(f"{space_path}: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        return _search(config, space, folder=folder, n_trials=n_trials)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse to work in a folder where another process searches."""
+    # Only systems like Unix have it.
+    import fcntl
+
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder}: another search is running in it; wait for its end, or choose another "
+                "--output"
+            ) from None
+        yield
+
+
+def _open_study(path: Path, *, larger_is_better: bool) -> "optuna.Study":
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if path.exists():
+            _drop_half_a_line(path)
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            study_name=_STUDY,
+            direction="maximize" if larger_is_better else "minimize",
+            load_if_exists=True,
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        # All but the first come from lines that are none of Optuna's.
+        raise ConfigError(
+            f"{path}: the journal of the search cannot be read ({error}); restore it, or choose "
+            "another --output"
+        ) from None
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """Cut off what a killed process has begun to write: Optuna would write on in that line."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def _search(config: Config, space: Space, *, folder: Path, n_trials: int) -> SearchResult:
+    import optuna
     from optuna.trial import TrialState
 
-    space = read_space(space_path)
-    for key, values in space.items():
-        first = values.low if isinstance(values, Range) else values[0]
-        try:
-            with_overrides(config, {key: first})
-        except ConfigError as error:
-            raise ConfigError(f"{space_path}: {error}") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
     larger_is_better = TASKS.get(config.task.name).monitors[config.train.monitor]
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / _JOURNAL))),
-        sampler=optuna.samplers.TPESampler(seed=config.train.seed),
-        study_name=_STUDY,
-        direction="maximize" if larger_is_better else "minimize",
-        load_if_exists=True,
-    )
+    study = _open_study(folder / _JOURNAL, larger_is_better=larger_is_better)
     description = _describe(config, space)
     known = study.user_attrs.get("description")
     if known is None:
@@ -199,12 +258,16 @@ def search(config: Config, space_path: Path, *, folder: Path, n_trials: int) -> 
     finished = True
     ended = (TrialState.COMPLETE, TrialState.FAIL)
     # One that was interrupted comes first: its run goes on.
-    waiting = [
-        optuna.trial.Trial(study, frozen._trial_id)
-        for frozen in study.get_trials(states=(TrialState.RUNNING,))
-    ]
+    waiting = study.get_trials(states=(TrialState.RUNNING,))
     while finished and len(study.get_trials(deepcopy=False, states=ended)) < n_trials:
-        trial = waiting.pop(0) if waiting else study.ask()
+        number = waiting[0].number if waiting else len(study.get_trials(deepcopy=False))
+        # With a seed for each trial: one for all would draw the same again after each start.
+        seed = np.random.SeedSequence((config.train.seed, number)).generate_state(1)[0]
+        study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+        if waiting:
+            trial = optuna.trial.Trial(study, waiting.pop(0)._trial_id)
+        else:
+            trial = study.ask()
         finished = _run(trial, study, config=config, space=space, folder=folder)
         _write_results(folder, study, config)
     result = _result(study, config, finished=finished)
@@ -236,16 +299,23 @@ def _run(
     """Train one trial; tells whether it came to an end."""
     from optuna.trial import TrialState
 
+    from tagger.keras import tf
     from tagger.train import train
 
     settings = {key: _suggest(trial, key, values) for key, values in space.items()}
     shown = ", ".join(f"{key}={_short(value)}" for key, value in settings.items())
     notice(f"trial {trial.number}: {shown}")
+    root = folder / "trials" / f"{trial.number:04d}"
     try:
-        root = str(folder / "trials" / f"{trial.number:04d}")
-        result = train(with_overrides(config, settings | {"run.root": root}), resume=True)
-    except (ConfigError, ModelError) as error:
-        warn(f"trial {trial.number} failed: {error}")
+        result = train(with_overrides(config, settings | {"run.root": str(root)}), resume=True)
+    except (ConfigError, ModelError, tf.errors.ResourceExhaustedError) as error:
+        if trial.number == 0 and isinstance(error, ConfigError):
+            # Others would hardly do better. Once the config is mended, it is another search.
+            if not root.exists():
+                (folder / _JOURNAL).unlink()
+            raise
+        lacks_memory = isinstance(error, tf.errors.ResourceExhaustedError)
+        warn(f"trial {trial.number} failed: {'out of memory' if lacks_memory else error}")
         study.tell(trial, state=TrialState.FAIL)
         return True
     if not result.finished:

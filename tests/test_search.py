@@ -10,8 +10,10 @@ from small_store import make_store, small_config
 
 from tagger.config import load_config
 from tagger.errors import ConfigError, ModelError
+from tagger.keras import tf
 from tagger.run_folder import RunFolder
 from tagger.search import read_space, search
+from tagger.train import TrainResult
 
 SPACE = {
     "train.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
@@ -34,6 +36,20 @@ def run_search(folder, n_trials, **changes):
     config = load_config(folder / "config.yaml")
     options = {"folder": folder / "found", "n_trials": n_trials} | changes
     return search(config, folder / "space.yaml", **options)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Trials that take no time and have the value that a function makes of their config."""
+
+    def values_are(value_of):
+        def train(config, **_):
+            history = [{"validation_pr_auc_macro": value_of(config)}]
+            return TrainResult(config.run.root, True, 1, history)
+
+        monkeypatch.setattr("tagger.train.train", train)
+
+    return values_are
 
 
 def rows(folder):
@@ -130,6 +146,97 @@ def test_a_trial_that_fails_is_counted_and_stops_no_other(folder, monkeypatch, c
     assert "trial 0 failed: diverged" in capsys.readouterr().err
     assert rows(folder)[-1]["pr_auc_macro"] == ""
     assert "failed" in result.table()
+
+
+def test_a_trial_that_runs_out_of_memory_stops_no_other(folder, quick, capsys):
+    def too_large(config):
+        if config.model.head.params["units"] == 4:
+            raise tf.errors.ResourceExhaustedError(None, None, "failed to allocate")
+        return 0.5
+
+    quick(too_large)
+    result = run_search(folder, 8)
+    failed = [trial for trial in result.trials if trial.value is None]
+    assert {trial.settings["model.head.params.units"] for trial in failed} == {4}
+    assert len(result.trials) == 8
+    assert f"trial {failed[0].number} failed: out of memory" in capsys.readouterr().err
+
+
+def test_a_search_is_the_same_however_often_it_is_stopped(folder, quick):
+    # Ten trials are random; those after them depend on the ones before.
+    quick(lambda config: config.train.learning_rate)
+    straight = run_search(folder, 14)
+    (folder / "found").rename(folder / "straight")
+    for n_trials in (1, 2, 7, 12, 14):
+        stopped = run_search(folder, n_trials)
+    assert stopped.trials == straight.trials
+    assert len({str(trial.settings) for trial in straight.trials}) == 14
+
+
+def test_a_first_trial_that_cannot_begin_leaves_the_folder_free_for_a_mended_config(folder):
+    path = folder / "config.yaml"
+    right = path.read_text()
+    # What only the store can tell.
+    small_config(folder, "augment.mask_bands=65").save(path)
+    with pytest.raises(ConfigError, match="mask_bands=65"):
+        run_search(folder, 2)
+    path.write_text(right)
+    assert [trial.number for trial in run_search(folder, 1).trials] == [0]
+
+
+def test_two_searches_in_one_folder_are_refused(folder, quick):
+    def second(config):
+        with pytest.raises(ConfigError, match=r"found: another search is running in it"):
+            run_search(folder, 2)
+        return 0.5
+
+    quick(second)
+    assert run_search(folder, 1).n_failed == 0
+
+
+def test_a_journal_that_cannot_be_read_is_named(folder, quick):
+    quick(lambda config: 0.5)
+    run_search(folder, 2)
+    journal = folder / "found" / "optuna.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    for damaged in ("not json\n", "[]\n", "{}\n", '{"op_code": 99}\n', "\xff\n"):
+        journal.write_text("".join([*lines[:2], damaged, *lines[2:]]), encoding="latin-1")
+        with pytest.raises(ConfigError, match=r"optuna\.jsonl: the journal .* cannot be read"):
+            run_search(folder, 3)
+
+
+def test_a_search_goes_on_after_a_line_that_was_half_written(folder, quick):
+    quick(lambda config: 0.5)
+    run_search(folder, 1)
+    journal = folder / "found" / "optuna.jsonl"
+    with journal.open("a") as file:
+        file.write('{"op_code": 4, "wor')
+    assert len(run_search(folder, 3).trials) == 3
+    assert len(run_search(folder, 4).trials) == 4
+
+
+def test_keys_that_need_one_another_are_tried_together(folder, quick):
+    (folder / "space.yaml").write_text(
+        "stream.patches_per_bag: [2, 3]\n"
+        "front_end.params.n_lags: [60]\n"
+        "model.aggregate: [autopool]\n"
+        "front_end.name: [vggish_tempo]\n"
+    )
+    configs = []
+    quick(lambda config: configs.append(config) or 0.5)
+    run_search(folder, 2)
+    for config in configs:
+        assert config.model.aggregate == "autopool"
+        assert config.front_end.name == "vggish_tempo"
+        assert config.front_end.params["n_lags"] == 60
+
+
+@pytest.mark.parametrize("key", ["run.root", "train.monitor", "task.name"])
+def test_what_all_trials_have_in_common_is_refused_in_a_space(tmp_path, key):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{key}: [a, b]")
+    with pytest.raises(ConfigError, match=rf"{key} is the same in all trials"):
+        read_space(path)
 
 
 def test_another_space_in_the_same_folder_is_refused(folder):
