@@ -291,10 +291,13 @@ class _Groups:
         return float(f1[last]), self.cut_below(last)
 
     def cut_below(self, last: int) -> float:
-        """Threshold that takes the groups up to `last` and no more."""
+        """Threshold that takes the groups up to `last` and no more, in the type of the scores."""
         lowest = float(self.values[last])
         if last + 1 < len(self.values):
-            return (lowest + float(self.values[last + 1])) / 2
+            following = float(self.values[last + 1])
+            middle = (lowest + following) / 2
+            # Between neighbours of the type it is rounded to one of them, maybe the wrong one.
+            return middle if float(self.values.dtype.type(middle)) > following else lowest
         # Where all are taken, half-way to the lowest score there can be.
         return lowest / 2 if lowest > 0 else lowest
 
@@ -396,8 +399,8 @@ def best_f1_thresholds(
     Returns
     -------
     list of float or None
-        Half-way between the lowest score that is taken and the highest that is not. None for a tag
-        without positives or without negatives.
+        Half-way between the lowest score that is taken and the highest that is not, or the former
+        where nothing lies between. None for a tag without positives or without negatives.
     """
     thresholds: list[float | None] = []
     for tag in range(scores.shape[1]):

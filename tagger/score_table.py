@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,15 @@ def check_rows(labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic])
         raise ValueError("the scores hold NaN or infinity")
 
 
+def floating(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Type that scores are measured in: whole numbers as the smallest that holds them exactly.
+
+    Between whole numbers there is no threshold, and the negative of an unsigned one is no lower.
+    """
+    given = np.dtype(dtype)
+    return np.result_type(given, np.float32) if np.issubdtype(given, np.integer) else given
+
+
 class ArrayColumns:
     """Arrays that are in memory anyway.
 
@@ -55,7 +64,7 @@ class ArrayColumns:
     labels : np.ndarray [shape=(n_clips, n_tags)]
         1 where a clip carries a tag.
     scores : np.ndarray [shape=(n_clips, n_tags)]
-        What a model says.
+        What a model says; whole numbers become floating point.
 
     Raises
     ------
@@ -63,9 +72,10 @@ class ArrayColumns:
         If the shapes differ, a label is neither 0 nor 1 or a score is not finite.
     """
 
-    def __init__(self, labels: npt.NDArray[np.generic], scores: npt.NDArray[np.floating]) -> None:
+    def __init__(self, labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> None:
         check_rows(labels, scores)
-        self._labels, self._scores = labels, scores
+        self._labels = labels
+        self._scores: npt.NDArray[np.floating] = scores.astype(floating(scores.dtype), copy=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,7 +96,7 @@ class ScoreTable:
     n_clips, n_tags : int
         Size of the whole.
     dtype : dtype
-        Of the scores.
+        Of the scores; whole numbers become floating point.
     folder : Path, optional
         Where the temporary file goes if the table is large; default the system's place for them,
         which may be in memory.
@@ -101,7 +111,7 @@ class ScoreTable:
         self, n_clips: int, n_tags: int, *, dtype: npt.DTypeLike, folder: Path | None = None
     ) -> None:
         self.shape = (n_clips, n_tags)
-        self.dtype = np.dtype(dtype)
+        self.dtype = floating(dtype)
         self._n_filled = 0
         self._folder = folder
         self._n_bytes = n_clips * n_tags * (self.dtype.itemsize + 1)
@@ -153,7 +163,7 @@ class ScoreTable:
         """Clips that are best added together."""
         return max(1, _BYTES_AT_ONCE // (self.shape[1] * self.dtype.itemsize or 1))
 
-    def add(self, labels: npt.NDArray[np.generic], scores: npt.NDArray[np.floating]) -> None:
+    def add(self, labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> None:
         """Add the next clips.
 
         Parameters

@@ -16,7 +16,14 @@ from small_model import small_run
 from tagger.aggregate import clip_scores
 from tagger.errors import ModelError
 from tagger.evaluate import evaluate_run, evaluate_scores
-from tagger.metrics import binary_cross_entropy, d_prime, multilabel_metrics
+from tagger.metrics import (
+    best_f1_thresholds,
+    binary_cross_entropy,
+    d_prime,
+    multilabel_metrics,
+    thresholds_for_precision,
+)
+from tagger.report.curves import precision_over_recall
 from tagger.score_files import write_scores
 from tagger.score_table import ScoreTable
 
@@ -362,11 +369,11 @@ def test_stored_thresholds_and_artists_of_an_archive_are_used(tmp_path):
         labels,
         scores,
         thresholds=np.array([0.3, np.nan, 0.6, 0.5]),
-        artists=np.array(["ann", "bob", "cid"] * 20),
+        artists=np.array([f"artist {number % 12}" for number in range(60)]),
     )
     content = evaluate_scores(path, n_draws=200).to_json()
     assert content["n_tags_thresholded"] == 3 and content["tags"][0]["threshold"] == 0.3
-    assert content["intervals"]["description"] == "clustered by artist, 3 artists"
+    assert content["intervals"]["description"] == "clustered by artist, 12 artists"
     low, high = content["tags"][0]["pr_auc_interval"]
     assert low <= content["tags"][0]["pr_auc"] <= high
 
@@ -488,6 +495,44 @@ def test_an_archive_has_the_same_figures_however_it_is_read(tmp_path, dtype, lab
     path = save_scores(tmp_path / "a.npz", labels.astype(labels_dtype), scores)
     expected = multilabel_metrics(labels, scores).summary
     np.testing.assert_equal(evaluate_scores(path).metrics.summary, expected)
+
+
+@pytest.mark.usefixtures("reading")
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+def test_whole_numbers_are_measured_as_the_floating_ones_that_they_equal(tmp_path, dtype):
+    labels, scores = random_case(3, n_clips=333)
+    # With zeros, whose negative is no number beyond all others, and thresholds in between.
+    scores = (90 * scores + 20 * labels - 15).clip(0).astype(dtype)
+    found = []
+    for scores_ in (scores, scores.astype(np.float64)):
+        path = save_scores(
+            tmp_path / "a.npz", labels, scores_, thresholds=np.array([0.5, 40.5, np.nan, 70.5])
+        )
+        evaluation = evaluate_scores(path, n_draws=200)
+        with evaluation.open_columns() as columns:
+            curve = precision_over_recall(*columns.column(0))
+        found.append({**evaluation.to_json(), "curve": curve.tolist()})
+    assert found[0] == found[1]
+    assert found[0]["tags"][0]["threshold"] == 0.5 and found[0]["tags"][1]["recall"] < 1
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_threshold_between_neighbouring_scores_takes_the_upper_alone(dtype, steps):
+    lower = dtype(0.7)
+    for _ in range(10):
+        upper = lower
+        for _ in range(steps):
+            upper = np.nextafter(upper, dtype(1))
+        labels = np.array([[1], [1], [0], [0], [0]], np.uint8)
+        scores = np.array([[upper], [upper], [lower], [lower], [0.1]], dtype)
+        for threshold in (
+            best_f1_thresholds(labels, scores)[0],
+            thresholds_for_precision(labels, scores, 0.9)[0],
+        ):
+            np.testing.assert_array_equal(scores >= dtype(threshold), labels != 0)
+        # Odd and even neighbours are rounded to different sides.
+        lower = np.nextafter(lower, dtype(1))
 
 
 def test_an_archive_that_lies_column_by_column_is_read_where_it_is_small(tmp_path, monkeypatch):
