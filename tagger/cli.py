@@ -198,6 +198,7 @@ def search(
 DrawsOption = Annotated[
     int, typer.Option("--draws", min=0, help="Bootstrap draws of the intervals; 0 for none.")
 ]
+PairedDrawsOption = Annotated[int, typer.Option("--draws", min=1, help="Bootstrap draws.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap draws.")]
 
 
@@ -331,7 +332,7 @@ def compare(
         typer.Option("--evaluation", help="Which one of a run: test, validation, won-test, ..."),
     ] = "test",
     format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
-    draws: DrawsOption = 1000,
+    draws: PairedDrawsOption = 1000,
     seed: SeedOption = 0,
 ) -> None:
     """Say which differences between two models are more than chance (paired bootstrap)."""
@@ -357,6 +358,11 @@ def calibrate(
     ] = None,
 ) -> None:
     """Fit calibration and thresholds of a run anew on its validation clips, and export it."""
+    if precision is not None and thresholds not in (None, "precision"):
+        raise ConfigError(
+            f"--precision means nothing with --thresholds {thresholds}; leave one of them out"
+        )
+
     from tagger.decisions import refit_decisions
 
     wanted = {"method": method, "thresholds": thresholds, "precision": precision}

@@ -102,6 +102,9 @@ def write_decisions(run: RunFolder, decisions: Decisions) -> None:
 def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[str]:
     """Fit calibration and thresholds of a trained run anew; the verb ``calibrate``.
 
+    What is wanted is kept in the run's config, so that the next call wants the same unless told
+    otherwise.
+
     Parameters
     ----------
     root : Path
@@ -146,6 +149,7 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
     scores = np.stack([values for _, values in columns], axis=1).astype(np.float32)
     task = TASKS.create(trained.task.name, trained.task.params)
     decisions = save_decisions(run, task, config, labels=labels, scores=scores)
+    trained.save(run.config)
     fitted = sum(value is not None for value in decisions.thresholds or [])
     wanted = "highest F1"
     if config.thresholds == "precision":

@@ -372,8 +372,7 @@ def evaluate_run(
     model = build_model(config, front_end, vocabulary.tags)
     model.load_weights(run.best_weights)
     calibration = run.load_calibration(n_tags=len(vocabulary))
-    if calibration is not None:
-        calibration = calibration.of_columns(plan.columns)
+    of_plan = None if calibration is None else calibration.of_columns(plan.columns)
     thresholds = _thresholds_of(run, n_tags=len(vocabulary))[plan.columns]
     store = local_store(store, rows=rows)
     # Where the scores will lie: the system's place for temporary files may be in memory.
@@ -393,7 +392,7 @@ def evaluate_run(
         measured = measure(
             table,
             thresholds=thresholds,
-            calibration=calibration,
+            calibration=of_plan,
             artists=clips.artists,
             n_draws=n_draws,
             seed=seed,
@@ -418,7 +417,9 @@ def evaluate_run(
         **measured,
     )
     write_json(files["metrics"], evaluation.to_json())
-    taggram = window_scores_of(model, front_end, store, rows=rows, paths=clips.paths)
+    taggram = window_scores_of(
+        model, front_end, store, rows=rows, paths=clips.paths, calibration=calibration
+    )
     evaluation = with_report(evaluation, report or folder, run=run, taggram=taggram)
     run.push()
     return evaluation

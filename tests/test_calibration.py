@@ -26,7 +26,7 @@ from tagger.config import CalibrationConfig
 from tagger.decisions import fit_decisions, refit_decisions, save_decisions
 from tagger.errors import ModelError
 from tagger.export import export_run
-from tagger.metrics import thresholds_for_precision
+from tagger.metrics import multilabel_metrics, thresholds_for_precision
 from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
 from tagger.score_table import ArrayColumns
@@ -96,7 +96,8 @@ def test_isotonic_curves_are_those_of_scikit_learn(seed, digits, n):
     judge.fit(scores[:, 0].astype(np.float64), labels[:, 0])
     asked = np.linspace(0, 1, 97)
     found = calibration.column(0, asked)
-    np.testing.assert_allclose(found, judge.predict(asked), atol=1e-9)
+    # But for the thousandth of the score itself that keeps the order on its levels.
+    np.testing.assert_allclose(found, 0.999 * judge.predict(asked) + 0.001 * asked, atol=1e-9)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
@@ -132,6 +133,18 @@ def test_calibrated_scores_keep_their_order_and_stay_between_0_and_1(method, see
     for tag in range(3):
         order = np.argsort(scores[:, tag])
         assert (np.diff(calibrated[order, tag]) >= 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_calibration_changes_neither_roc_auc_nor_pr_auc(method):
+    calibration = fit_calibration(*case(10, n_clips=200), method=method)
+    # Clips that it was not fitted on, whose scores all differ.
+    labels, scores = case(11, n_clips=2000, digits=12)
+    before = multilabel_metrics(labels, scores)
+    after = multilabel_metrics(labels, calibration(scores))
+    # As float32 some neighbours become equal.
+    np.testing.assert_allclose(after.roc_auc, before.roc_auc, atol=2e-4)
+    np.testing.assert_allclose(after.pr_auc, before.pr_auc, atol=2e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -283,6 +296,27 @@ def test_a_run_is_calibrated_anew_by_the_command(run, command):
     assert code == 0
     assert "calibration isotonic, 3 of 3 thresholds for precision 0.8" in out
     assert isinstance(Bundle(run / "bundle").calibration().maps[0], Isotonic)
+
+
+def test_what_a_run_was_calibrated_with_is_kept_by_the_next_call(run, command):
+    calibrated(run)
+    assert command("calibrate", run, "--method", "temperature", "--precision", "0.8")[0] == 0
+    code, out, _ = command("calibrate", run)
+    assert code == 0
+    assert "calibration temperature, 3 of 3 thresholds for precision 0.8" in out
+    assert RunFolder(run).load_config().calibration == CalibrationConfig(
+        method="temperature", thresholds="precision", precision=0.8
+    )
+    code, out, _ = command("calibrate", run, "--thresholds", "f1")
+    assert "calibration temperature, 3 of 3 thresholds for highest F1" in out
+
+
+def test_a_precision_beside_thresholds_for_f1_is_refused(run, command):
+    before = (run / "config.yaml").read_bytes()
+    code, out, err = command("calibrate", run, "--thresholds", "f1", "--precision", "0.8")
+    assert (code, out) == (2, "")
+    assert err == "error: --precision means nothing with --thresholds f1; leave one of them out\n"
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_a_run_that_keeps_no_validation_scores_says_how_to_get_them(run):

@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,9 +15,14 @@ import soundfile as sf
 from conftest import noise
 from small_model import small_run
 
+from preprocess.store import Store
+from tagger.calibration import Calibration, Temperature
 from tagger.errors import AudioError
 from tagger.evaluate import evaluate_run, evaluate_scores
-from tagger.metrics import multilabel_metrics
+from tagger.export import export_run
+from tagger.metrics import binary_cross_entropy, multilabel_metrics
+from tagger.pipeline import ClipOutputs
+from tagger.predict import Tagger
 from tagger.prediction import Prediction
 from tagger.report import figures, write_report
 from tagger.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table
@@ -25,6 +32,8 @@ from tagger.report.curves import RECALLS, clip_losses, clips_of, precision_over_
 from tagger.report.excerpts import EXCERPT_SECONDS, LARGEST_FILE, excerpt
 from tagger.report.from_evaluation import contents_of
 from tagger.report.sections import report_of
+from tagger.run_folder import RunFolder
+from tagger.runtime import Runtime
 from tagger.score_table import ArrayColumns
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> `a` | [b](javascript:c) $d$"
@@ -586,6 +595,48 @@ def test_saying_no_is_beside_our_figures(scores):
     assert no.figures["PR-AUC", "macro"].value == pytest.approx(same.mean())
     weighted = np.average(same, weights=gt.sum(axis=0))
     assert no.figures["PR-AUC", "weighted"].value == pytest.approx(weighted)
+
+
+@pytest.fixture
+def calibrated_run(tmp_path_factory, tmp_path):
+    """A trained run with a calibration that changes much, and its bundle."""
+    run = shutil.copytree(small_run(tmp_path_factory), tmp_path / "run")
+    maps = (Temperature(0.3), None, Temperature(3.0))
+    (run / "calibration.json").write_text(json.dumps(Calibration("temperature", maps).to_json()))
+    assert export_run(run)
+    return run
+
+
+def test_losses_of_a_report_are_those_of_scores_that_were_calibrated_once(calibrated_run):
+    evaluation = evaluate_run(calibrated_run, n_draws=0)
+    with np.load(evaluation.scores) as archive:
+        labels, scores = archive["gt"], archive["est"].astype(np.float64)
+    tags = evaluation.metrics.scored
+    expected = np.median(
+        [binary_cross_entropy(*pair) for pair in zip(labels[:, tags], scores[:, tags], strict=True)]
+    )
+    text = evaluation.files["report as Markdown"].read_text()
+    assert f"the median of all is {expected:.4f}" in text
+
+
+def test_the_taggram_of_a_run_is_that_of_its_bundle(calibrated_run, monkeypatch):
+    kept = []
+
+    def keep(evaluation, folder, *, run, taggram):
+        kept.append(taggram)
+        return evaluation
+
+    monkeypatch.setattr("tagger.evaluate.with_report", keep)
+    evaluation = evaluate_run(calibrated_run, n_draws=0)
+    ours = kept[0](3)
+    tagger = Tagger.load(calibrated_run)
+    model = Runtime(tagger.bundle.verified(tagger.bundle.export("litert", "none").file))
+    store = Store(RunFolder(calibrated_run).load_config().store.root)
+    row = [clip.id for clip in store.index.clips].index(evaluation.clips.ids[3])
+    windows = {name: np.float32(array) for name, array in store.read(row).items()}
+    theirs = tagger._prediction("", ClipOutputs(model(windows), 0.0, 5.76, False))
+    np.testing.assert_allclose(ours.taggram, theirs.taggram, atol=1e-5)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -118,6 +118,7 @@ def window_scores_of(
     *,
     rows: Sequence[int],
     paths: Sequence[str],
+    calibration: "calibration.Calibration | None" = None,
 ) -> Callable[[int], Prediction]:
     """Scores over time of clips of a store, when they are asked for.
 
@@ -133,15 +134,20 @@ def window_scores_of(
         Clips in the store, in the order of the evaluation.
     paths : sequence of str
         Their files.
+    calibration : Calibration, optional
+        Of all tags of the model; windows go by it as clips do, and as a bundle has it.
     """
 
     def taggram(place: int) -> Prediction:
         scores = model.score_windows(store.read(rows[place]))
+        clip_scores = model.clip_scores(scores)
+        if calibration is not None:
+            scores, clip_scores = calibration(scores), calibration(clip_scores)
         times = front_end.window_starts(len(scores))
         return Prediction(
             path=paths[place],
             tags=model.tags,
-            scores=model.clip_scores(scores),
+            scores=clip_scores,
             taggram=scores,
             times=times,
             window_seconds=front_end.window_seconds,
@@ -163,13 +169,11 @@ def contents_of(
     Parameters
     ----------
     columns : Columns
-        Labels, and the scores as the network gives them.
+        Labels, and the scores as the model gives them: those of `Evaluation.open_columns`, which
+        are calibrated where the model is.
     """
-    from tagger.calibration import CalibratedColumns
     from tagger.run_folder import versions
 
-    if evaluation.calibration is not None:
-        columns = CalibratedColumns(columns, evaluation.calibration)
     metrics, confusion = evaluation.metrics, evaluation.confusion
     lift = confusion.lift()
     described = {} if run is None else run.require()
