@@ -102,6 +102,7 @@ def evaluate_model(
         model_tags=tagger.tags,
         protocol=protocol,
         part=part,
+        recorded=False,
     )
     if not plan.rows:
         raise ModelError(f"{model}: no clip of the {part} part is in {index.source}; try --part")

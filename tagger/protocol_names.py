@@ -129,10 +129,10 @@ def archive_names(
             f"{protocol!r} has {entry.test_shape}; give its scores, or leave --protocol out"
         )
     if config is None:
-        note = (
-            "clips and tags have the protocol's number, but their labels were not checked; give "
-            "the folder of the annotations with --set data.root=FOLDER"
-        )
+        known = "clips and tags have the protocol's number, but their labels were not checked"
+        if entry.test_shape is None:
+            known = "neither clips and tags nor their labels were checked against the protocol"
+        note = f"{known}; give the folder of the annotations with --set data.root=FOLDER"
         return Names(archive.tags, given, use_of(protocol), notes=(note,))
     from preprocess.datasets import DATASETS
 

@@ -55,6 +55,7 @@ def plan_of(
     model_tags: Sequence[str],
     protocol: str,
     part: str,
+    recorded: bool = True,
 ) -> Plan:
     """Choose clips and tags.
 
@@ -72,6 +73,8 @@ def plan_of(
         Name of the protocol.
     part : str
         Part of the split.
+    recorded : bool
+        Whether `own` was recorded when the model was made, and is not only what a config says.
 
     Raises
     ------
@@ -110,10 +113,19 @@ def plan_of(
     if shape is not None and part == "test" and len(rows) != shape[0]:
         complete = False
         notes.append(f"{len(rows)} of the protocol's {shape[0]} test clips are here")
+    by_config = "" if recorded else " (by the split of the config)"
     if protocol != "own" and part != "train":
         n_seen = int(np.count_nonzero(own.parts[rows] == "train"))
         if n_seen:
-            notes.append(f"{n_seen} of these clips are among those that the model was trained on")
+            notes.append(
+                f"{n_seen} of these clips are among those that the model was trained on{by_config}"
+            )
+    n_chose = int(np.count_nonzero(own.parts[rows] == "validation"))
+    if n_chose:
+        notes.append(
+            f"{n_chose} of these clips chose the weights, thresholds and calibration: "
+            f"figures of them are optimistic{by_config}"
+        )
     use = use_of(protocol, comparable=complete and part == "test")
     if PROTOCOLS.get(protocol).published and not use.published:
         notes.append("published results are not comparable with these figures, and not shown")

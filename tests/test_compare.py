@@ -108,6 +108,33 @@ def test_clips_of_an_artist_stay_together_and_the_table_says_so(case, tmp_path, 
     assert "PR-AUC by tag: 4 of 4 differ (of equal models about 0.2 would)" in out
 
 
+def test_models_are_not_compared_on_the_clips_of_too_few_artists(case, tmp_path, command):
+    labels, worse, better = case
+    a = save(tmp_path / "a.npz", labels, worse, artists=np.array(["ann"] * N_CLIPS))
+    b = save(tmp_path / "b.npz", labels, better)
+    code, out, err = command("compare", a, b)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: {a}: no intervals: 1 artists are too few to draw from, 10 are needed; "
+        "compare scores of more of them\n"
+    )
+
+
+def test_scores_without_any_tag_to_score_are_refused(case, tmp_path):
+    labels, worse, better = case
+    a = save(tmp_path / "a.npz", labels * 0, worse)
+    b = save(tmp_path / "b.npz", labels * 0, better)
+    with pytest.raises(ModelError, match="no tag has both positives and negatives among these 300"):
+        compare(a, b)
+
+
+def test_a_comparison_needs_a_draw(case, tmp_path, command):
+    labels, worse, _ = case
+    a = save(tmp_path / "a.npz", labels, worse)
+    code, out, err = command("compare", a, a, "--draws", "0")
+    assert (code, out) == (2, "") and "--draws" in err
+
+
 def test_json_is_one_document(case, tmp_path, command):
     labels, worse, better = case
     a, b = save(tmp_path / "a.npz", labels, worse), save(tmp_path / "b.npz", labels, better)
@@ -119,10 +146,22 @@ def test_json_is_one_document(case, tmp_path, command):
     assert [tag["name"] for tag in content["tags"]["roc_auc"]] == [f"tag {n}" for n in range(4)]
 
 
-def test_a_run_that_was_not_evaluated_says_how(tmp_path, case):
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        ("test", "make it with: tagger evaluate {run}"),
+        ("validation", "make it with: tagger evaluate {run} --part validation"),
+        ("won-test", "make it with: tagger evaluate {run} --protocol won"),
+        ("all-train", "make it with: tagger evaluate {run} --protocol all --part train"),
+        ("first", "choose PART or PROTOCOL-PART, e.g. --evaluation validation or won-test"),
+    ],
+)
+def test_a_run_that_was_not_evaluated_says_how(tmp_path, case, evaluation, said):
     labels, worse, _ = case
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.json").write_text('{"format_version": 1}')
-    with pytest.raises(ModelError, match=r"has no evaluation 'test'; make it with: tagger eval"):
-        compare(save(tmp_path / "a.npz", labels, worse), run)
+    with pytest.raises(ModelError) as caught:
+        compare(save(tmp_path / "a.npz", labels, worse), run, evaluation=evaluation)
+    expected = f"{run}: has no evaluation {evaluation!r}; {said.format(run=run)}"
+    assert str(caught.value) == expected

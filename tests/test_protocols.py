@@ -140,6 +140,12 @@ def test_without_the_annotations_it_is_said_that_labels_were_not_checked(shared)
     assert evaluation.protocol.published and "were not checked" in evaluation.notes[0]
 
 
+def test_of_a_protocol_without_a_number_of_clips_nothing_is_claimed(tmp_path):
+    np.savez(tmp_path / "a.npz", est=np.eye(4), gt=np.eye(4))
+    (note,) = evaluate_scores(tmp_path / "a.npz", protocol="all", n_draws=0).notes
+    assert note.startswith("neither clips and tags nor their labels were checked")
+
+
 def test_scores_of_another_number_of_clips_are_none_of_the_protocol(shared):
     with pytest.raises(ModelError, match=r"4332 clips and 50 tags, but .*'pons' has \(5329, 50\)"):
         evaluate_scores(shared / REFERENCE, protocol="pons")
@@ -269,6 +275,32 @@ def test_clips_of_a_protocol_that_the_run_was_trained_on_are_counted(run):
     path.write_text(path.read_text().replace(",test", ",train"))
     notes = evaluate_run(run, protocol="all", n_draws=0).notes
     assert "8 of these clips are among those that the model was trained on" in notes
+
+
+@pytest.mark.parametrize("protocol", ["own", "all"])
+def test_figures_of_clips_that_chose_the_weights_are_called_optimistic(run, protocol, command):
+    said = (
+        "8 of these clips chose the weights, thresholds and calibration: figures of them are "
+        "optimistic"
+    )
+    arguments = ("evaluate", run, "--protocol", protocol, "--part", "validation", "--draws", "0")
+    code, out, _ = command(*arguments)
+    assert code == 0 and f"note: {said}" in out.splitlines()
+    folder = run / "evaluation" / ("validation" if protocol == "own" else "all-validation")
+    assert said in json.loads((folder / "metrics.json").read_text())["notes"]
+    assert said in (folder / "report.md").read_text()
+
+
+def test_figures_of_test_clips_are_not_called_optimistic(run):
+    assert not any("optimistic" in note for note in evaluate_run(run, n_draws=0).notes)
+
+
+def test_of_a_bundle_it_is_said_whose_split_says_so(bundle, tmp_path):
+    make_store(tmp_path / "store", n_clips=32)
+    notes = evaluate_model(
+        str(bundle), store=tmp_path / "store", part="validation", output=tmp_path, n_draws=0
+    ).notes
+    assert notes[0].endswith("figures of them are optimistic (by the split of the config)")
 
 
 def test_a_calibrated_run_is_measured_as_it_tags_and_its_error_before_is_told(run):
