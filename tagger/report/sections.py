@@ -140,7 +140,13 @@ def _headline(contents: Contents) -> Iterator[Block]:
         rows,
         strong=sum(row.ours for row in contents.headline),
     )
-    intervals = " With each figure comes its 95 % interval." if known else ""
+    intervals = ""
+    if known:
+        # As they come, draws of few positives have a higher average precision than the clips.
+        intervals = (
+            " With each figure comes its 95 % interval: as bootstrap draws lie around their mean, "
+            "put around the figure."
+        )
     yield Paragraph(
         "Macro is the mean of the tags, weighted the mean by how many clips carry them, micro one "
         f"ranking of all scores together.{intervals}"
