@@ -37,7 +37,8 @@ def multilabel_loss(
     negative_margin : float
         Score up to which a tag that is not carried costs nothing.
     negative_label : float
-        What a label of 0 counts as: label smoothing for tags that nobody was asked about.
+        What a label of 0 counts as: label smoothing for tags that nobody was asked about. It is the
+        score that costs least only where all else is at its default.
 
     Returns
     -------

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.config import TrainConfig
+from tagger.config import TrainConfig, load_config
+from tagger.errors import ConfigError
 from tagger.keras import keras, tf
 from tagger.losses import multilabel_loss
 from tagger.optimizer import learning_rate, make_averaging, make_optimizer
@@ -54,6 +55,17 @@ def test_smoothed_negatives_cost_least_at_their_own_value():
         for score in (0.02, 0.1, 0.3)
     ]
     assert min(costs) == costs[1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["positive_weight=2", "focus_positive=2", "focus_negative=4", "negative_margin=0.05"],
+)
+def test_smoothed_negatives_are_refused_with_any_but_the_plain_loss(other):
+    smoothed = "task.params.negative_label=0.1"
+    load_config(None, [smoothed])
+    with pytest.raises(ConfigError, match=r"negative_label=0\.1 is for the plain loss"):
+        load_config(None, [smoothed, f"task.params.{other}"])
 
 
 @given(

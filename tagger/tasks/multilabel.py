@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tagger.registry import Params
 from tagger.tasks import Task
@@ -33,6 +33,22 @@ class MultilabelParams(Params):
     negative_label: Annotated[
         float, Field(ge=0, lt=0.5, description="what a missing tag counts as: it may be unasked")
     ] = 0.0
+
+    @model_validator(mode="after")
+    def _smooths_the_plain_loss_only(self) -> "MultilabelParams":
+        others = (
+            self.positive_weight != 1,
+            self.focus_positive,
+            self.focus_negative,
+            self.negative_margin,
+        )
+        # A score of negative_label would no longer be what costs least.
+        if self.negative_label and any(others):
+            raise ValueError(
+                f"negative_label={self.negative_label} is for the plain loss; set it to 0, or "
+                "positive_weight to 1 and focus_positive, focus_negative and negative_margin to 0"
+            )
+        return self
 
 
 class Multilabel(Task):
