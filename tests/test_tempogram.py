@@ -127,12 +127,13 @@ def test_parameters_that_give_no_tempogram_are_refused(params, message):
 # Backbone
 
 
-def build(front_end_name):
+def build(front_end_name, *, backbone_name="vggish_tempo", freeze="none"):
     from tagger.model import build_model
 
     content = Config().to_dict()
     content["front_end"] = {"name": front_end_name}
-    content["model"]["backbone"] = {"name": "vggish_tempo", "params": {"width": 1 / 32}}
+    backbone = {"name": backbone_name, "params": {"width": 1 / 32}, "freeze": freeze}
+    content["model"]["backbone"] = backbone
     config = Config.model_validate(content)
     return build_model(config, config.make_front_end(), ["slow", "fast"])
 
@@ -144,6 +145,43 @@ def test_scores_depend_on_the_patch_and_on_the_tempogram():
     for name, array in windows.items():
         changed = windows | {name: np.roll(array, 5, axis=1)}
         assert (model.score_windows(changed) != before).all()
+
+
+@pytest.fixture(scope="module")
+def weights_of(tmp_path_factory):
+    """Weight files of models, by the name of their backbone."""
+    folder = tmp_path_factory.mktemp("weights")
+    models = {
+        name: build("vggish_tempo", backbone_name=name) for name in ("vggish", "vggish_tempo")
+    }
+    for name, model in models.items():
+        model.save_weights(folder / f"{name}.h5")
+    return {name: (folder / f"{name}.h5", model.weights) for name, model in models.items()}
+
+
+@pytest.mark.parametrize("name", ["vggish", "vggish_tempo"])
+def test_weights_of_vggish_are_loaded_as_far_as_they_go_and_its_own_altogether(weights_of, name):
+    from tagger.weights import load_backbone_weights
+
+    path, theirs = weights_of[name]
+    model = build("vggish_tempo")
+    before = {name: variable.numpy() for name, variable in model.weights.items()}
+    load_backbone_weights(model, str(path))
+    for variable in model.embedding_model.weights:
+        key = variable.name.removesuffix(":0")
+        expected = theirs[key].numpy() if key in theirs else before[key]
+        np.testing.assert_array_equal(variable.numpy(), expected, err_msg=key)
+        assert (key in theirs) == (name == "vggish_tempo" or not key.startswith("tempo_"))
+
+
+def test_a_frozen_branch_without_weights_is_refused(weights_of):
+    from tagger.weights import load_backbone_weights
+
+    load_backbone_weights(build("vggish_tempo", freeze="conv4_2"), str(weights_of["vggish"][0]))
+    frozen = build("vggish_tempo", freeze="all")
+    load_backbone_weights(frozen, str(weights_of["vggish_tempo"][0]))
+    with pytest.raises(ConfigError, match=r"vggish\.h5: has no weights for the tempogram"):
+        load_backbone_weights(frozen, str(weights_of["vggish"][0]))
 
 
 def test_without_a_tempogram_it_names_the_front_end_that_has_one():

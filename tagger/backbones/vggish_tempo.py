@@ -1,11 +1,16 @@
 """VGGish on a patch, joined by what a tempogram of the seconds around it tells."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from tagger.backbones.vggish import VggishBackbone, VggishParams
 from tagger.errors import ConfigError
+from tagger.progress import notice
+
+# What the names of the layers start with that VGGish does not have.
+_TEMPO = "tempo_"
 
 
 class VggishTempoParams(VggishParams):
@@ -40,6 +45,43 @@ class VggishTempoBackbone(VggishBackbone):
         x = keras.layers.Dropout(params.tempo_dropout, name="tempo_dropout")(x)
         x = keras.layers.Dense(params.tempo_units, activation="relu", name="tempo_dense")(x)
         return keras.layers.Concatenate(name="with_tempo")([heard, x])
+
+    def load_weights(self, model: Any, path: Path) -> list[str]:
+        """Load weights of this backbone, or those of VGGish, which has no branch for the tempogram.
+
+        Parameters
+        ----------
+        model : keras.Model
+            What `build` made.
+        path : Path
+            Weight file.
+
+        Returns
+        -------
+        list of str
+            Names of the tensors of the file that were used.
+
+        Raises
+        ------
+        ModelError
+            Naming the tensors that are missing or do not fit.
+        ConfigError
+            If the file has nothing for the branch, and the branch is not to learn either.
+        """
+        from tagger.keras import keras
+        from tagger.weights import load_by_layer_name, read_tensors
+
+        layers = (layer for name in read_tensors(path) for layer in name.split("/"))
+        if any(layer.startswith(_TEMPO) for layer in layers):
+            return super().load_weights(model, path)
+        if not model.get_layer("tempo_dense").trainable:
+            raise ConfigError(
+                f"{path}: has no weights for the tempogram ({_TEMPO}*), which must be learned; set "
+                "model.backbone.freeze to the last layer that the file has, e.g. conv4_2"
+            )
+        notice(f"{path}: has no weights for the tempogram; its branch starts from nothing")
+        heard, _ = model.get_layer("with_tempo").input
+        return load_by_layer_name(keras.Model(model.inputs, heard), path)
 
 
 ENTRY = VggishTempoBackbone
