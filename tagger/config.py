@@ -216,6 +216,15 @@ class TrainConfig(Section):
         float, Field(gt=0, description="time between saved states within an epoch")
     ] = 10.0
 
+    @model_validator(mode="after")
+    def _rate_is_reached(self) -> "TrainConfig":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs:g} leaves none of epochs={self.epochs} for the "
+                "full rate; make it smaller"
+            )
+        return self
+
 
 class AugmentConfig(Section):
     """What is done to the spectrograms of training patches at random."""

@@ -6,8 +6,10 @@ from typing import Any
 from tagger.config import TrainConfig
 from tagger.keras import keras, tf
 
-# Neither scales nor offsets are drawn to zero by weight decay.
-_NOT_DECAYED = ["bias", "gamma", "beta"]
+# Patterns of names. Neither scales nor offsets are drawn to zero by weight decay, nor what AutoPool
+# has learned between mean and maximum: the layer within the backbone, and the one over time, whose
+# variable has no name but its own.
+_NOT_DECAYED = ["bias", "gamma", "beta", "pooling/kernel", "^kernel"]
 
 
 def make_optimizer(config: TrainConfig, *, precision: str) -> Any:

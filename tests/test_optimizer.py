@@ -9,6 +9,7 @@ from tagger.config import TrainConfig, load_config
 from tagger.errors import ConfigError
 from tagger.keras import keras, tf
 from tagger.losses import multilabel_loss
+from tagger.model import build_model
 from tagger.optimizer import learning_rate, make_averaging, make_optimizer
 
 LABELS = np.array([[1, 0, 1], [0, 0.3, 1]], np.float32)
@@ -104,6 +105,33 @@ def test_weight_decay_draws_kernels_to_zero_and_leaves_offsets_alone():
     np.testing.assert_array_equal(bias.numpy(), [1.0])
 
 
+def test_weight_decay_leaves_every_alpha_of_autopool_alone():
+    config = load_config(
+        None,
+        [
+            "model.backbone.params.width=0.05",
+            "model.backbone.params.pooling=autopool",
+            "model.aggregate=autopool",
+            "stream.patches_per_bag=2",
+        ],
+    )
+    model = build_model(config, config.make_front_end(), ["a"])
+    alphas = [model.time_pooling.kernel, model.window_model.get_layer("grid_pooling").kernel]
+    kernel = model.window_model.get_layer("conv1").kernel
+    before = kernel.numpy()
+    for alpha in alphas:
+        alpha.assign(tf.ones_like(alpha))
+    optimizer = make_optimizer(
+        TrainConfig(learning_rate=0.1, weight_decay=0.5), precision="float32"
+    )
+    variables = model.trainable_variables
+    optimizer.build(variables)
+    optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in variables])
+    for alpha in alphas:
+        np.testing.assert_array_equal(alpha.numpy(), 1.0)
+    np.testing.assert_allclose(kernel.numpy(), before * (1 - 0.1 * 0.5), rtol=1e-5)
+
+
 def test_clipping_bounds_the_gradient_of_all_weights_together():
     def adams_memory(clip_norm):
         variables = [tf.Variable([0.0]), tf.Variable([0.0])]
@@ -134,6 +162,13 @@ def test_the_rate_rises_to_the_first_rate_and_then_falls_along_the_cosine():
     assert rates[10] == max(rates) == 1.0
     assert rates[60] == pytest.approx(0.5)
     assert rates[110] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("warmup_epochs", [2, 2.5])
+def test_a_rise_that_never_ends_is_refused(warmup_epochs):
+    with pytest.raises(ConfigError, match=r"leaves none of epochs=2 for the full rate"):
+        load_config(None, ["train.epochs=2", f"train.warmup_epochs={warmup_epochs}"])
+    load_config(None, ["train.epochs=2", "train.warmup_epochs=1.9"])
 
 
 def test_an_average_forgets_the_first_weights_and_then_follows_slowly():

@@ -132,7 +132,7 @@ class VggishTempoFrontEnd(VggishFrontEnd):
 
     @cached_property
     def _first_lags(self) -> npt.NDArray[np.intp]:
-        """First lag in frames of each row, and of the one after the last [shape=(n_lags + 1,)]."""
+        """First lag in frames of each row, and last one of the last row [shape=(n_lags + 1,)]."""
         lags = self.lags_seconds / self.params.frame_hop_seconds
         half_a_step = math.sqrt(lags[1] / lags[0])
         edges = np.append(lags / half_a_step, lags[-1] * half_a_step)
