@@ -1,7 +1,15 @@
-"""Clip scores from the scores of a clip's windows, outside the network."""
+"""Clip scores from what the network says of a clip's windows, outside the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from tagger.clip_head import ClipHead
+
+# Output of the network of that name; all others are embeddings.
+SCORES = "scores"
 
 
 def clip_scores(
@@ -40,3 +48,39 @@ def clip_scores(
     weights /= weights.sum(axis=0)
     pooled: npt.NDArray[np.float32] = (weights * window_scores).sum(axis=0).astype(np.float32)
     return pooled
+
+
+@dataclass(frozen=True)
+class ClipScorer:
+    """How a model makes clip scores; the same in validation, evaluation and prediction.
+
+    Parameters
+    ----------
+    aggregate : str
+        What is done to the scores of windows where there is no clip head.
+    alpha : np.ndarray [shape=(n_tags,)], optional
+        Learned weights of AutoPool.
+    head : ClipHead, optional
+        What makes clip scores of embeddings instead.
+    """
+
+    aggregate: str
+    alpha: npt.NDArray[np.float32] | None = None
+    head: ClipHead | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs of the network that `__call__` looks at."""
+        return (SCORES,) if self.head is None else self.head.layers
+
+    def __call__(self, outputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Scores of one clip [shape=(n_tags,), dtype=float32].
+
+        Parameters
+        ----------
+        outputs : mapping of str to np.ndarray [shape=(n_windows, n_dimensions)]
+            Of one clip's windows, at least one.
+        """
+        if self.head is not None:
+            return self.head(outputs)
+        return clip_scores(outputs[SCORES], self.aggregate, alpha=self.alpha)

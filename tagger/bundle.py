@@ -2,7 +2,7 @@
 
 ``bundle.json`` describes it and holds the checksum of every other file: ``weights.h5``, exported
 models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``, ``metrics.json``,
-``MODEL_CARD.md`` and, where scores are calibrated, ``calibration.json``.
+``MODEL_CARD.md`` and, where there are such, ``clip_head.npz`` and ``calibration.json``.
 """
 
 import json
@@ -12,10 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from tagger.aggregate import SCORES, ClipScorer
 from tagger.calibration import Calibration
+from tagger.clip_head import ClipHead
 from tagger.errors import ModelError
 from tagger.files import json_hash, sha256_of_file, write_json
 from tagger.registry import describe_validation_error
@@ -30,12 +33,11 @@ CONFIG = "config.yaml"
 VOCABULARY = "vocabulary.json"
 THRESHOLDS = "thresholds.json"
 CALIBRATION = "calibration.json"
+CLIP_HEAD = "clip_head.npz"
 METRICS = "metrics.json"
 MODEL_CARD = "MODEL_CARD.md"
-# Output of that name; all others are embeddings.
-SCORES = "scores"
 # What a model is: these files and the front end decide its version, its exports do not.
-_IDENTITY = (WEIGHTS, CONFIG, VOCABULARY, CALIBRATION)
+_IDENTITY = (WEIGHTS, CONFIG, VOCABULARY, CALIBRATION, CLIP_HEAD)
 _MAX_REASON = 200
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -234,6 +236,18 @@ class Bundle:
             return Calibration.from_json(plain, n_tags=self.outputs.get(SCORES, 0))
         except ValueError as error:
             raise self._damaged(CALIBRATION, str(error)) from None
+
+    def clip_scorer(self) -> ClipScorer:
+        """Read how clip scores are made of what the network says of windows."""
+        alpha = None if self.alpha is None else np.array(self.alpha, dtype=np.float32)
+        head = None
+        if CLIP_HEAD in self.checksums:
+            head = ClipHead.load(
+                self.verified(CLIP_HEAD),
+                sizes={name: self.outputs[name] for name in self.embeddings},
+                n_tags=self.outputs.get(SCORES, 0),
+            )
+        return ClipScorer(self.aggregate, alpha, head)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Figures by where they come from: title -> name -> value."""

@@ -152,12 +152,24 @@ class BackboneConfig(EntryConfig):
     ] = "none"
 
 
+class ClipHeadConfig(Section):
+    """What makes clip scores of a clip's embeddings; fitted once the network has learned."""
+
+    name: Annotated[
+        Literal["none", "linear"], Field(description="what it is")
+    ] = "none"
+    layers: Annotated[
+        tuple[str, ...], Field(min_length=1, description="names of the embeddings")
+    ] = ("pooled", "penultimate")
+
+
 class ModelConfig(Section):
     """Backbone, head, and how patch scores become a clip score."""
 
     backbone: BackboneConfig = BackboneConfig()
     head: EntryConfig = EntryConfig(name="dense_blocks")
     aggregate: Literal["mean", "max", "autopool"] = "mean"
+    clip_head: ClipHeadConfig = ClipHeadConfig()
 
 
 class EarlyStoppingConfig(Section):

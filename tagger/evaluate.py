@@ -371,6 +371,7 @@ def evaluate_run(
 
     model = build_model(config, front_end, vocabulary.tags)
     model.load_weights(run.best_weights)
+    model.clip_head = run.load_clip_head(sizes=model.embedding_sizes, n_tags=len(vocabulary))
     calibration = run.load_calibration(n_tags=len(vocabulary))
     of_plan = None if calibration is None else calibration.of_columns(plan.columns)
     thresholds = _thresholds_of(run, n_tags=len(vocabulary))[plan.columns]

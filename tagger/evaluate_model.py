@@ -13,9 +13,8 @@ from preprocess.index import ClipIndex
 from preprocess.splits import split_parts
 from preprocess.store import Store
 from preprocess.vocabulary import Vocabulary
-from tagger.aggregate import clip_scores
 from tagger.bootstrap import N_RESAMPLES
-from tagger.bundle import CONFIG, SCORES, VOCABULARY, Bundle
+from tagger.bundle import CONFIG, VOCABULARY, Bundle
 from tagger.config import Config, load_config
 from tagger.errors import ModelError, TaggerError
 from tagger.evaluate import Evaluation, measure, with_report, write_results
@@ -213,7 +212,7 @@ def _of_store(tagger: Tagger, store: Store, plan: Plan) -> Iterator[Scores]:
     runtime = Runtime(
         bundle.verified(bundle.export("litert", tagger.quantize).file), n_threads=tagger.jobs
     )
-    alpha = None if bundle.alpha is None else np.array(bundle.alpha, dtype=np.float32)
+    scorer = bundle.clip_scorer()
     for row in plan.rows:
         windows = {name: array.astype(np.float32) for name, array in store.read(row).items()}
-        yield clip_scores(runtime(windows)[SCORES], bundle.aggregate, alpha=alpha)
+        yield scorer(runtime(windows))

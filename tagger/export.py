@@ -14,6 +14,7 @@ from preprocess.store import Store
 from tagger import __version__
 from tagger.bundle import (
     CALIBRATION,
+    CLIP_HEAD,
     CONFIG,
     DESCRIPTION,
     METRICS,
@@ -27,6 +28,7 @@ from tagger.bundle import (
     seal,
 )
 from tagger.calibration import Calibration
+from tagger.clip_head import ClipHead
 from tagger.config import Config, load_config
 from tagger.errors import ConfigError, ModelError, StoreError
 from tagger.exporters import EXPORTERS, LIMITS
@@ -72,6 +74,8 @@ class Source:
         Score from which each tag applies.
     calibration : Calibration, optional
         What is done to clip scores before they are compared with thresholds.
+    clip_head : ClipHead, optional
+        What makes clip scores of embeddings.
     metrics : dict
         What is known of its quality.
     card : dict of str to str
@@ -84,6 +88,7 @@ class Source:
     members: tuple[tuple[str, ...], ...] = ()
     thresholds: list[float | None] | None = None
     calibration: Calibration | None = None
+    clip_head: ClipHead | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     card: dict[str, str] = field(default_factory=dict)
 
@@ -135,6 +140,8 @@ def write_bundle(
         write_json(folder / THRESHOLDS, {"thresholds": source.thresholds})
         if source.calibration is not None:
             write_json(folder / CALIBRATION, source.calibration.to_json())
+        if source.clip_head is not None:
+            source.clip_head.save(folder / CLIP_HEAD)
         write_json(folder / METRICS, source.metrics)
         export = _export(
             folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows
@@ -250,8 +257,11 @@ def export_run(
     if Bundle.is_at(run.bundle):
         try:
             existing = Bundle(run.bundle)
-            if existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights) and _same_decisions(
-                existing, run
+            same_head = existing.checksums.get(CLIP_HEAD) == _checksum(run.clip_head)
+            if (
+                same_head
+                and existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights)
+                and _same_decisions(existing, run)
             ):
                 existing.verify()
                 return []
@@ -270,6 +280,12 @@ def export_run(
     }
     if thresholds is not None:
         card["Thresholds"] = "fitted on the validation clips, tag by tag"
+    clip_head = run.load_clip_head(sizes=model.embedding_sizes, n_tags=len(vocabulary))
+    if clip_head is not None:
+        card["Clip scores"] = (
+            f"of mean, maximum and deviation over time of {', '.join(clip_head.layers)} "
+            "(clip_head.npz); the exported networks score windows"
+        )
     if calibration is not None:
         card["Calibration"] = f"{calibration.method}, fitted on the validation clips, tag by tag"
     source = Source(
@@ -279,13 +295,37 @@ def export_run(
         members=vocabulary.members,
         thresholds=thresholds,
         calibration=calibration,
-        metrics={"validation": best_row(run, config)},
+        clip_head=clip_head,
+        metrics=_metrics_of(run, config, clip_head),
         card=card,
     )
     bundle = write_bundle(run.bundle, model, source=source, windows=windows)
     return [f"bundle: {run.address / run.bundle.name} (version {bundle.version})"] + [
         f"  {export.describe()}" for export in bundle.exports
     ]
+
+
+def _checksum(path: Path) -> str | None:
+    return sha256_of_file(path) if path.exists() else None
+
+
+def _metrics_of(
+    run: RunFolder, config: Config, clip_head: ClipHead | None
+) -> dict[str, dict[str, float]]:
+    """Figures of a run's validation clips, as its bundle holds them."""
+    by_windows = best_row(run, config)
+    if clip_head is None:
+        return {"validation": by_windows}
+    from tagger.tasks import TASKS
+
+    with np.load(run.validation_scores, allow_pickle=False) as kept:
+        task = TASKS.create(config.task.name, config.task.params)
+        metrics = task.metrics(kept["gt"], kept["est"])
+    of_clips = {f"validation_{name}": value for name, value in metrics.items()}
+    return {
+        "validation": {name: value for name, value in of_clips.items() if np.isfinite(value)},
+        "validation without clip head": by_windows,
+    }
 
 
 def _same_decisions(bundle: Bundle, run: RunFolder) -> bool:

@@ -36,6 +36,7 @@ RUN_RESULTS = (
     "metrics.csv",
     "thresholds.json",
     "calibration.json",
+    "clip_head.npz",
     "validation_scores.npz",
 )
 # What is copied so soon that it needs no progress bar.

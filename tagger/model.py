@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.features import FrontEnd
-from tagger.aggregate import clip_scores
+from tagger.aggregate import SCORES, ClipScorer
 from tagger.backbones import BACKBONES, Backbone
-from tagger.bundle import SCORES
+from tagger.clip_head import ClipHead
 from tagger.config import Config
 from tagger.errors import ConfigError, ModelError
 from tagger.files import atomic_write
@@ -59,6 +59,8 @@ class TaggerModel:
         self.output_model = keras.Model(inputs, outputs, name="outputs")
         self.time_pooling = pooling_layer(self.aggregate, name="time_pooling", dtype="float32")
         self.time_pooling.build((None, None, len(self.tags)))
+        # Fitted after training, to embeddings; see tagger.clip_head.
+        self.clip_head: ClipHead | None = None
         _freeze(self.embedding_model, config.model.backbone.freeze)
         # What makes scores: of windows, or of the embeddings of windows.
         self._scorer = self.window_model
@@ -68,6 +70,9 @@ class TaggerModel:
         )
         self._embed = tf.function(
             lambda windows: self.embedding_model(windows, training=False), reduce_retracing=True
+        )
+        self._all_outputs = tf.function(
+            lambda windows: self.output_model(windows, training=False), reduce_retracing=True
         )
 
     @property
@@ -108,6 +113,12 @@ class TaggerModel:
         }
         return {name: found for name, found in generators.items() if found is not None}
 
+    @property
+    def embedding_sizes(self) -> dict[str, int]:
+        """Length of each embedding that `window_outputs` knows, by layer."""
+        outputs = self.output_model.output
+        return {name: int(output.shape[-1]) for name, output in outputs.items() if name != SCORES}
+
     def take_embeddings(self) -> None:
         """Score embeddings from now on, under the name ``embedding``, instead of windows.
 
@@ -127,11 +138,8 @@ class TaggerModel:
         windows : dict of str to array [shape=(n_windows, *input_shapes[name])]
             As float32 or float16.
         """
-        tensors = {
-            name: tf.convert_to_tensor(np.asarray(array, dtype=np.float32))
-            for name, array in windows.items()
-        }
-        embeddings: npt.NDArray[np.float32] = tf.cast(self._embed(tensors), tf.float32).numpy()
+        found = self._embed(_as_tensors(windows))
+        embeddings: npt.NDArray[np.float32] = tf.cast(found, tf.float32).numpy()
         return embeddings
 
     def bag_scores(self, inputs: dict[str, Any], *, training: bool) -> Any:
@@ -169,11 +177,7 @@ class TaggerModel:
         -------
         np.ndarray [shape=(n_windows, n_tags), dtype=float32]
         """
-        tensors = {
-            name: tf.convert_to_tensor(np.asarray(array, dtype=np.float32))
-            for name, array in windows.items()
-        }
-        scores: npt.NDArray[np.float32] = self._score(tensors).numpy()
+        scores: npt.NDArray[np.float32] = self._score(_as_tensors(windows)).numpy()
         return scores
 
     @property
@@ -184,19 +188,31 @@ class TaggerModel:
         alpha: npt.NDArray[np.float32] = self.time_pooling.kernel.numpy()[0]
         return alpha
 
-    def clip_scores(self, window_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Scores of one clip from those of its windows, pooled as in training.
+    @property
+    def clip_scorer(self) -> ClipScorer:
+        """How clip scores are made of `window_outputs`."""
+        return ClipScorer(self.aggregate, self.alpha, self.clip_head)
+
+    def window_outputs(
+        self, windows: dict[str, Any], names: Sequence[str]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Scores and embeddings of windows, as `output_model` names them.
 
         Parameters
         ----------
-        window_scores : np.ndarray [shape=(n_windows, n_tags), dtype=float32]
-            At least one window.
+        windows : dict of str to array [shape=(n_windows, *input_shapes[name])]
+            As float32 or float16.
+        names : sequence of str
+            Which ones.
 
         Returns
         -------
-        np.ndarray [shape=(n_tags,), dtype=float32]
+        dict of str to np.ndarray [shape=(n_windows, n_dimensions), dtype=float32]
         """
-        return clip_scores(window_scores, self.aggregate, alpha=self.alpha)
+        if tuple(names) == (SCORES,):
+            return {SCORES: self.score_windows(windows)}
+        outputs = self._all_outputs(_as_tensors(windows))
+        return {name: tf.cast(outputs[name], tf.float32).numpy() for name in names}
 
     def copy_weights(self, other: "TaggerModel") -> None:
         """Take the values of another model of the same config."""
@@ -249,6 +265,13 @@ class TaggerModel:
             raise ModelError(f"{path}: does not fit the network: {shown}; use its own config")
         for name, variable in weights.items():
             variable.assign(found[name])
+
+
+def _as_tensors(windows: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tf.convert_to_tensor(np.asarray(array, dtype=np.float32))
+        for name, array in windows.items()
+    }
 
 
 def _outputs_of(model: Any) -> Callable[[str], Any]:

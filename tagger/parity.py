@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.features import FrontEnd
-from tagger.bundle import SCORES
+from tagger.aggregate import SCORES
 from tagger.errors import ModelError
 
 if TYPE_CHECKING:

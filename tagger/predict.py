@@ -15,8 +15,8 @@ from preprocess.audio import prepare_waveform
 from preprocess.features import FRONT_ENDS, FrontEnd
 from preprocess.windows import stream_windows
 from preprocess.workers import default_workers
-from tagger.aggregate import clip_scores
-from tagger.bundle import SCORES, Bundle
+from tagger.aggregate import SCORES
+from tagger.bundle import Bundle
 from tagger.errors import ModelError, TaggerError
 from tagger.pipeline import ClipOutputs, Pipeline, WorkerPool
 from tagger.prediction import Prediction
@@ -108,8 +108,9 @@ class Tagger:
             self.thresholds = np.array(values, dtype=np.float32)
         self.calibration = bundle.calibration()
         self.jobs = jobs or default_workers()
-        alpha = bundle.alpha
-        self._alpha = None if alpha is None else np.array(alpha, dtype=np.float32)
+        self._clip_scorer = bundle.clip_scorer()
+        # What of the network makes a prediction: the taggram and, for the clip, maybe others.
+        self._asked = tuple({SCORES: None} | dict.fromkeys(self._clip_scorer.outputs))
         self._file = bundle.verified(bundle.export("litert", quantize).file)
         self._runtimes = WorkerPool(lambda: Runtime(self._file))
 
@@ -179,7 +180,7 @@ class Tagger:
             If this model has no tags.
         """
         self.require_tags()
-        found = self._one(source, sample_rate, outputs=(SCORES,), middle_seconds=middle_seconds)
+        found = self._one(source, sample_rate, outputs=self._asked, middle_seconds=middle_seconds)
         return self._prediction("" if isinstance(source, np.ndarray) else str(source), found)
 
     def predict_many(
@@ -234,7 +235,7 @@ class Tagger:
             If this model has no tags.
         """
         self.require_tags()
-        with contextlib.closing(self._many(paths, (SCORES,), middle_seconds)) as results:
+        with contextlib.closing(self._many(paths, self._asked, middle_seconds)) as results:
             for path, found in results:
                 if isinstance(found, TaggerError):
                     yield path, found
@@ -394,7 +395,7 @@ class Tagger:
 
     def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
         taggram = found.outputs[SCORES]
-        scores = clip_scores(taggram, self.bundle.aggregate, alpha=self._alpha)
+        scores = self._clip_scorer(found.outputs)
         if self.calibration is not None:
             # Windows go by the same curves, so that a threshold means the same for them.
             scores, taggram = self.calibration(scores), self.calibration(taggram)

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from preprocess.splits import Parts
 from preprocess.vocabulary import Vocabulary
 from tagger import __version__
 from tagger.calibration import Calibration
+from tagger.clip_head import ClipHead
 from tagger.config import Config, load_config
 from tagger.errors import ModelError
-from tagger.files import write_json, write_text
+from tagger.files import sha256_of_file, write_json, write_text
 from tagger.locations import is_remote, location
 from tagger.mirror import RUN_RESULTS, Mirror, local_copy
 from tagger.progress import warn
@@ -60,6 +61,7 @@ class RunFolder:
         self.last_weights = self.root / "last.weights.h5"
         self.thresholds = self.root / "thresholds.json"
         self.calibration = self.root / "calibration.json"
+        self.clip_head = self.root / "clip_head.npz"
         self.validation_scores = self.root / "validation_scores.npz"
         self.bundle = self.root / "bundle"
         self.checkpoints = self.root / "checkpoints"
@@ -273,6 +275,33 @@ class RunFolder:
             raise ModelError(
                 f"{self.calibration}: damaged ({error}); delete it or train again"
             ) from None
+
+    def load_clip_head(self, *, sizes: Mapping[str, int], n_tags: int) -> ClipHead | None:
+        """Read what makes clip scores of embeddings; None if there is none for the best weights.
+
+        Parameters
+        ----------
+        sizes : mapping of str to int
+            Length of each embedding of the network.
+        n_tags : int
+            Tags that it has.
+
+        Raises
+        ------
+        ModelError
+            If the file is damaged, or there are no weights.
+        """
+        if not self.clip_head.exists():
+            return None
+        head = ClipHead.load(self.clip_head, sizes=sizes, n_tags=n_tags)
+        try:
+            best = sha256_of_file(self.best_weights)
+        except OSError as error:
+            raise ModelError(
+                f"{self.best_weights}: missing ({error.strerror}); copy the whole run folder"
+            ) from None
+        # A run that has learned on since has none until it ends again.
+        return head if head.backbone == best else None
 
     def load_split(self) -> dict[str, str]:
         """Part of every clip that the store had when the run was started, by clip id.

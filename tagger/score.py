@@ -1,5 +1,6 @@
-"""Clip scores of a store's clips: every window through the network, pooled over time."""
+"""Clip scores of a store's clips: every window through the network, then all of a clip together."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from preprocess.store import Store
     from tagger.model import TaggerModel
 
+Floats = npt.NDArray[np.float32]
+
 
 def score_clips(
     model: "TaggerModel",
@@ -20,7 +23,7 @@ def score_clips(
     rows: list[int],
     config: StreamConfig,
     title: str = "score",
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """Clip scores of some of the store's clips.
 
     Parameters
@@ -30,7 +33,7 @@ def score_clips(
     store : Store
         Where the patches are.
     rows : list of int
-        Which clips.
+        Which clips; there may be none.
     config : StreamConfig
         Batch size and prefetch.
     title : str
@@ -40,31 +43,67 @@ def score_clips(
     -------
     np.ndarray [shape=(len(rows), n_tags), dtype=float32]
     """
+    if not rows:
+        return np.zeros((0, len(model.tags)), dtype=np.float32)
+    scorer = model.clip_scorer
+    return vectors_of_clips(
+        model, store, rows=rows, config=config, outputs=scorer.outputs, make=scorer, title=title
+    )
+
+
+def vectors_of_clips(
+    model: "TaggerModel",
+    store: "Store",
+    *,
+    rows: list[int],
+    config: StreamConfig,
+    outputs: Sequence[str],
+    make: Callable[[Mapping[str, Floats]], Floats],
+    title: str,
+) -> Floats:
+    """One vector of each clip, made of what the network says of its windows.
+
+    Parameters
+    ----------
+    model, store, rows, config, title
+        As of `score_clips`; at least one row.
+    outputs : sequence of str
+        What of the network is asked for.
+    make : callable
+        Outputs of all windows of a clip, by name -> vector.
+
+    Returns
+    -------
+    np.ndarray [shape=(len(rows), n), dtype=float32]
+    """
     # pescador and TensorFlow take seconds to import, and configs are checked before.
     from tagger.stream import prefetched_evaluation_batches
 
-    scores = np.zeros((len(rows), len(model.tags)), dtype=np.float32)
-    waiting: dict[int, list[npt.NDArray[np.float32]]] = {}
+    vectors: list[Floats] = []
+    waiting: dict[int, list[dict[str, Floats]]] = {}
     batches = prefetched_evaluation_batches(
         store,
         rows,
         batch_size=config.evaluation_batch_size,
         prefetch=config.prefetch,
     )
-
-    def finish(position: int) -> None:
-        scores[position] = model.clip_scores(np.concatenate(waiting.pop(position)))
-
     with progress_bar(title, len(rows)) as advance:
+
+        def finish(position: int) -> None:
+            parts = waiting.pop(position)
+            vectors.append(
+                make({name: np.concatenate([part[name] for part in parts]) for name in outputs})
+            )
+            advance(1, "")
+
         for windows, positions in batches:
-            window_scores = model.score_windows(windows)
+            found = model.window_outputs(windows, outputs)
             for position in np.unique(positions):
-                waiting.setdefault(int(position), []).append(window_scores[positions == position])
+                own = {name: array[positions == position] for name, array in found.items()}
+                waiting.setdefault(int(position), []).append(own)
             # Clips come in order: all but the last one of a batch are complete.
             for position in [p for p in waiting if p < positions[-1]]:
                 finish(position)
-                advance(1, "")
         for position in list(waiting):
             finish(position)
-            advance(1, "")
-    return scores
+    return np.stack(vectors)

@@ -49,6 +49,8 @@ _MAY_DIFFER = frozenset(
         "stream.evaluation_batch_size",
         "train.checkpoint_minutes",
         "train.strategy",
+        "model.clip_head.name",
+        "model.clip_head.layers",
         "calibration.method",
         "calibration.thresholds",
         "calibration.precision",
@@ -583,7 +585,9 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
     if distribution.is_chief:
         from tagger.export import export_run
+        from tagger.fit_clip_head import settle_clip_head
 
+        settle_clip_head(run, config, data)
         # In a run that was resumed after its end this may be there already.
         for line in export_run(run, data=data):
             notice(line)

@@ -249,7 +249,7 @@ def test_a_bundle_is_measured_on_the_patches_of_a_store(bundle, tmp_path):
         scores = archive["est"]
     for row, found in zip(rows, scores, strict=True):
         windows = {name: np.float32(array) for name, array in store.read(row).items()}
-        expected = model.clip_scores(model.score_windows(windows))
+        expected = model.clip_scorer(model.window_outputs(windows, ["scores"]))
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

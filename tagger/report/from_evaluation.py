@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tagger.aggregate import SCORES
 from tagger.bundle import CONFIG, MODEL_CARD
 from tagger.errors import ModelError, TaggerError
 from tagger.prediction import Prediction
@@ -139,8 +140,11 @@ def window_scores_of(
     """
 
     def taggram(place: int) -> Prediction:
-        scores = model.score_windows(store.read(rows[place]))
-        clip_scores = model.clip_scores(scores)
+        scorer = model.clip_scorer
+        outputs = model.window_outputs(
+            store.read(rows[place]), list(dict.fromkeys((SCORES, *scorer.outputs)))
+        )
+        scores, clip_scores = outputs[SCORES], scorer(outputs)
         if calibration is not None:
             scores, clip_scores = calibration(scores), calibration(clip_scores)
         times = front_end.window_starts(len(scores))
