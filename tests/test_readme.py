@@ -96,9 +96,10 @@ def test_make_demo_ends_with_tags_the_table_and_the_pictures(demo):
     _, printed = demo
     assert re.search(r"0\.\d{3} #+ +\w+", printed)
     assert re.search(r"^PR-AUC +0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]", printed, re.MULTILINE)
-    pictures = [Path(path) for path in re.findall(r"\S+\.png$", printed, re.MULTILINE)]
-    assert len(pictures) == 3
-    assert all(path.exists() for path in pictures)
+    # The pictures of the evaluation are within its report.
+    named = [Path(path) for path in re.findall(r"\S+\.(?:png|html)$", printed, re.MULTILINE)]
+    assert [path.name for path in named] == ["report.html", "taggram.png"]
+    assert all(path.exists() for path in named)
 
 
 def test_the_demo_model_is_good(demo):
