@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.clip_head import ClipHead, Floats, clip_features
-from tagger.config import Config
+from tagger.config import ClipHeadConfig, Config
 from tagger.data import PreparedData
 from tagger.decisions import save_decisions
 from tagger.errors import ConfigError
 from tagger.files import sha256_of_file
-from tagger.model import build_model
+from tagger.model import TaggerModel, build_model
 from tagger.progress import notice
 from tagger.run_folder import RunFolder
 from tagger.score import score_clips, vectors_of_clips
@@ -168,6 +168,23 @@ def _cross_entropy(scores: Floats, labels: npt.NDArray[np.uint8]) -> float:
     return float(-np.log(np.maximum(likely, 1e-7)).mean())
 
 
+def require_layers(wanted: ClipHeadConfig, model: TaggerModel) -> None:
+    """Refuse embeddings that the network does not have.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first, and those that it has.
+    """
+    sizes = model.embedding_sizes
+    unknown = [layer for layer in wanted.layers if layer not in sizes]
+    if unknown and wanted.name != "none":
+        raise ConfigError(
+            f"model.clip_head.layers: the network has no embedding {unknown[0]!r}; "
+            f"it has {', '.join(sizes)}"
+        )
+
+
 def settle_clip_head(run: RunFolder, config: Config, data: PreparedData) -> None:
     """Give a run the clip head that its config wants, and decisions that fit; often it has both.
 
@@ -189,13 +206,7 @@ def settle_clip_head(run: RunFolder, config: Config, data: PreparedData) -> None
     if wanted.name == "none" and not run.clip_head.exists():
         return
     model = build_model(config, config.make_front_end(), data.vocabulary.tags)
-    sizes = model.embedding_sizes
-    unknown = [layer for layer in wanted.layers if layer not in sizes]
-    if unknown:
-        raise ConfigError(
-            f"model.clip_head.layers: the network has no embedding {unknown[0]!r}; "
-            f"it has {', '.join(sizes)}"
-        )
+    require_layers(wanted, model)
     model.load_weights(run.best_weights)
     rows = {part: data.rows(part) for part in ("train", "validation")}
     labels = {part: data.labels[some] for part, some in rows.items()}
@@ -208,7 +219,7 @@ def settle_clip_head(run: RunFolder, config: Config, data: PreparedData) -> None
         )
         run.clip_head.unlink()
         return
-    known = run.load_clip_head(sizes=sizes, n_tags=len(model.tags))
+    known = run.load_clip_head(sizes=model.embedding_sizes, n_tags=len(model.tags))
     if known is not None and known.layers == wanted.layers:
         return
     features = {

@@ -281,6 +281,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     from tagger.checkpoint import Checkpoints
     from tagger.devices import choose_precision, cpu_flags, find_device
     from tagger.embedded_store import EmbeddedStore
+    from tagger.fit_clip_head import require_layers, settle_clip_head
     from tagger.keras import keras, tf
     from tagger.model import build_model
     from tagger.optimizer import learning_rate, make_averaging, make_optimizer
@@ -331,6 +332,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         judge = model
     elif distribution.n_replicas > 1:
         synchronize_normalization(model.window_model)
+    require_layers(config.model.clip_head, model)
     for message in model.task.warnings():
         warn(message)
     variables = {
@@ -585,7 +587,6 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
         notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
     if distribution.is_chief:
         from tagger.export import export_run
-        from tagger.fit_clip_head import settle_clip_head
 
         settle_clip_head(run, config, data)
         # In a run that was resumed after its end this may be there already.
