@@ -11,6 +11,7 @@ the interval, being over clips, does not know. `--part test` is for the end, whe
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -43,9 +44,16 @@ def run_folder(root: Path, option: str, seed: int) -> Path:
 def make_run(plan: dict[str, Any], root: Path, option: str, seed: int, part: str) -> None:
     """Train and evaluate, on one core; nothing if that is done."""
     folder = run_folder(root, option, seed)
-    settings = [*plan["shared"], *plan["options"].get(option, [])]
+    own = plan["options"].get(option, [])
+    settings = [*plan["shared"], *own]
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     commands = []
+    base = run_folder(root, BASE, seed)
+    if own and not folder.exists() and all(key.startswith("model.clip_head.") for key in own):
+        # The network is that of the base, whose run comes before.
+        shutil.copytree(base, folder)
+        shutil.rmtree(folder / "bundle")
+        shutil.rmtree(folder / "evaluation")
     if not (folder / "bundle").is_dir():
         overrides = [f"train.seed={seed}", f"run.root={folder}", *settings]
         flags = [word for setting in overrides for word in ("--set", setting)]
@@ -127,13 +135,14 @@ def main() -> None:
     arguments = parser.parse_args()
     plan = yaml.safe_load(arguments.plan.read_text(encoding="utf-8"))
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        runs = [
-            pool.submit(make_run, plan, arguments.root, option, seed, arguments.part)
-            for seed in plan["seeds"]
-            for option in (BASE, *plan["options"])
-        ]
-        for run in runs:
-            run.result()
+        for options in ([BASE], list(plan["options"])):
+            runs = [
+                pool.submit(make_run, plan, arguments.root, option, seed, arguments.part)
+                for option in options
+                for seed in plan["seeds"]
+            ]
+            for run in runs:
+                run.result()
     text = table(plan, arguments.root, arguments.part)
     print(text)
     if arguments.write:
