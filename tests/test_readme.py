@@ -263,7 +263,10 @@ def test_two_machines_train_together_by_the_commands_of_the_readme(home):
 
 def test_magnatagatunes_commands_do_what_the_readme_says(home):
     """With one epoch and a narrow network: the full size takes a GPU."""
-    small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
+    small = (
+        "--set train.epochs=1 --set train.warmup_epochs=0.5 --set stream.steps_per_epoch=4 "
+        "--set model.backbone.params.width=0.1"
+    )
     commands = blocks_with("README.md", "python -m tagger.train")
     commands = re.sub(r"(python -m tagger\.train .*)", rf"\1 {small}", commands)
     metrics = json.loads(run(commands, home).stdout.split("kept), 0 failed\n")[1].split("\n", 1)[1])
