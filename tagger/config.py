@@ -155,9 +155,7 @@ class BackboneConfig(EntryConfig):
 class ClipHeadConfig(Section):
     """What makes clip scores of a clip's embeddings; fitted once the network has learned."""
 
-    name: Annotated[
-        Literal["none", "linear"], Field(description="what it is")
-    ] = "none"
+    name: Annotated[Literal["none", "linear"], Field(description="what it is")] = "none"
     layers: Annotated[
         tuple[str, ...], Field(min_length=1, description="names of the embeddings")
     ] = ("pooled", "penultimate")
