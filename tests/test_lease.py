@@ -1,0 +1,213 @@
+"""Promises of the lease: one machine at a time works on a run, and a dead one blocks nobody."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("fsspec")
+pytest.importorskip("google.cloud.storage")
+pytest.importorskip("gcp_storage_emulator")
+pytest.importorskip("upath")
+
+from cloud_server import running
+
+from tagger.lease import EXIT_HELD, EXIT_LOST, Lease, LeaseHeldError, main, run_holding
+from tagger.locations import location
+
+ADDRESS = "gs://bucket/runs/one.vm/lease.json"
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    with running(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def handlers():
+    """Those of this process are as before afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def lease(owner, *, seconds=0.6):
+    return Lease(location(ADDRESS), owner, seconds=seconds)
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.usefixtures("cloud")
+def test_of_many_that_take_it_at_once_one_gets_it():
+    got, refused = [], []
+
+    def take(owner):
+        try:
+            mine = lease(owner, seconds=5)
+            mine.take()
+            got.append(owner)
+            # It lives, for as long as the others watch it.
+            for _ in range(15):
+                time.sleep(0.1)
+                mine.renew()
+        except LeaseHeldError:
+            refused.append(owner)
+
+    threads = [threading.Thread(target=take, args=(f"vm {number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+    assert len(refused) == 5
+
+
+@pytest.mark.usefixtures("cloud")
+def test_what_its_owner_held_before_it_was_killed_is_its_own_at_once():
+    lease("one").take()
+    started = time.monotonic()
+    lease("one", seconds=60).take()
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_owner_that_has_gone_loses_it():
+    first, second = lease("one"), lease("two")
+    first.take()
+    second.take()
+    with pytest.raises(LeaseHeldError, match="held by two"):
+        first.renew()
+    second.renew()
+
+
+def test_a_lease_of_another_one_is_not_released(cloud):
+    first = lease("one")
+    first.take()
+    lease("two").take()
+    first.release()
+    assert b"two" in cloud.objects()["runs/one.vm/lease.json"]
+
+
+def test_a_write_whose_answer_was_lost_has_taken_it(cloud):
+    cloud.trouble = [(503, False), (503, True)]
+    mine = lease("one")
+    mine.take()
+    mine.renew()
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_command_runs_while_the_lease_is_held_and_its_exit_code_is_returned(cloud):
+    assert run_holding(lease("one"), python("import time; time.sleep(1); raise SystemExit(3)")) == 3
+    # Taken and renewed.
+    assert cloud.sent().count("runs/one.vm/lease.json") >= 3
+    assert cloud.objects() == {}
+
+
+@pytest.mark.usefixtures("cloud", "handlers")
+def test_a_command_is_told_when_the_lease_has_become_another_ones(tmp_path, capfd):
+    mine = lease("one")
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        f"pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "time.sleep(30)"
+    )
+
+    def rob():
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        location(ADDRESS).write_bytes(b'{"owner": "two"}')
+
+    thief = threading.Thread(target=rob)
+    thief.start()
+    assert run_holding(mine, python(code)) == EXIT_LOST
+    thief.join()
+    assert "held by two" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_network_that_is_away_for_a_while_stops_no_command(cloud, capfd):
+    cloud.refused = lambda method, name: method == "POST" and "taken" in seen
+    seen = []
+    mine = lease("one", seconds=0.9)
+    take = mine.take
+    mine.take = lambda: (take(), seen.append("taken"))
+    assert run_holding(mine, python("import time; time.sleep(1)")) == 0
+    assert "cannot be renewed now" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_command_gets_the_signal_once_and_ends_in_its_own_way(tmp_path):
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "asked = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\n"
+        f"pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "while not asked: time.sleep(0.05)\n"
+        "time.sleep(0.5)\n"
+        "sys.exit(40 + len(asked))"
+    )
+    command = [sys.executable, "-m", "tagger.lease", ADDRESS, "one", *python(code)]
+    with subprocess.Popen(command) as process:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 41
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_lease_that_another_one_holds_starts_no_command(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("TAGGER_LEASE_SECONDS", "0.6")
+    stop = threading.Event()
+    first = lease("one")
+    first.take()
+
+    def live():
+        while not stop.wait(0.05):
+            first.renew()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    marker = tmp_path / "started"
+    code = main([ADDRESS, "two", *python(f"import pathlib; pathlib.Path({str(marker)!r}).touch()")])
+    stop.set()
+    thread.join()
+    assert code == EXIT_HELD
+    assert not marker.exists()
+    error = capfd.readouterr().err
+    assert f"error: {ADDRESS}: held by one; only one machine works on a run" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gs://bucket/lease"], "error: give the address of the lease"),
+        (["here/lease", "one", "true"], "error: here/lease: a lease lies in a bucket"),
+    ],
+)
+def test_a_wrong_command_line_is_explained_in_one_line(arguments, message, capfd):
+    assert main(arguments) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(message)
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", ""])
+def test_a_wrong_time_is_explained_in_one_line(text, monkeypatch, cloud, capfd):
+    monkeypatch.setenv("TAGGER_LEASE_SECONDS", text)
+    assert main([ADDRESS, "one", "true"]) == 2
+    assert f"TAGGER_LEASE_SECONDS={text}: give a number of seconds" in capfd.readouterr().err
+    assert cloud.objects() == {}
+
+
+def test_a_bucket_that_refuses_is_explained_in_one_line(cloud, capfd):
+    cloud.refused = lambda method, name: method == "POST"
+    assert main([ADDRESS, "one", "true"]) == 2
+    assert "no permission for you; check the address and rights" in capfd.readouterr().err
