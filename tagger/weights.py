@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tagger.bundle import WEIGHTS
 from tagger.download import RemoteFile, cached_download
 from tagger.errors import ModelError
 
@@ -37,21 +38,32 @@ _NOT_WEIGHTS = (
 
 
 def resolve_weights(name: str) -> Path:
-    """Path of a weight file given by path or by registered name, which is downloaded at need.
+    """Path of a weight file given by its path, by a model, or by a name.
+
+    Parameters
+    ----------
+    name : str
+        A file; the folder of a training run or of a bundle; a name of `REGISTERED`, which is
+        downloaded at need; or that of a registered model, which is pulled at need.
 
     Raises
     ------
     ModelError
-        If there is neither such a file nor such a name, or the download fails.
+        If there is neither such a file nor such a model or name, or it cannot be had.
     """
     if name in REGISTERED:
         return cached_download(REGISTERED[name])
     path = Path(name)
     if path.is_file() or any(Path(f"{path}{suffix}").is_file() for suffix in _CHECKPOINT_SUFFIXES):
         return path
+    from tagger.models import find_bundle, is_model_folder, registered_models
+
+    models = registered_models()
+    if is_model_folder(path) or name in models:
+        return find_bundle(name).verified(WEIGHTS)
     raise ModelError(
-        f"{name}: no such weight file and no registered name ({', '.join(REGISTERED)}); "
-        "check model.backbone.weights"
+        f"{name}: no such weight file, no model's folder and no registered name "
+        f"({', '.join(dict.fromkeys((*REGISTERED, *models)))}); check model.backbone.weights"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_bundle import make_bundle, small_model
 
 import tagger.model
 from preprocess.features import FRONT_ENDS
@@ -316,7 +317,9 @@ def test_an_unknown_name_lists_the_known_ones(name):
     with pytest.raises(ModelError) as caught:
         resolve_weights(name)
     assert str(caught.value).startswith(f"{name}: no such weight file")
-    assert "(vggish)" in str(caught.value) and "model.backbone.weights" in str(caught.value)
+    assert "(vggish, musicnn-" in str(caught.value) and "model.backbone.weights" in str(
+        caught.value
+    )
 
 
 def test_a_registered_name_is_downloaded_and_loaded(tmp_path, monkeypatch, one_model):
@@ -342,6 +345,33 @@ def test_a_registered_name_is_downloaded_and_loaded(tmp_path, monkeypatch, one_m
     assert_backbone_equals(one_model, tensors)
     # A second time without the server.
     assert resolve_weights("vggish").is_file()
+
+
+def test_the_folder_of_a_bundle_gives_its_weights_and_a_damaged_one_is_refused(tmp_path):
+    bundle = make_bundle(tmp_path / "bundle")
+    path = resolve_weights(str(tmp_path / "bundle"))
+    assert path == bundle.root / "weights.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"weights.h5: damaged or changed"):
+        resolve_weights(str(tmp_path / "bundle"))
+
+
+def test_a_network_learns_on_from_the_backbone_of_another_ones_bundle(tmp_path):
+    make_bundle(tmp_path / "bundle", seed=5)
+    theirs, _ = small_model(seed=5)
+    ours, _ = small_model(seed=6)
+    load_backbone_weights(ours, str(tmp_path / "bundle"))
+    for one, other in zip(
+        ours.embedding_model.weights, theirs.embedding_model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_registered_models_network_is_pulled_as_a_backbone(musicnn_cache, monkeypatch):
+    monkeypatch.setenv("TAGGER_CACHE", str(musicnn_cache))
+    config = load_config(None, ["front_end.name=musicnn", "model.backbone.name=musicnn"])
+    model = build_model(config, config.make_front_end(), ["tag"])
+    assert "52 tensors" in load_backbone_weights(model, "musicnn-mtt")[0]
 
 
 # Matching

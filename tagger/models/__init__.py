@@ -143,6 +143,11 @@ def newest_run(folder: Path) -> Path | None:
     return max(runs)[2] if runs else None
 
 
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is that of a training run or of a bundle."""
+    return (path / _RUN_DESCRIPTION).exists() or Bundle.is_at(path)
+
+
 def find_bundle(model: str | Path) -> Bundle:
     """Bundle of a model, however it is named.
 
