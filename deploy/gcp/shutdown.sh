@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Runs when the VM is stopped or taken away, which leaves 30 s: training is asked to stop after the
+# step that it is in, saves and uploads; startup.sh writes the status.
+set -euo pipefail
+
+ROOT=${TAGGER_ROOT:-/}
+STATE=${ROOT%/}/run/tagger
+METADATA_URL=${METADATA_URL:-http://metadata.google.internal/computeMetadata/v1}
+SECONDS_LEFT=25
+
+is_at_work() {
+  [[ -e $STATE/main ]] && kill -0 "$(<"$STATE/main")" 2>/dev/null
+}
+
+reason() {
+  local preempted
+  preempted=$(curl --silent --fail --max-time 2 --header 'Metadata-Flavor: Google' \
+    "$METADATA_URL/instance/preempted") || preempted=UNKNOWN
+  if [[ $preempted == TRUE ]]; then echo preempted; else echo stopped; fi
+}
+
+main() {
+  is_at_work || exit 0
+  local child asked='' deadline=$((SECONDS + SECONDS_LEFT))
+  [[ -e $STATE/stopping ]] || reason >"$STATE/stopping"
+  while is_at_work && ((SECONDS < deadline)); do
+    child=$(cat "$STATE/pid" 2>/dev/null || true)
+    # Once: a second signal would end it at once.
+    if [[ -n $child && $child != "$asked" ]]; then
+      kill -TERM "$child" 2>/dev/null || true
+      asked=$child
+    fi
+    sleep 0.1
+  done
+  if is_at_work; then echo "the time is over before all was saved"; fi
+}
+
+main
