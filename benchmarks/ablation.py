@@ -58,7 +58,7 @@ def make_run(plan: dict[str, Any], root: Path, option: str, seed: int, part: str
         overrides = [f"train.seed={seed}", f"run.root={folder}", *settings]
         flags = [word for setting in overrides for word in ("--set", setting)]
         commands.append(["train", "--resume", "--config", plan["config"], *flags])
-    if not (folder / "evaluation" / part / "scores.npz").is_file():
+    if not _is_measured(folder, part):
         commands.append(["evaluate", str(folder), "--part", part, "--draws", "0"])
     started = time.perf_counter()
     for command in commands:
@@ -91,8 +91,12 @@ class Scores:
         self.draws = np.mean(draws, axis=0)
 
 
+def _is_measured(folder: Path, part: str) -> bool:
+    return (folder / "evaluation" / part / "scores.npz").is_file()
+
+
 def table(plan: dict[str, Any], root: Path, part: str) -> str:
-    """Markdown, the best option first and the base on top."""
+    """Markdown, the best option first and the base on top; of options that have all their runs."""
     seeds = plan["seeds"]
 
     def scores(option: str) -> Scores:
@@ -101,6 +105,8 @@ def table(plan: dict[str, Any], root: Path, part: str) -> str:
     base = scores(BASE)
     rows = []
     for option in plan["options"]:
+        if not all(_is_measured(run_folder(root, option, seed), part) for seed in seeds):
+            continue
         own = scores(option)
         change = difference_of(
             option, (base.points.mean(), own.points.mean()), (base.draws, own.draws)
@@ -132,10 +138,11 @@ def main() -> None:
     parser.add_argument("--part", default="validation", help="validation or test")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each")
     parser.add_argument("--write", action="store_true", help="into docs/training.md")
+    parser.add_argument("--as-is", action="store_true", help="the table of what is there already")
     arguments = parser.parse_args()
     plan = yaml.safe_load(arguments.plan.read_text(encoding="utf-8"))
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for options in ([BASE], list(plan["options"])):
+        for options in [] if arguments.as_is else [[BASE], list(plan["options"])]:
             runs = [
                 pool.submit(make_run, plan, arguments.root, option, seed, arguments.part)
                 for option in options
