@@ -249,6 +249,6 @@ def settle_clip_head(run: RunFolder, config: Config, data: PreparedData) -> None
         f"clip head on {', '.join(wanted.layers)}: validation {config.train.monitor} {shown}, "
         f"penalty {fitted.penalty:g}"
     )
-    # The head comes last: without it the run is as before, and the next start fits it anew.
+    # The head comes last and makes it count: stopped in between, the next start fits both anew.
     save_decisions(run, model.task, config.calibration, labels=labels["validation"], scores=scores)
     fitted.head.save(run.clip_head)
