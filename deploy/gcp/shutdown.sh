@@ -22,10 +22,17 @@ reason() {
 main() {
   is_at_work || exit 0
   local child asked='' deadline=$((SECONDS + SECONDS_LEFT))
-  [[ -e $STATE/stopping ]] || reason >"$STATE/stopping"
+  if [[ ! -e $STATE/stopping ]]; then
+    # Whoever sees the file finds the reason in it.
+    reason >"$STATE/stopping.new"
+    mv "$STATE/stopping.new" "$STATE/stopping"
+  else
+    # The watchdog has asked already.
+    asked=$(cat "$STATE/pid" 2>/dev/null || true)
+  fi
   while is_at_work && ((SECONDS < deadline)); do
     child=$(cat "$STATE/pid" 2>/dev/null || true)
-    # Once: a second signal would end it at once.
+    # Once: at a second signal it would not save any more.
     if [[ -n $child && $child != "$asked" ]]; then
       kill -TERM "$child" 2>/dev/null || true
       asked=$child

@@ -20,10 +20,10 @@ BOOT=$(date -u +%Y%m%dT%H%M%SZ)
 LOG=$WORK/log/$BOOT.txt
 export TAGGER_CACHE=$WORK/cache
 
-OUTCOME='' MESSAGE='' STEP='read the settings' FOLDER='' STOP_CODE=0
+OUTCOME='' MESSAGE='' STEP='read the settings' FOLDER='' EXIT_CODE=0
 EXIT_SOME_FAILED=1
 EXIT_HELD=75
-# Of training that has saved its state, and of what has nothing to save.
+# Of training that has saved its state, or was stopped before there was one.
 SAVED=" 0 130 143 "
 
 say() {
@@ -93,7 +93,7 @@ stop_vm() {
 explain_stop() {
   local saved="what was learned is saved"
   OUTCOME=$(<"$STATE/stopping")
-  [[ $SAVED == *" $STOP_CODE "* ]] || saved="the last steps could not be saved ($(last_error))"
+  [[ $STEP != train || $SAVED == *" $EXIT_CODE "* ]] || saved="the last steps could not be saved ($(last_error))"
   if [[ $OUTCOME == timed_out ]]; then
     MESSAGE="MAX_HOURS=$MAX_HOURS are used up; $saved: raise it and start the VM again to go on"
   else
@@ -114,6 +114,8 @@ finish() {
   say "$OUTCOME: $MESSAGE"
   upload_log >/dev/null
   publish "$OUTCOME" "$MESSAGE" >/dev/null
+  # All is said: shutdown.sh need not wait.
+  rm -f "$STATE/main"
   # A VM that is being taken away goes by itself.
   [[ $OUTCOME == preempted || $OUTCOME == stopped ]] || stop_vm
 }
@@ -132,24 +134,19 @@ watch_over() {
     upload_log >/dev/null
     ((used >= MAX_HOURS * 3600)) && break
   done
-  asked_to_stop || echo timed_out >"$STATE/stopping"
-  [[ ! -e $STATE/pid ]] || kill -TERM "$(<"$STATE/pid")" 2>/dev/null || true
+  ask_to_stop timed_out
   sleep "$GRACE_SECONDS"
   # Still there: it hangs.
-  STOP_CODE=1
+  EXIT_CODE=1
   explain_stop
   upload_log >/dev/null
   publish "$OUTCOME" "$MESSAGE" >/dev/null
   stop_vm
 }
 
-# step NAME COMMAND...: runs a command so that it can be asked to stop; returns its exit code.
-step() {
-  STEP=$1
-  shift
+# stoppable COMMAND...: runs what takes long so that it can be asked to stop; returns its exit code.
+stoppable() {
   ! asked_to_stop || exit 0
-  say "$STEP"
-  publish running "" >/dev/null
   setsid "$@" 8>&- &
   local child=$! code
   echo "$child" >"$STATE/pid"
@@ -162,13 +159,24 @@ step() {
   rm -f "$STATE/pid"
   # Helpers that it may have left.
   kill -KILL -- "-$child" 2>/dev/null || true
-  STOP_CODE=$code
+  EXIT_CODE=$code
   if asked_to_stop && ((code != 0)); then exit 0; fi
   return "$code"
 }
 
-pass_on_stop() {
-  asked_to_stop || echo stopped >"$STATE/stopping"
+begin() {
+  STEP=$1
+  say "$STEP"
+  publish running "" >/dev/null
+}
+
+# ask_to_stop REASON: of this script, and of the command that it waits for. Only the first who asks
+# sends a signal: at a second one training would not save any more.
+ask_to_stop() {
+  ! asked_to_stop || return 0
+  # Whoever sees the file finds the reason in it.
+  echo "$1" >"$STATE/stopping.$1"
+  mv "$STATE/stopping.$1" "$STATE/stopping"
   [[ ! -e $STATE/pid ]] || kill -TERM "$(<"$STATE/pid")" 2>/dev/null || true
 }
 
@@ -219,11 +227,10 @@ require_gpu() {
   if [[ $ACCELERATOR == none ]] || has_gpu; then return; fi
   grep --quiet --no-messages 0x10de "$ROOT"/sys/bus/pci/devices/*/vendor \
     || fail "no GPU, though ACCELERATOR=$ACCELERATOR was asked for: the VM was made without one"
-  STEP="install the driver"
-  say "$STEP"
+  begin "install the driver"
   curl --silent --show-error --fail --location --retry 5 --output "$WORK/driver.pyz" "$DRIVER_URL" \
     || fail "$DRIVER_URL: the driver's installer cannot be fetched"
-  python3 "$WORK/driver.pyz" install_driver || fail "the driver cannot be installed"
+  stoppable python3 "$WORK/driver.pyz" install_driver || fail "the driver cannot be installed"
   local _
   # It boots the VM anew where it has to, and then is called again.
   for _ in {1..60}; do
@@ -236,17 +243,16 @@ require_gpu() {
 
 install_packages() {
   if command -v git >/dev/null && python3 -c 'import ensurepip, venv'; then return; fi
-  STEP="install packages"
-  apt-get update --quiet
-  DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes git python3-venv
+  begin "install packages"
+  stoppable apt-get update --quiet
+  stoppable env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes git python3-venv
 }
 
 fetch_code() {
-  STEP="fetch the code"
-  say "$STEP"
+  begin "fetch the code"
   if [[ $(git -C "$CODE" rev-parse HEAD 2>/dev/null) != "$COMMIT" ]]; then
     git init --quiet "$CODE"
-    git -C "$CODE" fetch --quiet --depth 1 "$REPOSITORY" "$COMMIT" \
+    stoppable git -C "$CODE" fetch --quiet --depth 1 "$REPOSITORY" "$COMMIT" \
       || fail "$REPOSITORY: has no commit $COMMIT, or cannot be read"
     git -C "$CODE" checkout --quiet --force --detach "$COMMIT"
   fi
@@ -254,17 +260,16 @@ fetch_code() {
 }
 
 install_runtime() {
-  STEP="install the runtime"
-  local ready=$CODE/.venv/ready extras='.[cloud,train]' packages=()
+  local ready=.venv/ready packages=(--editable '.[cloud,train]')
   if [[ -e $ready && $(<"$ready") == "$COMMIT $ACCELERATOR" ]]; then return; fi
-  say "$STEP"
+  begin "install the runtime"
   [[ $ACCELERATOR == none ]] || packages+=('tensorflow[and-cuda]')
-  python3 -m venv "$CODE/.venv"
+  stoppable python3 -m venv .venv
   # As in the Makefile: uv takes these versions together, which pip refuses.
-  (cd "$CODE" && .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint constraints.txt uv && .venv/bin/python -m uv pip install --quiet \
-    --python .venv/bin/python --compile-bytecode --constraint constraints.txt \
-    --editable "$extras" "${packages[@]}")
+  stoppable "${PYTHON[@]}" -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt uv
+  stoppable "${PYTHON[@]}" -m uv pip install --quiet --python .venv/bin/python \
+    --compile-bytecode --constraint constraints.txt "${packages[@]}"
   echo "$COMMIT $ACCELERATOR" >"$ready"
 }
 
@@ -273,14 +278,14 @@ prepare_code() {
   if [[ -z ${CONTAINER:-} ]]; then
     install_packages
     fetch_code
-    install_runtime
     cd "$CODE"
     PYTHON=("$CODE/.venv/bin/python")
+    install_runtime
     return
   fi
-  STEP="fetch the container"
+  begin "fetch the container"
   command -v docker >/dev/null || fail "CONTAINER needs docker: choose an IMAGE_FAMILY that has it"
-  docker pull --quiet "$CONTAINER" || fail "$CONTAINER: cannot be fetched"
+  stoppable docker pull --quiet "$CONTAINER" || fail "$CONTAINER: cannot be fetched"
   # The image's user is not root (see ./Dockerfile).
   mkdir -p "$TAGGER_CACHE"
   chown 10001:10001 "$TAGGER_CACHE"
@@ -292,15 +297,16 @@ prepare_code() {
 require_gpu_in_tensorflow() {
   STEP="look for the GPU"
   [[ $ACCELERATOR == none ]] && return
-  "${PYTHON[@]}" -c 'import tagger.devices as d; raise SystemExit(d.find_device().kind != "GPU")' \
+  stoppable "${PYTHON[@]}" -c 'import tagger.devices as d; raise SystemExit(d.find_device().kind != "GPU")' \
     || fail "TensorFlow sees no GPU, though ACCELERATOR=$ACCELERATOR was asked for: driver and CUDA do not fit"
 }
 
 # holding NAME MODULE ARGUMENT...: a step that only one VM at a time does for this run.
 holding() {
-  local name=$1 code=0
+  local code=0
+  begin "$1"
   shift
-  step "$name" "${PYTHON[@]}" -m tagger.lease "$RUN_URI.vm/lease.json" "$VM ($OWNER)" \
+  stoppable "${PYTHON[@]}" -m tagger.lease "$RUN_URI.vm/lease.json" "$VM ($OWNER)" \
     "${PYTHON[@]: -1}" -m "$@" || code=$?
   ((code != EXIT_HELD)) || fail "$(last_error)" refused
   return "$code"
@@ -331,7 +337,7 @@ main() {
   tail --follow "--pid=$$" "$LOG" 8>&- &
   exec >>"$LOG" 2>&1
   trap finish EXIT
-  trap pass_on_stop TERM INT
+  trap 'ask_to_stop stopped' TERM INT
   read_settings
   require_bucket
   watch_over 8>&- &

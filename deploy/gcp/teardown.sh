@@ -15,7 +15,7 @@ remove_each() {
     '--format=csv[no-heading](name,zone.basename())')
   while IFS=, read -r name zone; do
     [[ -n $name ]] || continue
-    change compute "$kind" delete "$name" "--project=$PROJECT" "--zone=$zone" --quiet
+    change compute "$kind" delete "$name" "--project=$PROJECT" "--zone=$zone"
   done <<<"$found"
 }
 
@@ -27,7 +27,7 @@ remove_account() {
   change storage buckets remove-iam-policy-binding "gs://$BUCKET" \
     "--member=serviceAccount:$ACCOUNT" --role=roles/storage.objectUser \
     || echo "the role on gs://$BUCKET is not there"
-  change iam service-accounts delete "$ACCOUNT" "--project=$PROJECT" --quiet
+  change iam service-accounts delete "$ACCOUNT" "--project=$PROJECT"
 }
 
 remove_bucket() {
