@@ -753,6 +753,38 @@ def test_a_run_that_may_not_be_written_ends_with_a_status_and_the_vm_stopped(boo
     assert vm.was_stopped
 
 
+@pytest.fixture
+def small_disk():
+    """Give a VM a disk of its own, of 400 kB."""
+    mounted = []
+
+    def mount(vm):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(vm.root)],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip("only root may mount a small disk")
+        mounted.append(vm)
+        # As on a VM, where it lies in memory.
+        (vm.folder / "run").mkdir()
+        (vm.root / "run").symlink_to(vm.folder / "run")
+
+    yield mount
+    for vm in mounted:
+        vm.off()
+        subprocess.run(["umount", "--lazy", str(vm.root)], check=True)
+
+
+def test_a_full_disk_ends_with_a_status_and_the_vm_stopped(boot, cloud, small_disk):
+    vm = boot(prepare=small_disk).wait()
+    status = status_of(cloud, vm)
+    assert (status["state"], status["step"]) == ("failed", "fetch the code")
+    assert status["message"].startswith("the disk is full, raise DISK_GB; ")
+    assert vm.was_stopped
+
+
 def test_a_vm_that_create_vm_has_not_made_stops(boot):
     vm = boot(RUN_URI="").wait()
     assert "lacks RUN_URI; make it with create_vm.sh" in vm.guest_status()["message"]

@@ -105,12 +105,15 @@ finish() {
   local code=$?
   trap - EXIT
   trap '' TERM INT
+  # Nothing that fails from here on, such as a log on a full disk, may keep the VM running.
+  set +e
   [[ -z ${WATCHDOG:-} ]] || kill "$WATCHDOG" 2>/dev/null || true
   if asked_to_stop && [[ $OUTCOME != finished ]]; then
     explain_stop
   elif [[ -z $OUTCOME ]]; then
     OUTCOME=failed MESSAGE="$STEP: $(last_error) (exit code $code)"
   fi
+  [[ $OUTCOME != failed ]] || ! disk_is_full || MESSAGE="the disk is full, raise DISK_GB; $MESSAGE"
   say "$OUTCOME: $MESSAGE"
   upload_log >/dev/null
   publish "$OUTCOME" "$MESSAGE" >/dev/null
@@ -120,12 +123,19 @@ finish() {
   [[ $OUTCOME == preempted || $OUTCOME == stopped ]] || stop_vm
 }
 
+disk_is_full() {
+  local kilobytes
+  kilobytes=$(df --output=avail "$WORK" | tail -n 1)
+  ((kilobytes < 1024))
+}
+
 last_error() {
   { grep --text '^error: ' "$LOG" || tail -n 1 "$LOG"; } | tail -n 1 | sed 's/^error: //'
 }
 
 # Runs beside all else: sends the log, counts the time of all boots, and ends what takes too long.
 watch_over() {
+  set +e
   local used=0
   [[ ! -e $WORK/seconds_used ]] || used=$(<"$WORK/seconds_used")
   while sleep "$BEAT_SECONDS"; do
