@@ -565,7 +565,7 @@ class Vm:
             )
         return self
 
-    def wait(self, seconds=200):
+    def wait(self, seconds=300):
         self.process.wait(seconds)
         return self
 
