@@ -704,6 +704,32 @@ def demo_corpus(
     print(f"{annotations}: {n_clips} clips of {seconds:g} s")
 
 
+@app.command(name="fetch-magnatagatune")
+def fetch_magnatagatune(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if missing.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="ADDRESS",
+            help="Folder of a mirror, https:// or gs://; default where it is published.",
+        ),
+    ] = None,
+    keep_parts: Annotated[
+        bool, typer.Option("--keep-parts", help="Leave the parts of the archive there.")
+    ] = False,
+) -> None:
+    """Fetch MagnaTagATune's clips and tables, or what is missing of them (6 GB while it runs)."""
+    from preprocess.fetch_magnatagatune import ADDRESS
+    from preprocess.fetch_magnatagatune import fetch_magnatagatune as run_fetch
+    from tagger.download import fetch_file
+
+    result = run_fetch(
+        folder, fetch_file=fetch_file, source=source or ADDRESS, keep_parts=keep_parts
+    )
+    print(f"{folder}: {result.n_clips} clips ({result.n_unpacked} unpacked now)")
+
+
 def _differences(advance: Callable[[int], None]) -> Callable[[int], None]:
     """Turn a callback that takes steps into one that takes totals."""
     last = 0

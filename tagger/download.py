@@ -1,14 +1,16 @@
 """Downloads that survive dropped connections: resume, retries, checksum, cache."""
 
+import base64
 import hashlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from tagger.errors import ModelError
 from tagger.files import content_hash, sha256_of_file, sync_folder
+from tagger.locations import location
 from tagger.progress import notice, progress_bar
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ _BLOCK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 30
 _FIRST_WAIT_SECONDS = 1.0
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Servers of buckets refuse what is not there.
+_GONE_STATUS = frozenset({403, 404, 410})
+# Of an object in a bucket; the client asks for each several times.
+_OBJECT_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class RemoteFile:
 
 class _TransientError(Exception):
     """Worth another try."""
+
+
+class _NoSuchFileError(ModelError):
+    """The server answers that it has no such file."""
 
 
 def cache_folder() -> Path:
@@ -81,12 +91,8 @@ def cached_download(remote: RemoteFile, *, n_tries: int = 5) -> Path:
             return path
         notice(f"{path}: another checksum than published; downloading it again")
         path.unlink()
-    partial = folder / f"{remote.name}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _fetch_with_retries(remote, partial, path, n_tries=n_tries)
-        partial.replace(path)
-        sync_folder(folder)
+        _download(remote, path, n_tries=n_tries)
     except OSError as error:
         raise ModelError(
             f"{folder}: cannot be written ({error.strerror}); check disk space and rights, or set "
@@ -95,6 +101,128 @@ def cached_download(remote: RemoteFile, *, n_tries: int = 5) -> Path:
     if remote.sha256 is None:
         notice(f"{path}: no checksum is published; its sha256 is {sha256_of_file(path)}")
     return path
+
+
+def fetch_file(address: str, path: Path, *, sha256: str | None = None) -> bool:
+    """Fetch a file to a place of its own; what broke off before is gone on with.
+
+    Parameters
+    ----------
+    address : str
+        ``https://`` (or ``http://``) or ``gs://``.
+    path : Path
+        Where it shall be. Until it is whole it is called so with ``.part`` behind.
+    sha256 : str, optional
+        Its checksum, where it is known. That of an object in a bucket (CRC32C) is verified anyway.
+
+    Returns
+    -------
+    bool
+        False where there is no such file, or none that may be read.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be had, or has another checksum.
+    OSError
+        If `path` cannot be written.
+    """
+    if address.startswith(("https://", "http://")):
+        try:
+            _download(RemoteFile(address, path.name, sha256), path, n_tries=5)
+        except _NoSuchFileError:
+            return False
+        return True
+    return _download_object(location(address), path, sha256=sha256)
+
+
+def _download(remote: RemoteFile, path: Path, *, n_tries: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    _fetch_with_retries(remote, partial, path, n_tries=n_tries)
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _download_object(address: Path, path: Path, *, sha256: str | None) -> bool:
+    """`fetch_file` of a bucket: in blocks, as an object of gigabytes has to be resumable too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    # What an earlier call has left may be of another version: that shows at the end only.
+    for _ in range(2):
+        try:
+            entry = cast(Any, address).fs.info(cast(Any, address).path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unreadable(address, error) from None
+        if entry["type"] != "file":
+            return False
+        _save_object(address, partial, entry=entry)
+        problem = _difference(partial, crc32c=entry["crc32c"], sha256=sha256)
+        if problem is None:
+            partial.replace(path)
+            sync_folder(path.parent)
+            return True
+        partial.unlink()
+    raise ModelError(f"{address}: arrives damaged ({problem}); check what lies there")
+
+
+def _save_object(address: Path, partial: Path, *, entry: dict[str, Any]) -> None:
+    """Append what is missing of one version of an object to `partial`."""
+    size = entry["size"]
+    if partial.exists() and partial.stat().st_size > size:
+        partial.unlink()
+    with (
+        partial.open("ab") as file,
+        progress_bar(f"download {address.name} (kB)", size // 1024) as advance,
+    ):
+        have = file.tell()
+        advance(have // 1024, "")
+        while have < size:
+            try:
+                block = cast(Any, address).fs.cat_file(
+                    cast(Any, address).path,
+                    have,
+                    min(have + _OBJECT_BLOCK_BYTES, size),
+                    generation=entry["generation"],
+                )
+            except OSError as error:
+                raise _unreadable(address, error) from None
+            if not block:
+                raise ModelError(f"{address}: ends after {have} of {size} bytes; try again")
+            file.write(block)
+            have += len(block)
+            advance(len(block) // 1024, "")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _unreadable(address: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"{address}: cannot be read ({error.strerror}); check the address and your rights "
+        "(gcloud auth application-default login)"
+    )
+
+
+def _difference(path: Path, *, crc32c: str, sha256: str | None) -> str | None:
+    """Say what tells a file from the one that was meant."""
+    import google_crc32c
+
+    digest = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = base64.b64encode(digest.digest()).decode("ascii")
+    if found != crc32c:
+        return f"crc32c {found} instead of {crc32c}"
+    if sha256 is not None and (found := sha256_of_file(path)) != sha256:
+        return f"sha256 {found} instead of {sha256}"
+    return None
 
 
 def _fetch_with_retries(remote: RemoteFile, partial: Path, path: Path, *, n_tries: int) -> None:
@@ -136,7 +264,8 @@ def _fetch(remote: RemoteFile, partial: Path) -> None:
             if response.status_code in _RETRY_STATUS:
                 raise _TransientError(f"server answers {response.status_code}")
             if response.status_code not in (requests.codes.ok, requests.codes.partial_content):
-                raise ModelError(
+                gone = response.status_code in _GONE_STATUS
+                raise (_NoSuchFileError if gone else ModelError)(
                     f"{remote.url}: server answers {response.status_code} {response.reason}; "
                     f"check the address, or put the file at {partial.with_suffix('')}"
                 )

@@ -30,6 +30,7 @@ VERBS = [
     "models",
     "info",
     "demo-corpus",
+    "fetch-magnatagatune",
 ]
 HEAVY = ["tensorflow", "tf_keras", "numpy", "pandas", "librosa", "sklearn", "matplotlib"]
 

@@ -54,6 +54,7 @@ VERBS = [
     ["models", "info"],
     ["info"],
     ["demo-corpus"],
+    ["fetch-magnatagatune"],
 ]
 # A program with all packages but those of the base installation hidden from it.
 HIDDEN = """
