@@ -382,6 +382,7 @@ def test_a_role_that_cannot_be_given_is_tried_again_and_then_named(project):
         ("OVERRIDES", "train.epochs"),
         ("OVERRIDES", "train.epochs=$(touch x)"),
         ("DATA_URI", "gs://another/corpus"),
+        ("DATA_URI", "magnatagatune:https://example.com"),
         ("STORE_URI", "gs://bucket"),
         ("RUN_URI", "gs://bucket/../other"),
         ("RUN_URI", "runs/one"),
@@ -867,6 +868,27 @@ def test_a_container_trains_without_the_repository(boot, cloud):
     )
     assert "--user" not in run
     assert not (vm.root / "opt").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "source"),
+    [("magnatagatune", ""), ("magnatagatune:gs://bucket/mtt", " --from gs://bucket/mtt")],
+)
+def test_magnatagatune_is_fetched_before_it_is_preprocessed(boot, cloud, data, source):
+    image = f"example.com/tagger@sha256:{'a' * 64}"
+    vm = boot(CONTAINER=image, DATA_URI=data).wait()
+    assert status_of(cloud, vm)["state"] == "finished"
+    _, fetch, preprocess, _ = vm.programs.calls("docker")
+    folder = vm.root / "var/lib/tagger/cache/magnatagatune"
+    assert fetch.endswith(f" {image} python -m tagger fetch-magnatagatune {folder}{source}")
+    assert " python -m preprocess " in preprocess
+    assert preprocess.endswith(f" --set data.root={folder}")
+
+
+@pytest.mark.parametrize("data", ["magnatagatune", "magnatagatune:gs://bucket/mtt"])
+def test_a_vm_may_be_told_to_fetch_magnatagatune(project, data):
+    project.write(DATA_URI=data)
+    assert project.run("create_vm.sh").returncode == 0
 
 
 def test_a_vm_that_is_taken_away_while_it_installs_says_so(boot, cloud):

@@ -68,7 +68,7 @@ check_settings() {
   # Quotes, dollars and the like have no business in it.
   must OVERRIDES '[a-z_.]+=[][A-Za-z0-9._:/,+-]+( [a-z_.]+=[][A-Za-z0-9._:/,+-]+)*' \
     "section.key=value, separated by blanks"
-  must DATA_URI "$object" "a folder in gs://$BUCKET"
+  must DATA_URI "$object|magnatagatune(:$object)?" "a folder in gs://$BUCKET, or magnatagatune"
   must STORE_URI "$object" "a folder in gs://$BUCKET"
   must RUN_URI "$object" "a folder in gs://$BUCKET"
   if [[ $RUN_URI/ == "$STORE_URI/"* || $STORE_URI/ == "$RUN_URI/"* ]]; then

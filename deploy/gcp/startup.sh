@@ -322,11 +322,25 @@ holding() {
   return "$code"
 }
 
+# Sets DATA_URI to a folder of this VM, in which MagnaTagATune lies then. Where DATA_URI names a
+# mirror after a colon, it comes from there.
+fetch_magnatagatune() {
+  local from=()
+  [[ $DATA_URI != magnatagatune:* ]] || from=(--from "${DATA_URI#*:}")
+  begin "fetch MagnaTagATune"
+  # Containers see this folder too.
+  DATA_URI=$TAGGER_CACHE/magnatagatune
+  stoppable "${PYTHON[@]}" -m tagger fetch-magnatagatune "$DATA_URI" "${from[@]}"
+}
+
 work() {
   local options=(--config "$CONFIG" --set "store.root=$STORE_URI" --set "run.root=$RUN_URI")
   local change changes=() code=0
   read -r -a changes <<<"${OVERRIDES:-}"
   for change in "${changes[@]}"; do options+=(--set "$change"); done
+  if [[ ${DATA_URI:-} == magnatagatune* ]]; then
+    fetch_magnatagatune
+  fi
   if [[ -n ${DATA_URI:-} ]]; then
     options+=(--set "data.root=$DATA_URI")
     holding preprocess preprocess "${options[@]}" || code=$?
