@@ -2,6 +2,7 @@
 
 import datetime
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -318,9 +319,15 @@ def _metrics_of(
         return {"validation": by_windows}
     from tagger.tasks import TASKS
 
-    with np.load(run.validation_scores, allow_pickle=False) as kept:
-        task = TASKS.create(config.task.name, config.task.params)
-        metrics = task.metrics(kept["gt"], kept["est"])
+    try:
+        with np.load(run.validation_scores, allow_pickle=False) as kept:
+            labels, scores = kept["gt"], kept["est"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{run.validation_scores}: missing or damaged ({error}); delete {run.clip_head} and "
+            "train with --resume, which makes both anew"
+        ) from None
+    metrics = TASKS.create(config.task.name, config.task.params).metrics(labels, scores)
     of_clips = {f"validation_{name}": value for name, value in metrics.items()}
     return {
         "validation": {name: value for name, value in of_clips.items() if np.isfinite(value)},

@@ -15,6 +15,7 @@ from tagger.clip_head import N_STATISTICS, ClipHead, clip_features
 from tagger.config import load_config
 from tagger.errors import ConfigError, ModelError
 from tagger.evaluate import evaluate_run
+from tagger.export import export_run
 from tagger.fit_clip_head import PENALTIES, fit_clip_head, logistic_regression, settle_clip_head
 from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
@@ -297,6 +298,20 @@ def test_a_head_of_other_weights_counts_as_none_and_is_fitted_anew(run, trained)
     assert head_of(run) is None
     train(config, resume=True)
     np.testing.assert_allclose(head_of(run).weights, right.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [None, b"no archive"])
+def test_an_export_without_the_validation_scores_says_what_to_do(run, trained, content):
+    shutil.rmtree(run / "bundle")
+    (run / "validation_scores.npz").unlink()
+    if content is not None:
+        (run / "validation_scores.npz").write_bytes(content)
+    with pytest.raises(ModelError, match=r"validation_scores.npz: missing or damaged .*--resume"):
+        export_run(run)
+    # And that helps.
+    (run / "clip_head.npz").unlink()
+    train(load_config(trained / "run" / "config.yaml", [f"run.root={run}"]), resume=True)
+    assert Bundle(run / "bundle").clip_scorer().head is not None
 
 
 def test_a_run_that_has_its_head_is_left_alone(run, trained):
