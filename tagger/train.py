@@ -431,8 +431,14 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     average = None
     if averaging:
         theirs, ours = judge.weights, model.weights
+        # The average of what never changes is known, and would take longer than a head's step.
+        frozen = model.embedding_model if config.model.backbone.freeze == "all" else None
+        still = {id(weight) for weight in frozen.weights} if frozen is not None else set()
+        moving = [name for name in theirs if id(ours[name]) not in still]
         average = make_averaging(
-            list(theirs.values()), [ours[name] for name in theirs], decay=config.train.average_decay
+            [theirs[name] for name in moving],
+            [ours[name] for name in moving],
+            decay=config.train.average_decay,
         )
 
     def values_of(replica: int, batch: "Batch", wishes: list[bool]) -> tuple[Any, ...]:
