@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,6 +65,7 @@ def _always() -> bool:
 def start_worker(parent: int, *, wanted: Callable[[], bool] = _always) -> None:
     """Leave Ctrl-C to the parent, and end when the parent has gone or is not `wanted` any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _silence_decoders()
 
     def watch() -> None:
         # A parent that was killed tells nobody: its workers would wait for work for ever.
@@ -72,6 +74,17 @@ def start_worker(parent: int, *, wanted: Callable[[], bool] = _always) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _silence_decoders() -> None:
+    """Keep stderr for Python: decoders of damaged files talk there in their own format."""
+    with contextlib.suppress(OSError):
+        # Not inherited by what a worker runs, e.g. ffmpeg.
+        spoken = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        sys.stderr = spoken
 
 
 def _new_pool(n_workers: int) -> "ProcessPoolExecutor":

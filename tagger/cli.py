@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tagger.errors import ConfigError, TaggerError
+from tagger.progress import LOG_FORMAT_VARIABLE, failed, say_error, set_log_format
 
 if TYPE_CHECKING:
     from preprocess.run import Engine
@@ -31,6 +32,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _options(
+    log_format: Annotated[
+        str,
+        typer.Option(
+            "--log-format",
+            envvar=LOG_FORMAT_VARIABLE,
+            help="What is said on stderr: text, or json with an object per line. With any verb.",
+        ),
+    ] = "text",
+) -> None:
+    set_log_format(log_format)
+
 
 ConfigOption = Annotated[
     Path | None,
@@ -103,7 +119,7 @@ def preprocess(
     for path in result.padded:
         warn(f"{path}: shorter than a patch, padded with zeros")
     for message in result.failures.values():
-        print(f"failed: {message}", file=sys.stderr)
+        failed(message)
     print(
         f"{settings.store.root}: {result.n_clips} clips ({result.n_written} written, "
         f"{result.n_relabelled} relabelled, {result.n_kept} kept), {len(result.failures)} failed"
@@ -302,7 +318,7 @@ def evaluate(
     for kind, path in evaluation.files.items():
         print(f"{kind}: {path}", file=sys.stderr if format_ == "json" else sys.stdout)
     for message in evaluation.failures.values():
-        print(f"failed: {message}", file=sys.stderr)
+        failed(message)
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -764,7 +780,7 @@ def main(arguments: list[str] | None = None) -> None:
         # A file name need not be Unicode; what cannot be encoded is escaped, also within JSON.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app([*(arguments or []), *sys.argv[1:]], prog_name="tagger")
+        app(_log_format_first([*(arguments or []), *sys.argv[1:]]), prog_name="tagger")
     except TaggerError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -783,5 +799,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str) -> NoReturn:
     line = " ".join(part.strip() for part in message.splitlines())
-    print(f"error: {line}", file=sys.stderr)
+    say_error(line)
     sys.exit(EXIT_USAGE)
+
+
+def _log_format_first(arguments: list[str]) -> list[str]:
+    """Put ``--log-format`` before the verb: it may stand behind it as well, as all options may."""
+    first: list[str] = []
+    others: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            others += [argument, *remaining]
+        elif argument == "--log-format":
+            first += [argument, *[value for value in [next(remaining, None)] if value is not None]]
+        elif argument.startswith("--log-format="):
+            first.append(argument)
+        else:
+            others.append(argument)
+    return [*first, *others]

@@ -1,7 +1,6 @@
 """The verb ``embed``: inputs -> embeddings in one NumPy or Parquet file."""
 
 import contextlib
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from tagger.errors import ConfigError, TaggerError
 from tagger.files import atomic_write
 from tagger.inputs import Input, open_spool
+from tagger.progress import failed
 from tagger.writers import encodable
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def embed_files(
                 n_failed += 1
                 message = " ".join(str(spool.named(item, result)).split())
                 table.fail(path, message)
-                print(f"failed: {message}", file=sys.stderr)
+                failed(message)
             elif mean:
                 table.add(path, result.mean()[np.newaxis], result.times[:1])
             else:

@@ -12,6 +12,7 @@ from tagger import __version__
 from tagger.errors import ConfigError, TaggerError
 from tagger.inputs import STDIN, Input, Spool, open_spool
 from tagger.journal import Journal, journal_path
+from tagger.progress import failed
 from tagger.records import Selection, failed_record, make_record
 from tagger.writers import FileWriter, Header, Writer, open_writer, refuse_output
 
@@ -205,7 +206,7 @@ class _Run:
         line = " ".join(message.split())
         self.writer.write(failed_record(path, line))
         if self.tells_errors:
-            print(f"failed: {line}", file=sys.stderr)
+            failed(line)
 
     def _write_tags(self, path: str, prediction: "Prediction") -> bool:
         from tagger.audio_metadata import write_tags
@@ -221,7 +222,7 @@ class _Run:
         try:
             write_tags(Path(path), labels)
         except TaggerError as error:
-            print(f"failed: {error}", file=sys.stderr)
+            failed(str(error))
             return False
         return True
 
@@ -295,5 +296,5 @@ def undo_tags(inputs: Sequence[Input]) -> tuple[int, int]:
             n_restored += undo(item.path)
         except TaggerError as error:
             n_failed += 1
-            print(f"failed: {error}", file=sys.stderr)
+            failed(str(error))
     return n_restored, n_failed

@@ -586,7 +586,9 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             notice(
                 f"  epoch {progress.epoch}: train loss {row['train_loss']:.4f}, "
                 f"validation {config.train.monitor} {monitored:.4f}"
-                f"{' (best)' if improved else ''}"
+                f"{' (best)' if improved else ''}",
+                event="epoch",
+                **row,
             )
             stopped_early = _should_stop(config.train, progress)
     if stopped_early:
