@@ -4,6 +4,7 @@
 ``TAGGER_LEASE_SECONDS`` (180) without a sign of life another machine may take it.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,10 @@ EXIT_HELD = 75
 EXIT_LOST = 76
 _SECONDS = 180.0
 _SECONDS_VARIABLE = "TAGGER_LEASE_SECONDS"
+# What the end waits for at most: a machine that is being taken away has little time.
+_END_SECONDS = 10.0
+# prctl(2): which signal a process gets when the one that has started it is gone.
+_PR_SET_PDEATHSIG = 1
 
 
 class LeaseHeldError(TaggerError):
@@ -55,6 +60,8 @@ class Lease:
         self._fs = cast(Any, address).fs
         self._path = str(cast(Any, address).path)
         self._generation = 0
+        # Of every write that may have arrived: the answer to it may have been lost.
+        self._marks: set[str] = set()
 
     def take(self) -> None:
         """Take the lease; where another one has it, watch first whether that one still lives.
@@ -67,7 +74,7 @@ class Lease:
             If the bucket cannot be read or written.
         """
         while True:
-            generation, owner = self._look()
+            generation, owner, _ = self._look()
             if owner not in (None, self.owner):
                 self._watch(generation, owner)
             try:
@@ -90,32 +97,46 @@ class Lease:
         try:
             self._write(self._generation)
         except FileExistsError:
-            raise self._held(self._look()[1]) from None
+            generation, owner, mark = self._look()
+            if mark not in self._marks:
+                raise self._held(owner) from None
+            # A write of one's own, of which no answer came.
+            self._generation = generation
+            self.renew()
 
     def release(self) -> None:
-        """Remove the object, if it is one's own."""
-        generation, owner = self._look()
-        if owner == self.owner and generation == self._generation:
-            self._fs.rm_file(self._path)
+        """Remove the object, if it is one's own.
 
-    def _look(self) -> tuple[int, str | None]:
-        """Read generation and owner of the object; 0 and None where there is none."""
+        Raises
+        ------
+        OSError
+            If the bucket cannot be read or written.
+        """
+        generation, _, mark = self._look()
+        if mark in self._marks:
+            # It may have become another one's, or have gone, just now.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                self._fs.rm_file(self._path, if_generation_match=generation)
+
+    def _look(self) -> tuple[int, str | None, str]:
+        """Read generation, owner and mark of the object; 0, None and "" where there is none."""
         try:
             generation = int(self._fs.info(self._path)["generation"])
             content = self._fs.cat_file(self._path, generation=generation)
         except FileNotFoundError:
-            return 0, None
+            return 0, None, ""
         try:
-            return generation, str(json.loads(content)["owner"])
+            found = json.loads(content)
+            return generation, str(found["owner"]), str(found.get("mark", ""))
         except (ValueError, KeyError, TypeError):
-            return generation, "somebody unknown"
+            return generation, "somebody unknown", ""
 
     def _watch(self, generation: int, owner: str | None) -> None:
         notice(f"{self.address}: held by {owner}; watching whether it is still there")
         until = time.monotonic() + self.seconds
         while time.monotonic() < until:
             time.sleep(self.seconds / 12)
-            found, owner_now = self._look()
+            found, owner_now, _ = self._look()
             if found != generation:
                 if owner_now in (None, self.owner):
                     return
@@ -131,26 +152,24 @@ class Lease:
     def _write(self, generation: int) -> None:
         mark = uuid.uuid4().hex
         content = json.dumps({"owner": self.owner, "mark": mark}).encode("utf-8")
-        self._fs.pipe_file(self._path, content, if_generation_match=generation)
-        # Whoever wrote after that has seen the object unchanged for long, and is its owner now.
-        written = int(self._fs.info(self._path)["generation"])
-        if self._fs.cat_file(self._path, generation=written) != content:
-            raise FileExistsError(self._path)
-        self._generation = written
+        self._marks.add(mark)
+        self._generation = self._fs.pipe_file(self._path, content, if_generation_match=generation)
+        self._marks = {mark}
 
 
 def run_holding(lease: Lease, command: Sequence[str]) -> int:
     """Run a command while the lease is held.
 
     SIGTERM and SIGINT are passed on to it. Where the network is away for a while it goes on; where
-    the lease has become another one's, it is sent SIGTERM.
+    the lease has become another one's, it and all that it has started are killed: asked to end, it
+    would send what it has into a run that is another one's. What it has saved is on the disk.
 
     Parameters
     ----------
     lease : Lease
         Taken first, renewed in a thread, released at the end.
     command : sequence of str
-        The program and its arguments.
+        The program and its arguments. It runs in a session of its own.
 
     Returns
     -------
@@ -161,49 +180,121 @@ def run_holding(lease: Lease, command: Sequence[str]) -> int:
     ------
     LeaseHeldError
         If another one holds it: the command has not been started.
+    SystemExit
+        If a signal comes while the lease is being taken.
     """
-    lease.take()
     asked: list[int] = []
+    taking = True
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, frame: Any) -> None:
         del frame
+        if taking:
+            raise SystemExit(128 + number)
         asked.append(number)
-        if child is not None:
-            child.send_signal(number)
+        if child is not None and child.returncode is None:
+            os.kill(child.pid, number)
 
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, pass_on)
-    child = subprocess.Popen(command)
+    lease.take()
+    taking = False
+    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_bound_to(os.getpid()))
     # What came before there was a child.
     for number in asked[:1]:
-        child.send_signal(number)
-    ended, lost = threading.Event(), threading.Event()
-
-    def renew() -> None:
-        while not ended.wait(lease.seconds / 3):
-            try:
-                lease.renew()
-            except LeaseHeldError as error:
-                warn(str(error))
-                lost.set()
-                child.send_signal(signal.SIGTERM)
-                return
-            except OSError as error:
-                warn(f"{lease.address}: cannot be renewed now ({error.strerror})")
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    code = child.wait()
-    ended.set()
-    thread.join()
-    if lost.is_set():
+        os.kill(child.pid, number)
+    held = _Held(lease, child)
+    held.wait()
+    if held.lost:
         return EXIT_LOST
-    try:
-        lease.release()
-    except OSError as error:
-        warn(f"{lease.address}: cannot be released ({error.strerror}); it will count as gone")
+    held.end()
+    code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+class _Held:
+    """A command that runs while a lease is held, and the two threads that see to both."""
+
+    def __init__(self, lease: Lease, child: subprocess.Popen[bytes]) -> None:
+        self.lost = False
+        self._lease = lease
+        self._pid = child.pid
+        # The command is over, or nobody waits for it any more.
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+        # Only this one writes the lease: what it began is done before it is released.
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def wait(self) -> None:
+        """Wait for the end of the command, or of the lease."""
+        self._over.wait()
+
+    def end(self) -> None:
+        """Wait until the lease is released, but not for long."""
+        self._keeper.join(_END_SECONDS)
+        if self._keeper.is_alive():
+            warn(f"{self._lease.address}: not released in time; it will count as gone")
+
+    def _watch(self) -> None:
+        # Left as it is until its group is dealt with: nobody else gets its number meanwhile.
+        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        # Helpers that it may have left must not outlive the lease.
+        self._kill()
+        self._over.set()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+
+    def _keep(self) -> None:
+        wait = self._lease.seconds / 3
+        while not self._over.wait(wait):
+            wait = self._lease.seconds / 3
+            try:
+                self._lease.renew()
+            except LeaseHeldError as error:
+                self.lost = True
+                if not self._over.is_set():
+                    warn(f"{error}; what runs here is stopped")
+                    self._kill()
+                    # One that cannot be killed hangs in the kernel: it is not waited for for ever.
+                    self._over.wait(_END_SECONDS)
+                    self._over.set()
+                return
+            # Whatever it is: that nobody renews it must not pass unseen.
+            except Exception as error:
+                warn(f"{self._lease.address}: cannot be renewed now ({_reason(error)})")
+                # Others may take it soon.
+                wait = self._lease.seconds / 12
+        try:
+            self._lease.release()
+        except Exception as error:
+            warn(
+                f"{self._lease.address}: cannot be released ({_reason(error)}); it will count as "
+                "gone"
+            )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+
+
+def _bound_to(parent: int) -> Callable[[], None] | None:
+    """Make a new process that does not outlive its parent, where the system can do that."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            # It has gone already.
+            os._exit(1)
+
+    return bind
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -321,7 +321,7 @@ class CloudStorage(AbstractFileSystem):
         *,
         if_generation_match: int | None = None,
         **_: Any,
-    ) -> None:
+    ) -> int:
         """Write a whole file.
 
         Parameters
@@ -335,6 +335,11 @@ class CloudStorage(AbstractFileSystem):
         if_generation_match : int, optional
             Only if the file is of that generation; 0: only if there is none.
 
+        Returns
+        -------
+        int
+            Its generation now.
+
         Raises
         ------
         FileExistsError
@@ -343,7 +348,7 @@ class CloudStorage(AbstractFileSystem):
         if mode == "create":
             if_generation_match = 0
         with io.BytesIO(bytes(value)) as file:
-            self._upload(path, file, len(value), if_generation_match)
+            return self._upload(path, file, len(value), if_generation_match)
 
     def put_file(
         self,
@@ -354,18 +359,18 @@ class CloudStorage(AbstractFileSystem):
         *,
         if_generation_match: int | None = None,
         **_: Any,
-    ) -> None:
-        """Upload a local file; see `pipe_file`."""
+    ) -> int:
+        """Upload a local file; see `pipe_file`. Of a folder nothing, as there are none: 0."""
         if mode == "create":
             if_generation_match = 0
         local = Path(lpath)
         if local.is_dir():
-            return
+            return 0
         with local.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            self._upload(rpath, file, size, if_generation_match)
+            return self._upload(rpath, file, size, if_generation_match)
 
-    def _upload(self, path: str, file: BinaryIO, size: int, generation: int | None) -> None:
+    def _upload(self, path: str, file: BinaryIO, size: int, generation: int | None) -> int:
         from google.api_core.exceptions import PreconditionFailed
 
         bucket, name = _split(self._strip_protocol(path))
@@ -393,6 +398,8 @@ class CloudStorage(AbstractFileSystem):
                 found = _client().bucket(bucket).get_blob(name, **_patience())
                 if found is None or (found.metadata or {}).get(_MARK) != mark:
                     raise
+                blob = found
+            return int(blob.generation)
 
     def get_file(self, rpath: str, lpath: str, callback: Any = None, **_: Any) -> None:
         """Download a file; it is under its local name whole or not at all."""
@@ -406,11 +413,34 @@ class CloudStorage(AbstractFileSystem):
         with _os_errors(f"{bucket}/{name}"):
             _undamaged(download)
 
-    def rm_file(self, path: str) -> None:
-        """Remove a file."""
+    def rm_file(self, path: str, *, if_generation_match: int | None = None) -> None:
+        """Remove a file.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        if_generation_match : int, optional
+            Only if it is of that generation.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none; also where the answer to a first attempt was lost.
+        FileExistsError
+            If it is of another generation.
+        """
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
         bucket, name = _split(self._strip_protocol(path))
         with _os_errors(f"{bucket}/{name}"):
-            _client().bucket(bucket).blob(name).delete(**_patience())
+            options = _patience(if_generation_match=if_generation_match)
+            try:
+                _client().bucket(bucket).blob(name).delete(**options)
+            except PreconditionFailed:
+                if _client().bucket(bucket).get_blob(name, **_patience()) is not None:
+                    raise
+                raise NotFound(f"No such object: {bucket}/{name}") from None
 
     _rm = rm_file
 
@@ -493,9 +523,7 @@ class _Writer(io.BytesIO):
 
     def __init__(self, fs: CloudStorage, path: str, mode: str) -> None:
         super().__init__()
-        self._put: Callable[[bytes], None] | None = lambda content: fs.pipe_file(
-            path, content, mode
-        )
+        self._put: Callable[[bytes], int] | None = lambda content: fs.pipe_file(path, content, mode)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if error is not None:

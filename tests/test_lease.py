@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,26 +111,173 @@ def test_a_command_runs_while_the_lease_is_held_and_its_exit_code_is_returned(cl
     assert cloud.objects() == {}
 
 
+# What would save and send when it is asked to end, and a helper of it.
+SENDER = """
+import pathlib, signal, subprocess, sys, time
+folder = pathlib.Path({folder!r})
+signal.signal(signal.SIGTERM, lambda *_: (folder / "sent").touch())
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+(folder / "helper.tmp").write_text(str(helper.pid))
+(folder / "helper.tmp").rename(folder / "helper")
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    time.sleep(1)
+"""
+
+
+def helper_in(folder):
+    while not (folder / "helper").exists():
+        time.sleep(0.02)
+    return int((folder / "helper").read_text())
+
+
+def is_gone(pid):
+    """Whether a process has ended; in a container nobody may have taken note of it."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
 @pytest.mark.usefixtures("cloud", "handlers")
-def test_a_command_is_told_when_the_lease_has_become_another_ones(tmp_path, capfd):
-    mine = lease("one")
-    code = (
-        "import pathlib, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-        f"pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
-        "time.sleep(30)"
-    )
+def test_a_command_whose_lease_is_another_ones_is_killed_with_all_it_started(tmp_path, capfd):
+    mine, found = lease("one"), []
 
     def rob():
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.05)
+        found.append(helper_in(tmp_path))
         location(ADDRESS).write_bytes(b'{"owner": "two"}')
 
     thief = threading.Thread(target=rob)
     thief.start()
-    assert run_holding(mine, python(code)) == EXIT_LOST
+    started = time.monotonic()
+    assert run_holding(mine, python(SENDER.format(folder=str(tmp_path)))) == EXIT_LOST
+    assert time.monotonic() - started < 20
     thief.join()
+    assert not (tmp_path / "sent").exists()
+    assert is_gone(found[0])
     assert "held by two" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_command_does_not_outlive_the_one_that_holds_the_lease(tmp_path):
+    code = (
+        "import os, pathlib, time\n"
+        f"path = pathlib.Path({str(tmp_path)!r}) / 'helper'\n"
+        "path.with_suffix('.tmp').write_text(str(os.getpid()))\n"
+        "path.with_suffix('.tmp').rename(path)\n"
+        "time.sleep(60)"
+    )
+    command = [sys.executable, "-m", "tagger.lease", ADDRESS, "one", *python(code)]
+    with subprocess.Popen(command) as process:
+        pid = helper_in(tmp_path)
+        process.kill()
+    assert is_gone(pid)
+
+
+@pytest.mark.usefixtures("cloud", "handlers")
+def test_helpers_that_a_command_has_left_are_gone_before_the_lease_is(tmp_path):
+    code = SENDER.format(folder=str(tmp_path)).partition("end =")[0]
+    assert run_holding(lease("one"), python(code)) == 0
+    assert is_gone(helper_in(tmp_path))
+
+
+def test_a_renewal_that_arrived_though_no_answer_came_is_ones_own(cloud):
+    mine = lease("one")
+    mine.take()
+    cloud.trouble = [(503, True)]
+    # Nor can it be asked what has become of it.
+    cloud.refused = lambda method, name: True
+    with pytest.raises(PermissionError):
+        mine.renew()
+    cloud.refused = lambda method, name: False
+    mine.renew()
+    mine.release()
+    assert cloud.objects() == {}
+
+
+def test_another_process_of_the_same_owner_takes_the_lease_away(cloud):
+    before, now = lease("one"), lease("one")
+    before.take()
+    now.take()
+    with pytest.raises(LeaseHeldError):
+        before.renew()
+    before.release()
+    now.renew()
+
+
+def test_a_lease_taken_in_the_moment_of_its_release_stays(cloud):
+    mine = lease("one")
+    mine.take()
+    look = mine._look
+
+    def look_and_be_robbed():
+        found = look()
+        location(ADDRESS).write_bytes(b'{"owner": "two"}')
+        return found
+
+    mine._look = look_and_be_robbed
+    mine.release()
+    assert b"two" in cloud.objects()["runs/one.vm/lease.json"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_renewal_that_hangs_delays_no_end(cloud, capfd, monkeypatch):
+    monkeypatch.setattr("tagger.lease._END_SECONDS", 0.3)
+    answer, asked = threading.Event(), []
+
+    def refused(method, name):
+        if method == "POST" and len(asked) == 2:
+            answer.wait(30)
+        return False
+
+    def count():
+        asked.append(1)
+        renew()
+
+    mine = lease("one", seconds=0.6)
+    cloud.refused = refused
+    renew, mine.renew = mine.renew, count
+    started = time.monotonic()
+    try:
+        assert run_holding(mine, python("import time; time.sleep(1.5)")) == 0
+    finally:
+        answer.set()
+    assert time.monotonic() - started < 10
+    assert "not released in time" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_renewal_that_fails_in_an_unknown_way_is_warned_of_and_repeated(cloud, capfd):
+    mine = lease("one", seconds=0.6)
+    renew, failures = mine.renew, [ValueError("odd")]
+
+    def fail_once():
+        if failures:
+            raise failures.pop()
+        renew()
+
+    mine.renew = fail_once
+    assert run_holding(mine, python("import time; time.sleep(1.2)")) == 0
+    assert "cannot be renewed now (ValueError: odd)" in capfd.readouterr().err
+    assert len(cloud.sent()) >= 3
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_signal_while_the_lease_is_being_taken_ends_it_and_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAGGER_LEASE_SECONDS", "60")
+    lease("another").take()
+    code = f"import pathlib; pathlib.Path({str(tmp_path / 'begun')!r}).touch()"
+    command = [sys.executable, "-m", "tagger.lease", ADDRESS, "one", *python(code)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "held by another; watching" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert not (tmp_path / "begun").exists()
 
 
 @pytest.mark.usefixtures("handlers")
