@@ -7,7 +7,7 @@ before and is sent after each saved state; of a store the pickles are fetched on
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,8 +57,38 @@ class _State:
 
 
 _States = dict[str, _State]
+
+
+class RunChangedError(ModelError):
+    """Somebody else has changed the run; nothing of that was overwritten."""
+
+
 # Which states a push that failed may have left of a file; None where it was to be removed.
 _Sent = dict[str, list[_State | None]]
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What is known of the last time.
+
+    Attributes
+    ----------
+    same : dict
+        Files as they were when both sides were last the same.
+    seen : dict
+        What else lay at the address when it was last looked at, e.g. of a run without a
+        description: it may be replaced.
+    sent : dict
+        States that pushes which failed may have left: what was given up may still arrive later.
+    """
+
+    same: _States
+    seen: _States
+    sent: _Sent = field(default_factory=dict)
+
+    def knows(self, name: str, state: _State | None) -> bool:
+        """Whether a file at the address is as it was when it was last looked at, or has gone."""
+        return state in (None, self.same.get(name), self.seen.get(name))
 
 
 class Mirror:
@@ -68,6 +98,9 @@ class Mirror:
     folder: only what was changed here is sent, so that the results of an evaluation do not bring
     back the weights of yesterday. What is about to be sent is noted as well: half of it may have
     arrived when the network goes, and must not be taken for somebody else's work.
+
+    What somebody else has written since this side has last looked is never overwritten: every
+    write and every removal names the generation that it replaces.
 
     Parameters
     ----------
@@ -83,6 +116,8 @@ class Mirror:
         self._note = local.with_name(f"{local.name}.json")
         self._fs = cast(Any, remote).fs
         self._root = str(cast(Any, remote).path).rstrip("/")
+        # Of the files at the address, as they were listed or written last.
+        self._generations: dict[str, int] = {}
 
     def pull(self, *, leave: Collection[str] = ()) -> None:
         """Make the local folder the same as the run at the address.
@@ -102,7 +137,9 @@ class Mirror:
         """
         with self._errors():
             theirs, ours = self._theirs(), self._ours()
-            noted = self._noted(theirs)
+            note = self._noted(theirs)
+            noted = None if note is None else note.same
+            seen = theirs
             ahead = noted is not None and _is_ahead(theirs, ours, noted)
             if _RUN_DESCRIPTION not in theirs:
                 # No run, or one that has not arrived yet: all that is wanted of it is here.
@@ -125,7 +162,7 @@ class Mirror:
                 (self.local / name).unlink(missing_ok=True)
             self._remove_empty_folders()
             self._transfer("pull the run", self._download, wanted, states=theirs)
-            self._write_note({**same, **{name: theirs[name] for name in wanted}})
+            self._write_note(_Note({**same, **{name: theirs[name] for name in wanted}}, seen))
 
     def push(self) -> None:
         """Send what has changed here since the last time.
@@ -135,12 +172,16 @@ class Mirror:
 
         Raises
         ------
+        RunChangedError
+            If somebody else has changed what would be replaced, since the last time or meanwhile.
         ModelError
             If the run cannot be written.
         """
         with self._errors():
             theirs, ours = self._theirs(), self._ours()
-            noted = self._noted(theirs) or {}
+            # Where nothing is known, what lies there now is what will be replaced.
+            note = self._noted(theirs) or _Note({}, theirs)
+            noted = note.same
             changed = [
                 name
                 for name, state in ours.items()
@@ -158,8 +199,13 @@ class Mirror:
             sent: _Sent = {name: [ours[name]] for name in changed}
             for name in [*gone, *seals]:
                 sent.setdefault(name, []).append(None)
+            for name in sorted(sent):
+                if theirs.get(name) != ours.get(name) and not note.knows(name, theirs.get(name)):
+                    raise _changed(f"{self.remote}/{name}")
+            for name, states in note.sent.items():
+                sent[name] = states + [new for new in sent.get(name, []) if new not in states]
             # Noted first: whatever of it is found there later is this side's.
-            self._write_note(noted, sent=sent)
+            self._write_note(_Note(noted, note.seen, sent))
             if is_new:
                 self._remove(gone)
                 gone = []
@@ -170,7 +216,7 @@ class Mirror:
             self._remove(gone)
             same = {name: state for name, state in noted.items() if name in ours}
             same |= _common(theirs, ours)
-            self._write_note({**same, **{name: ours[name] for name in changed}})
+            self._write_note(_Note({**same, **{name: ours[name] for name in changed}}, note.seen))
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -179,6 +225,8 @@ class Mirror:
                 yield
         except OSError as error:
             where = error.filename or self.remote
+            if isinstance(error, FileExistsError) and is_remote(str(where)):
+                raise _changed(str(where)) from None
             raise ModelError(
                 f"{where}: the run cannot be copied ({error.strerror}); check the address, your "
                 "rights, the network and the disk space"
@@ -186,10 +234,9 @@ class Mirror:
 
     def _theirs(self) -> _States:
         found = self._fs.find(self._root, detail=True)
-        return {
-            name.removeprefix(f"{self._root}/"): _State(entry["size"], entry["crc32c"])
-            for name, entry in found.items()
-        }
+        entries = {name.removeprefix(f"{self._root}/"): entry for name, entry in found.items()}
+        self._generations = {name: entry["generation"] for name, entry in entries.items()}
+        return {name: _State(entry["size"], entry["crc32c"]) for name, entry in entries.items()}
 
     def _ours(self) -> _States:
         from tagger.storage import crc32c_of_file
@@ -202,14 +249,15 @@ class Mirror:
             if TEMPORARY_PREFIX not in name
         }
 
-    def _noted(self, theirs: _States) -> _States | None:
-        """Files as they were when both sides were last the same; None if nobody knows.
+    def _noted(self, theirs: _States) -> _Note | None:
+        """Read what is known of the last time; None if nobody knows.
 
         What a push that failed is found to have sent counts as the same.
         """
         try:
             content = json.loads(self._note.read_text(encoding="utf-8"))
             noted = {name: _State(*state) for name, state in content["files"].items()}
+            seen = {name: _State(*state) for name, state in content.get("seen", {}).items()}
             sent = {
                 name: [state and _State(*state) for state in states]
                 for name, states in content.get("sent", {}).items()
@@ -224,30 +272,39 @@ class Mirror:
                 noted.pop(name, None)
             else:
                 noted[name] = found
-        return noted
+        return _Note(noted, seen, sent)
 
-    def _write_note(self, states: _States, *, sent: _Sent | None = None) -> None:
-        files = {name: [state.size, state.crc32c] for name, state in states.items()}
-        content = {"address": str(self.remote), "files": files}
-        if sent:
-            content["sent"] = {
-                name: [state and [state.size, state.crc32c] for state in states]
-                for name, states in sent.items()
-            }
-        write_json(self._note, content)
+    def _write_note(self, note: _Note) -> None:
+        files = {name: [state.size, state.crc32c] for name, state in note.same.items()}
+        seen = {
+            name: [state.size, state.crc32c]
+            for name, state in note.seen.items()
+            if note.same.get(name) != state
+        }
+        sent = {
+            name: [state and [state.size, state.crc32c] for state in states]
+            for name, states in note.sent.items()
+        }
+        address = str(self.remote)
+        write_json(self._note, {"address": address, "files": files, "seen": seen, "sent": sent})
 
     def _download(self, name: str) -> None:
         self._fs.get_file(f"{self._root}/{name}", str(self.local / name))
 
     def _upload(self, name: str) -> None:
-        self._fs.put_file(str(self.local / name), f"{self._root}/{name}")
+        self._generations[name] = self._fs.put_file(
+            str(self.local / name),
+            f"{self._root}/{name}",
+            if_generation_match=self._generations.get(name, 0),
+        )
 
     def _remove(self, names: list[str]) -> None:
         from tagger.storage import in_threads
 
         def remove(name: str) -> None:
             with contextlib.suppress(FileNotFoundError):
-                self._fs.rm_file(f"{self._root}/{name}")
+                generation = self._generations.pop(name)
+                self._fs.rm_file(f"{self._root}/{name}", if_generation_match=generation)
 
         # Seals before what they seal.
         in_threads(remove, [name for name in names if _is_seal(name)])
@@ -268,6 +325,14 @@ class Mirror:
         for path in sorted(self.local.rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+def _changed(address: str) -> RunChangedError:
+    return RunChangedError(
+        f"{address}: another machine has written it since this one last read the run, and it was "
+        "not overwritten: let one machine at a time work on a run, and start this one again to "
+        "take over what is there, or choose another run.root"
+    )
 
 
 def _is_ahead(theirs: _States, ours: _States, noted: _States) -> bool:

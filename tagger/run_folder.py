@@ -24,7 +24,7 @@ from tagger.config import Config, load_config
 from tagger.errors import ModelError
 from tagger.files import sha256_of_file, write_json, write_text
 from tagger.locations import is_remote, location
-from tagger.mirror import RUN_RESULTS, Mirror, local_copy
+from tagger.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
 from tagger.progress import warn
 
 FORMAT_VERSION = 1
@@ -113,6 +113,8 @@ class RunFolder:
 
         Raises
         ------
+        tagger.mirror.RunChangedError
+            If somebody else has changed the run meanwhile: waiting mends nothing.
         ModelError
             If it cannot be sent.
         """
@@ -121,7 +123,7 @@ class RunFolder:
         try:
             self._mirror.push()
         except ModelError as error:
-            if not patient:
+            if not patient or isinstance(error, RunChangedError):
                 raise
             warn(f"{error}; it is kept in {self.root} and will be sent later")
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tagger.evaluate import evaluate_run
 from tagger.export import export_model, export_run
 from tagger.files import write_bytes
 from tagger.locations import location
-from tagger.mirror import Mirror
+from tagger.mirror import Mirror, RunChangedError
 from tagger.models import find_bundle
 from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
@@ -417,6 +418,163 @@ def test_no_rights_are_one_clear_error(cloud, here):
     cloud.refused = lambda method, name: True
     with pytest.raises(ModelError, match=r"^gs://bucket/runs/one.*403.*check the address, your"):
         mirror(here).pull()
+
+
+# Two machines at once, and no lease
+
+
+def two_machines(tmp_path):
+    """The same run on two machines, both gone on with."""
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    return there
+
+
+def go_on_differently(folder):
+    put(folder, {"last.weights.h5": "other weights", **state(2)})
+    put(folder, {"checkpoints/00000002/variables.data": "other data"})
+    shutil.rmtree(folder / "checkpoints" / "00000001")
+
+
+def refused_as_changed(folder):
+    """The one line of a push that is refused."""
+    with pytest.raises(RunChangedError) as caught:
+        mirror(folder).push()
+    message = str(caught.value)
+    assert message.startswith(f"{ADDRESS}/") and "\n" not in message
+    assert "another machine has written it" in message
+    assert "start this one again" in message
+    return message
+
+
+def test_a_run_that_another_machine_has_gone_on_with_is_not_overwritten(cloud, here, tmp_path):
+    there = two_machines(tmp_path)
+    go_on(here)
+    mirror(here).push()
+    before = in_bucket(cloud)
+    go_on_differently(there)
+    trained = local(there)
+    refused_as_changed(there)
+    assert in_bucket(cloud) == before
+    # And nothing is lost before somebody decides.
+    assert local(there) == trained
+
+
+@pytest.mark.parametrize("n_requests", range(14))
+def test_of_two_pushes_at_once_none_overwrites_the_other(cloud, here, tmp_path, n_requests):
+    there = two_machines(tmp_path)
+    go_on(here)
+    go_on_differently(there)
+    left, other = [n_requests], []
+
+    def refused(method, name):
+        # The other machine comes in between: in its whole length, and on its own connection.
+        left[0] -= 1
+        if left[0] == -1:
+            cloud.refused = lambda method, name: False
+            push = threading.Thread(target=push_elsewhere)
+            push.start()
+            cloud.without_lock(push.join)
+        return False
+
+    def push_elsewhere():
+        try:
+            mirror(there).push()
+            other.append("pushed")
+        except RunChangedError:
+            other.append("refused")
+
+    cloud.refused = refused
+    try:
+        mirror(here).push()
+        mine = "pushed"
+    except RunChangedError:
+        mine = "refused"
+    cloud.refused = lambda method, name: False
+    if not other:
+        push_elsewhere()
+    # None of them twice, and never a mixture of both that is taken for whole.
+    assert [mine, *other].count("pushed") <= 1
+    found = in_bucket(cloud)
+    ours, theirs = local(here), local(there)
+    sealed = {name.split("/")[1] for name in found if name.endswith("progress.json")}
+    assert sealed
+    for step in sealed - {"00000001"}:
+        files = {name: content for name, content in found.items() if step in name}
+        assert files in [
+            {name: content for name, content in machine.items() if step in name}
+            for machine in (ours, theirs)
+        ]
+    if "pushed" in (mine, *other):
+        assert found == (ours if mine == "pushed" else theirs)
+
+
+def test_of_two_that_start_a_run_at_once_only_one_does(cloud, tmp_path):
+    one, two = tmp_path / "one" / "run", tmp_path / "two" / "run"
+    mirror(one).pull()
+    mirror(two).pull()
+    put(one, RUN)
+    put(two, {**RUN, "run.json": "another run", "config.yaml": "another"})
+    # Killed before it has said that it is a run.
+    cloud.refused = lambda method, name: method == "POST" and name.endswith("run.json")
+    with pytest.raises(ModelError, match="cannot be copied"):
+        mirror(one).push()
+    cloud.refused = lambda method, name: False
+    refused_as_changed(two)
+    mirror(one).push()
+    assert in_bucket(cloud) == RUN
+    assert "run.json" in refused_as_changed(two) or "config.yaml" in refused_as_changed(two)
+
+
+def test_results_that_another_machine_has_added_are_replaced_after_a_look(cloud, here, tmp_path):
+    there = two_machines(tmp_path)
+    put(there, {"thresholds.json": "theirs"})
+    mirror(there).push()
+    put(here, {"thresholds.json": "mine"})
+    assert "thresholds.json" in refused_as_changed(here)
+    mirror(here).pull()
+    mirror(here).push()
+    assert in_bucket(cloud)["thresholds.json"] == "mine"
+
+
+def test_a_removal_does_not_hit_what_another_machine_has_written(cloud, here):
+    (here / "last.weights.h5").unlink()
+
+    def refused(method, name):
+        if method == "DELETE":
+            cloud.refused = lambda method, name: False
+            cloud.put("runs/one/last.weights.h5", b"of another")
+        return False
+
+    cloud.refused = refused
+    assert "last.weights.h5" in refused_as_changed(here)
+    assert in_bucket(cloud)["last.weights.h5"] == "of another"
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_change_whose_answer_was_lost_is_not_another_machines(cloud, here, method):
+    go_on(here)
+    lost = []
+
+    def lose(asked, name):
+        if asked != method or name in lost:
+            return False
+        lost.append(name)
+        return True
+
+    cloud.lost = lose
+    mirror(here).push()
+    assert len(lost) > 2
+    assert in_bucket(cloud) == local(here)
+
+
+def test_a_run_of_another_machine_is_not_waited_for_patiently(cloud):
+    run = RunFolder.at(ADDRESS)
+    run.pull()
+    put(run.root, RUN)
+    write_bytes(location(ADDRESS) / "run.json", b"another run")
+    with pytest.raises(RunChangedError, match=r"run\.json"):
+        run.push(patient=True)
 
 
 # Run folders

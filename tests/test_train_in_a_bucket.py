@@ -98,3 +98,25 @@ def test_a_run_that_cannot_be_sent_at_its_end_is_an_error(cloud, tmp_path):
     cloud.refused = lambda method, name: False
     assert train(config_of(tmp_path), resume=True).finished
     assert "bundle/bundle.json" in cloud.objects("runs/one")
+
+
+def test_training_ends_when_another_machine_has_taken_the_run_over(cloud, tmp_path):
+    saved = []
+
+    def refused(method, name):
+        if method == "POST" and name.endswith("progress.json"):
+            saved.append(name)
+            # After the first saved state, which is whole then.
+            if len(saved) == 2:
+                cloud.put("runs/one/last.weights.h5", b"of another machine")
+        return False
+
+    cloud.refused = refused
+    with pytest.raises(ModelError, match=r"^gs://bucket/runs/one/.*: another machine has written"):
+        train(config_of(tmp_path))
+    there = cloud.objects("runs/one")
+    assert there["last.weights.h5"] == b"of another machine"
+    assert "bundle/bundle.json" not in there
+    # What was learned here is on the disk.
+    copy = next(path for path in (tmp_path / "cache" / "runs").iterdir() if path.is_dir())
+    assert list(copy.glob("checkpoints/*/progress.json"))
