@@ -69,44 +69,64 @@ SETTINGS = {
 # What each stand-in does besides recording; "$@" is what it is called with.
 STAND_INS = {
     "shutdown": "",
-    "apt-get": "",
     "chown": "",
     "docker": "",
+    "sync": "",
     "nvidia-smi": '[ -e "$STAND_IN_STATE/gpu" ]',
-    # A project that remembers what was made.
-    "gcloud": """
-        made=$STAND_IN_STATE/made
+    # What systemd is about to do.
+    "systemctl": 'cat "$STAND_IN_STATE/jobs" 2>/dev/null || true',
+    "gcloud": f'exec {sys.executable} -I -S {REPOSITORY}/tests/gcloud_stand_in.py "$@"',
+    # A package is half there from when its installation begins until it ends: then nothing can be
+    # installed but by who mends it.
+    "dpkg": 'rm -f "$STAND_IN_STATE/half-installed"',
+    "apt-get": """
+        [ ! -e "$STAND_IN_STATE/half-installed" ] || {
+          echo "E: dpkg was interrupted" >&2; exit 100; }
         case "$*" in
-          *"describe-from-family debian-12 "*) echo debian-12-bookworm-v20261110 ;;
-          *describe-from-family*) echo "ERROR: no such family" >&2; exit 1 ;;
-          *"buckets create"*) echo bucket >"$made-bucket" ;;
-          *"buckets list"*) cat "$made-bucket" 2>/dev/null || true ;;
-          *"service-accounts create"*) echo tagger-trainer@example.com >"$made-account" ;;
-          *"service-accounts list"*) cat "$made-account" 2>/dev/null || true ;;
-          *"add-iam-policy-binding"*) [ ! -e "$STAND_IN_STATE/no-binding" ] ;;
-          *"instances create"*) echo RUNNING,tagger-one >"$made-vm" ;;
-          *"instances start"*) echo RUNNING,tagger-one >"$made-vm" ;;
-          *"instances list"*filter=labels*) [ ! -e "$made-vm" ] || echo tagger-one,us-central1-a ;;
-          *"instances list"*) cat "$made-vm" 2>/dev/null || true ;;
-          *"disks list"*) [ ! -e "$made-vm" ] || echo tagger-one,us-central1-a ;;
-          *"compute instances delete"*) [ ! -e "$STAND_IN_STATE/no-delete" ] ;;
+          *" install git "*)
+            touch "$STAND_IN_STATE/half-installed"
+            while [ -e "$STAND_IN_STATE/slow" ]; do sleep 0.1; done
+            rm "$STAND_IN_STATE/half-installed" "$STAND_IN_STATE/no-venv" ;;
         esac""",
     # Makes environments in a moment: their Python is this one, and finds all but the code.
     "python3": """
         case "$*" in
           "-m venv "*)
+            [ "$3" != --clear ] || { shift; rm -rf "$3"; }
             mkdir -p "$3/bin"
             ln -sf "$STAND_INS/venv-python" "$3/bin/python" ;;
-          *install_driver) touch "$STAND_IN_STATE/gpu" ;;
+          "-c import ensurepip"*) [ ! -e "$STAND_IN_STATE/no-venv" ] ;;
+          *install_driver)
+            # As if it had called "reboot now".
+            [ ! -e "$STAND_IN_STATE/reboots" ] || {
+              echo "77 reboot.target start waiting" >"$STAND_IN_STATE/jobs"; exit 0; }
+            touch "$STAND_IN_STATE/gpu" ;;
         esac""",
+    # uv takes for installed what it has begun to install. A file "hang" names what hangs, until it
+    # is sent a signal ("deaf": not even then); files "lease", "preprocess" and "train" are what is
+    # run instead.
     "venv-python": f"""
+        here=${{0%/*}}/..
+        [ "$2" != uv ] || [ ! -e "$here/begun" ] || exit 0
+        [ "$2" != uv ] || touch "$here/begun"
         [ ! -e "$STAND_IN_STATE/hang" ] || case "$*" in
-          *"$(cat "$STAND_IN_STATE/hang")"*) exec sleep 100 ;;
+          *"$(cat "$STAND_IN_STATE/hang")"*)
+            [ ! -e "$STAND_IN_STATE/deaf" ] || trap "" TERM
+            exec sleep 100 ;;
         esac
         case "$*" in
-          "-m pip "* | "-m uv "*) ;;
-          *) exec {sys.executable} "$@" ;;
-        esac""",
+          "-m pip "*) exit 0 ;;
+          "-m uv "*) touch "$here/whole"; exit 0 ;;
+        esac
+        [ -e "$here/whole" ] || {{ echo "ModuleNotFoundError: half of it is missing" >&2; exit 1; }}
+        case "$*" in
+          "-m tagger.lease "*) instead=lease ;;
+          "-m preprocess "*) instead=preprocess ;;
+          "-m tagger.train "*) instead=train ;;
+          *) instead=nothing ;;
+        esac
+        [ ! -e "$STAND_IN_STATE/$instead" ] || exec sh -e "$STAND_IN_STATE/$instead" "$@"
+        exec {sys.executable} "$@" """,
 }
 
 
@@ -134,6 +154,13 @@ class Programs:
             "STAND_INS": str(self.folder),
             "STAND_IN_STATE": str(self.state),
         }
+
+    def put(self, name, text=""):
+        """Write a file that the stand-ins look at."""
+        (self.state / name).write_text(text)
+
+    def take(self, name):
+        (self.state / name).unlink()
 
     def calls(self, name):
         path = self.state / "calls"
@@ -225,7 +252,9 @@ class Project:
         """Calls since the last time that change something."""
         calls = self.programs.calls("gcloud")
         (self.programs.state / "calls").unlink(missing_ok=True)
-        return [call for call in calls if not re.search(r" (list|describe-from-family) ", call)]
+        return [
+            call for call in calls if not re.search(r" (list|describe|describe-from-family) ", call)
+        ]
 
 
 @pytest.fixture
@@ -293,13 +322,108 @@ def test_nothing_is_made_twice(project):
     assert "VM tagger-one: is there (RUNNING)" in done.stdout
 
 
-def test_a_vm_that_was_taken_away_is_started_again_with_the_settings_of_now(project):
+@pytest.fixture
+def stopped(project):
+    """A project whose VM was made and is stopped."""
     assert project.run("create_vm.sh").returncode == 0
     project.made()
-    (project.programs.state / "made-vm").write_text("TERMINATED,tagger-one\n")
+    project.programs.put("made-vm", "TERMINATED,tagger-one\n")
+    return project
+
+
+def test_a_vm_that_was_taken_away_is_started_again_with_the_settings_of_now(stopped):
+    stopped.write(MAX_HOURS="100", DISK_GB="200", RUN_URI="gs://bucket/runs/two")
+    assert stopped.run("create_vm.sh").returncode == 0
+    calls = [call for call in stopped.made() if " compute " in call]
+    assert [call.split()[3] for call in calls] == [
+        "resize",
+        "add-labels",
+        "set-scheduling",
+        "add-metadata",
+        "start",
+    ]
+    assert calls[0].endswith("--size=200GB")
+    assert calls[2].endswith("--max-run-duration=101h")
+    assert (
+        "RUN_URI=gs://bucket/runs/two\n" in (stopped.programs.state / "made-settings").read_text()
+    )
+
+
+def test_a_disk_that_is_as_large_as_it_should_be_is_left_alone(stopped):
+    assert stopped.run("create_vm.sh").returncode == 0
+    assert not any(" resize " in call for call in stopped.made())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MACHINE_TYPE", "g2-standard-16"),
+        ("ACCELERATOR", "none"),
+        ("SPOT", "no"),
+        ("IMAGE_PROJECT", "other-cloud"),
+        ("SERVICE_ACCOUNT", "another-account"),
+        ("DISK_GB", "50"),
+    ],
+)
+def test_what_a_vm_cannot_become_is_said_with_the_remedy(stopped, key, value):
+    stopped.write(**{key: value})
+    done = stopped.run("create_vm.sh")
+    assert done.returncode == 2
+    assert key in done.stderr
+    assert "remove the VM with teardown.sh first (the bucket keeps all runs)" in done.stderr
+    assert not any(" compute " in call for call in stopped.made())
+
+
+def test_a_suspended_vm_is_not_taken_for_one_that_works(project):
+    project.programs.put("made-vm", "SUSPENDED,tagger-one\n")
+    done = project.run("create_vm.sh")
+    assert done.returncode == 2
+    assert "is suspended; stop it first" in done.stderr
+
+
+def test_a_name_of_a_bucket_that_is_taken_is_said(project):
+    project.programs.put("no-bucket")
+    done = project.run("create_vm.sh")
+    assert done.returncode == 2
+    assert "error: BUCKET=bucket cannot be made: names are taken worldwide" in done.stderr
+
+
+def test_a_vm_is_asked_for_again_while_its_new_account_is_not_known(project):
+    project.programs.put("account-unknown")
     assert project.run("create_vm.sh").returncode == 0
-    verbs = [call.split()[3] for call in project.made() if " compute " in call]
-    assert verbs == ["add-metadata", "start"]
+    assert sum(" instances create " in call for call in project.made()) == 2
+
+
+def test_every_command_is_one_that_was_reviewed(project, request):
+    """Reviewed with Google's reference at hand; made anew with --update-golden."""
+    said = [project.run("create_vm.sh", "--dry-run").stdout, project.run("create_vm.sh").stdout]
+    project.programs.put("made-vm", "TERMINATED,tagger-one\n")
+    project.write(DISK_GB="200", MAX_HOURS="100")
+    said += [
+        project.run("create_vm.sh").stdout,
+        project.run("teardown.sh", "--with-bucket").stdout,
+    ]
+    lines = "\n".join(said).replace(str(DEPLOY), "deploy/gcp").splitlines()
+    commands = [re.sub(r"(tagger-settings)=[^\\,]+", r"\1=TEMPORARY", line) for line in lines]
+    text = "\n".join(line for line in commands if line.startswith("+ ")) + "\n"
+    path = REPOSITORY / "tests" / "golden" / "gcloud_commands.txt"
+    if request.config.getoption("--update-golden"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_the_stand_in_of_gcloud_refuses_what_gcloud_does_not_know(project):
+    for wrong in (
+        ["compute", "instances", "make", "one"],
+        ["storage", "rm", "--recursiv", "gs://b"],
+    ):
+        done = subprocess.run(
+            ["gcloud", *wrong],
+            env={**os.environ, **project.programs.environment},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 1
 
 
 def test_a_vm_of_somebody_else_is_left_alone(project):
@@ -380,6 +504,12 @@ def test_a_role_that_cannot_be_given_is_tried_again_and_then_named(project):
         ("CONFIG", "../secret.yaml"),
         ("CONFIG", "/etc/passwd"),
         ("OVERRIDES", "train.epochs"),
+        ("OVERRIDES", "run.root=gs://bucket/elsewhere"),
+        ("OVERRIDES", "train.epochs=2 store.root=x"),
+        ("MACHINE_TYPE", "a3-highgpu-8g"),
+        ("DATA_URI", "gs://bucket/runs/one/clips"),
+        ("DATA_URI", "magnatagatune:gs://bucket/store"),
+        ("STORE_URI", "gs://bucket/corpus/store"),
         ("OVERRIDES", "train.epochs=$(touch x)"),
         ("DATA_URI", "gs://another/corpus"),
         ("DATA_URI", "magnatagatune:https://example.com"),
@@ -397,6 +527,14 @@ def test_an_impossible_setting_is_named_before_anything_is_made(project, key, va
     assert done.stderr.startswith(f"error: {project.file}: ")
     assert key in done.stderr
     assert project.programs.calls("gcloud") == []
+
+
+def test_a_dot_in_the_name_of_the_bucket_is_a_dot(project):
+    folders = {key: f"gs://myxbucket/{key.lower()}" for key in ("STORE_URI", "RUN_URI", "DATA_URI")}
+    project.write(BUCKET="my.bucket", **folders)
+    done = project.run("create_vm.sh")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 3
 
 
 def test_all_that_is_wrong_is_said_at_once(project):
@@ -440,7 +578,7 @@ def test_teardown_removes_by_label_what_was_made_and_keeps_the_bucket(project):
     done = project.run("teardown.sh")
     assert done.returncode == 0, done.stderr
     lists = [call for call in project.programs.calls("gcloud") if " list " in call]
-    assert len(lists) == 4
+    assert len(lists) == 5
     assert all("labels.tagger=tagger-one" in call or "description=" in call for call in lists)
     removed = [" ".join(call.split()[1:5]) for call in project.made()]
     assert removed == [
@@ -457,6 +595,20 @@ def test_teardown_removes_the_bucket_when_told_to(project):
     project.made()
     assert project.run("teardown.sh", "--with-bucket").returncode == 0
     assert project.made()[-1] == "--quiet storage rm --recursive gs://bucket"
+
+
+def test_teardown_keeps_what_other_vms_use(project):
+    assert project.run("create_vm.sh").returncode == 0
+    project.made()
+    project.programs.put("other-vms", "tagger-two\ntagger-three\n")
+    done = project.run("teardown.sh", "--with-bucket")
+    assert done.returncode == 0, done.stderr
+    assert [" ".join(call.split()[1:4]) for call in project.made()] == [
+        "compute instances delete",
+        "compute disks delete",
+    ]
+    kept = [line for line in done.stdout.splitlines() if line.endswith(": tagger-two tagger-three")]
+    assert [line.split()[0] for line in kept] == ["account", "bucket"]
 
 
 def test_a_dry_run_of_teardown_removes_nothing(project):
@@ -542,6 +694,8 @@ class Vm:
             "METADATA_URL": f"http://127.0.0.1:{self.metadata.server_port}/computeMetadata/v1",
             "DRIVER_URL": "http://127.0.0.1:9/driver.pyz",
             "BEAT_SECONDS": "1",
+            "BUCKET_PATIENCE": "0",
+            "PAUSE_SECONDS": "1",
             "TAGGER_LEASE_SECONDS": "6",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             **(environment or {}),
@@ -574,14 +728,19 @@ class Vm:
         """Start shutdown.sh, as the VM does when it is taken away."""
         return subprocess.Popen(["bash", str(DEPLOY / "shutdown.sh")], env=self.environment)
 
-    def off(self):
-        """Power off: whatever still runs is killed."""
+    def cut_power(self):
+        """Kill whatever still runs on it, at once."""
+        mine = f"TAGGER_ROOT={self.root}".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mine in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
         if self.process is not None:
-            kill_group(self.process.pid)
-            child = self.root / "run/tagger/pid"
-            if child.exists():
-                kill_group(int(child.read_text()))
             self.process.wait(10)
+
+    def off(self):
+        """Power off for good."""
+        self.cut_power()
         self.metadata.shutdown()
         self.metadata.server_close()
 
@@ -602,11 +761,6 @@ def wait_for(condition, *, seconds=60):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-def kill_group(number):
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(number, signal.SIGKILL)
 
 
 def status_of(cloud, vm, *, run="runs/one"):
@@ -745,6 +899,34 @@ def test_a_bucket_without_permission_is_told_by_the_guest_attributes(boot, cloud
     assert vm.was_stopped
 
 
+def not_yet_allowed(cloud, times):
+    """Forbid to write status objects, so many times."""
+    left = [times]
+
+    def refuse(method, name):
+        if method != "POST" or not name.endswith("status.json"):
+            return False
+        left[0] -= 1
+        return left[0] >= 0
+
+    cloud.refused = refuse
+
+
+def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(boot, cloud):
+    not_yet_allowed(cloud, 2)
+    vm = boot({"BUCKET_PATIENCE": "60"}, COMMIT="1" * 40).wait()
+    assert status_of(cloud, vm)["step"] == "fetch the code"
+    assert vm.log().count("its role may not be known everywhere yet") == 2
+
+
+def test_a_vm_that_waits_for_its_role_can_be_stopped(boot, cloud):
+    cloud.refused = lambda method, name: method == "POST"
+    vm = boot({"BUCKET_PATIENCE": "600", "PAUSE_SECONDS": "600"})
+    wait_for(lambda: "may not be known" in vm.log())
+    vm.shut_down().wait(60)
+    assert vm.guest_status()["state"] == "stopped"
+
+
 def test_a_run_that_may_not_be_written_ends_with_a_status_and_the_vm_stopped(boot, cloud):
     cloud.refused = lambda method, name: method == "POST" and name.endswith("lease.json")
     vm = boot().wait()
@@ -842,27 +1024,61 @@ def test_what_takes_more_hours_than_allowed_is_ended(boot, cloud, what):
     assert vm.was_stopped
 
 
+IMAGE = f"example.com/tagger@sha256:{'a' * 64}"
+
+
+def trained(cloud):
+    """Put a bundle into the bucket, so that nothing needs to train."""
+    location("gs://bucket/runs/one/bundle/bundle.json").write_text("{}")
+
+
 @pytest.mark.parametrize("may_delete", [True, False])
-def test_a_vm_that_is_to_be_deleted_is_deleted_or_at_least_stopped(boot, may_delete):
+def test_a_vm_that_is_to_be_deleted_is_deleted_or_at_least_stopped(boot, cloud, may_delete):
     def prepare(vm):
         if not may_delete:
-            (vm.programs.state / "no-delete").touch()
+            vm.programs.put("no-delete")
 
-    vm = boot(prepare=prepare, COMMIT="1" * 40, AT_END="delete").wait()
+    trained(cloud)
+    vm = boot(prepare=prepare, CONTAINER=IMAGE, DATA_URI="", AT_END="delete").wait()
+    assert status_of(cloud, vm)["state"] == "finished"
     assert vm.programs.calls("gcloud") == [
         "compute instances delete tagger-one --zone=us-central1-a --quiet"
     ]
     assert vm.was_stopped
 
 
+def test_a_vm_that_has_failed_is_not_deleted(boot, cloud):
+    vm = boot(COMMIT="1" * 40, AT_END="delete").wait()
+    status = status_of(cloud, vm)
+    assert status["state"] == "failed"
+    assert status["message"].endswith(
+        "(the VM is not deleted: its disk may hold what the bucket lacks)"
+    )
+    assert vm.programs.calls("gcloud") == []
+    assert vm.was_stopped
+
+
+def test_a_vm_whose_last_log_the_bucket_refuses_is_not_deleted(boot, cloud):
+    trained(cloud)
+    cloud.refused = lambda method, name: method == "POST" and "/log/" in name
+    vm = boot(CONTAINER=IMAGE, DATA_URI="", AT_END="delete").wait()
+    assert vm.guest_status()["state"] == "finished"
+    assert "the VM is not deleted: the bucket did not take" in vm.guest_status()["message"]
+    assert vm.programs.calls("gcloud") == []
+    assert vm.was_stopped
+
+
 def test_a_container_trains_without_the_repository(boot, cloud):
-    image = f"example.com/tagger@sha256:{'a' * 64}"
-    vm = boot(CONTAINER=image, DATA_URI="").wait()
-    assert status_of(cloud, vm)["state"] == "finished"
-    pull, run = vm.programs.calls("docker")
-    assert pull == f"pull --quiet {image}"
+    trained(cloud)
+    vm = boot(CONTAINER=IMAGE, DATA_URI="").wait()
+    status = status_of(cloud, vm)
+    assert status["state"] == "finished"
+    # Which code it holds only the image knows.
+    assert (status["container"], status["commit"]) == (IMAGE, "")
+    pull, _, run = vm.programs.calls("docker")
+    assert pull == f"pull --quiet {IMAGE}"
     assert re.search(
-        rf"{image} python -m tagger\.lease gs://bucket/runs/one\.vm/lease\.json "
+        rf"{IMAGE} python -m tagger\.lease gs://bucket/runs/one\.vm/lease\.json "
         r"tagger-one \(7001\) python -m tagger\.train --config configs/tiny\.yaml .* --resume$",
         run,
     )
@@ -870,19 +1086,115 @@ def test_a_container_trains_without_the_repository(boot, cloud):
     assert not (vm.root / "opt").exists()
 
 
+def test_a_container_passes_signals_on_and_ends_before_docker_does(boot, cloud):
+    vm = boot(CONTAINER=IMAGE, DATA_URI="").wait()
+    assert vm.programs.calls("docker")[2].startswith("run --rm --init --name tagger ")
+    ordered = vm.root / "etc/systemd/system/google-shutdown-scripts.service.d/tagger.conf"
+    assert ordered.read_text() == "[Unit]\nAfter=docker.service\n"
+    assert vm.programs.calls("systemctl") == ["daemon-reload"]
+
+
+def test_a_container_that_an_earlier_boot_has_left_is_removed(boot, cloud):
+    vm = boot(CONTAINER=IMAGE, DATA_URI="").wait()
+    assert vm.programs.calls("docker")[1] == "rm --force tagger"
+
+
+def test_a_private_image_is_fetched_with_the_rights_of_the_account(boot, cloud):
+    image = f"us-docker.pkg.dev/my-project/images/tagger@sha256:{'a' * 64}"
+    vm = boot(CONTAINER=image, DATA_URI="").wait()
+    assert vm.programs.calls("gcloud") == ["auth configure-docker us-docker.pkg.dev --quiet"]
+
+
 @pytest.mark.parametrize(
     ("data", "source"),
     [("magnatagatune", ""), ("magnatagatune:gs://bucket/mtt", " --from gs://bucket/mtt")],
 )
 def test_magnatagatune_is_fetched_before_it_is_preprocessed(boot, cloud, data, source):
-    image = f"example.com/tagger@sha256:{'a' * 64}"
-    vm = boot(CONTAINER=image, DATA_URI=data).wait()
+    trained(cloud)
+    vm = boot(CONTAINER=IMAGE, DATA_URI=data).wait()
     assert status_of(cloud, vm)["state"] == "finished"
-    _, fetch, preprocess, _ = vm.programs.calls("docker")
+    fetch, preprocess, _ = vm.programs.calls("docker")[2:]
     folder = vm.root / "var/lib/tagger/cache/magnatagatune"
-    assert fetch.endswith(f" {image} python -m tagger fetch-magnatagatune {folder}{source}")
+    assert fetch.endswith(f" {IMAGE} python -m tagger fetch-magnatagatune {folder}{source}")
     assert " python -m preprocess " in preprocess
     assert preprocess.endswith(f" --set data.root={folder}")
+
+
+def test_training_that_leaves_no_bundle_in_the_bucket_has_failed(boot, cloud):
+    vm = boot(CONTAINER=IMAGE, DATA_URI="").wait()
+    status = status_of(cloud, vm)
+    assert status["state"] == "failed"
+    assert status["message"] == (
+        "training has ended, but gs://bucket/runs/one/bundle/bundle.json is not in the bucket"
+    )
+    assert vm.was_stopped
+
+
+def test_no_change_of_the_config_leads_away_from_what_is_leased(boot, cloud):
+    vm = boot(CONTAINER=IMAGE, DATA_URI="", OVERRIDES="run.root=gs://other/x train.epochs=3").wait()
+    changes = re.findall(r"--set (\S+)", vm.programs.calls("docker")[-1])
+    assert changes == [
+        "run.root=gs://other/x",
+        "train.epochs=3",
+        "store.root=gs://bucket/store",
+        "run.root=gs://bucket/runs/one",
+    ]
+
+
+SUMMARY = "gs://bucket/store: 15 clips (15 written, 0 relabelled, 0 kept), 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("says", "step"), [(SUMMARY, "train"), ("ImportError: libsndfile", "preprocess")]
+)
+def test_of_failures_only_those_of_single_clips_stop_nobody(boot, cloud, says, step):
+    def prepare(vm):
+        vm.programs.put("lease", f"case $* in *preprocess*) echo '{says}'; exit 1;; esac; exit 2")
+
+    status = status_of(cloud, boot(prepare=prepare).wait())
+    assert (status["state"], status["step"]) == ("failed", step)
+
+
+def test_a_lease_that_was_lost_is_a_state_of_its_own(boot, cloud):
+    vm = boot(prepare=lambda vm: vm.programs.put("lease", "exit 76")).wait()
+    status = status_of(cloud, vm)
+    assert status["state"] == "lost"
+    assert "gs://bucket/store.vm/lease.json: another VM has taken it over" in status["message"]
+    assert vm.was_stopped
+
+
+def test_of_two_experiments_on_one_store_one_waits_until_the_other_has_filled_it(
+    tmp_path, settings, cloud
+):
+    diary = tmp_path / "diary"
+    fill = f"echo begin $STAND_IN_STATE >>{diary}; sleep 3; echo end $STAND_IN_STATE >>{diary}"
+    vms = []
+    try:
+        for name in ("one", "two"):
+            location(f"gs://bucket/runs/{name}/bundle/bundle.json").write_text("{}")
+            changed = {**settings, "RUN_URI": f"gs://bucket/runs/{name}"}
+            vms.append(Vm(tmp_path / name, changed, name=f"vm-{name}", number=name))
+            vms[-1].programs.put("preprocess", fill)
+            vms[-1].programs.put("train")
+            vms[-1].start()
+        states = set()
+        while any(vm.process.poll() is None for vm in vms):
+            states |= {
+                (json.loads(text)["state"], json.loads(text)["message"])
+                for name, text in cloud.objects().items()
+                if name.endswith("status.json")
+            }
+            time.sleep(0.1)
+        for name, vm in zip(("one", "two"), vms, strict=True):
+            assert status_of(cloud, vm, run=f"runs/{name}")["state"] == "finished", vm.log()
+    finally:
+        for vm in vms:
+            vm.off()
+    lines = [line.split() for line in diary.read_text().splitlines()]
+    assert [word for word, _ in lines] == ["begin", "end", "begin", "end"]
+    assert lines[0][1] == lines[1][1] != lines[2][1] == lines[3][1]
+    (waiting,) = {message for state, message in states if state == "waiting"}
+    assert re.search(r"another VM fills this store: .*store\.vm/lease\.json: held by vm-", waiting)
 
 
 @pytest.mark.parametrize("data", ["magnatagatune", "magnatagatune:gs://bucket/mtt"])
@@ -891,21 +1203,100 @@ def test_a_vm_may_be_told_to_fetch_magnatagatune(project, data):
     assert project.run("create_vm.sh").returncode == 0
 
 
+def stop_at_the_lease(vm):
+    """Let the VM fail where its work begins."""
+    vm.programs.put("lease", "echo 'error: no lease here' >&2; exit 2")
+
+
 def test_a_vm_that_is_taken_away_while_it_installs_says_so(boot, cloud):
     def prepare(vm):
-        (vm.programs.state / "hang").write_text("-m pip")
+        vm.programs.put("hang", "-m uv")
         vm.metadata.values["instance/preempted"] = "TRUE"
 
     vm = boot(prepare=prepare)
-    wait_for(lambda: vm.programs.calls("venv-python"))
+    wait_for(lambda: any("-m uv" in call for call in vm.programs.calls("venv-python")))
     began = time.monotonic()
     vm.shut_down().wait(60)
     assert time.monotonic() - began < 15
     assert status_of(cloud, vm)["state"] == "preempted"
-    (vm.programs.state / "hang").unlink()
-    cloud.refused = lambda method, name: method == "POST" and name.endswith("lease.json")
-    # What was half installed is installed.
-    assert status_of(cloud, vm.start().wait())["step"] == "preprocess"
+
+
+def test_an_environment_that_was_half_installed_is_made_anew(boot, cloud):
+    def prepare(vm):
+        vm.programs.put("hang", "-m uv")
+        stop_at_the_lease(vm)
+
+    vm = boot(prepare=prepare)
+    wait_for(lambda: any("-m uv" in call for call in vm.programs.calls("venv-python")))
+    vm.cut_power()
+    vm.programs.take("hang")
+    vm.start().wait()
+    # It has come to the work: its Python is whole.
+    assert status_of(cloud, vm)["step"] == "preprocess"
+    assert "half of it is missing" not in vm.log()
+
+
+def packages_needed(vm):
+    vm.programs.put("no-venv")
+    vm.programs.put("slow")
+    stop_at_the_lease(vm)
+
+
+def is_half_installed(vm):
+    return (vm.programs.state / "half-installed").exists()
+
+
+def test_an_installation_goes_on_while_the_vm_says_that_it_is_taken_away(boot, cloud):
+    vm = boot(prepare=packages_needed)
+    wait_for(lambda: is_half_installed(vm))
+    vm.shut_down().wait(60)
+    assert status_of(cloud, vm)["state"] == "stopped"
+    assert is_half_installed(vm)
+    vm.programs.take("slow")
+    wait_for(lambda: not is_half_installed(vm))
+
+
+def test_packages_that_were_half_installed_when_the_power_went_are_mended(boot, cloud):
+    vm = boot(prepare=packages_needed)
+    wait_for(lambda: is_half_installed(vm))
+    vm.cut_power()
+    vm.programs.take("slow")
+    # The very thing that was missing may look whole.
+    vm.programs.take("no-venv")
+    vm.start().wait()
+    assert status_of(cloud, vm)["step"] == "preprocess"
+    assert not is_half_installed(vm)
+
+
+def test_packages_that_another_one_has_left_half_installed_are_mended(boot, cloud):
+    def prepare(vm):
+        packages_needed(vm)
+        vm.programs.take("slow")
+        vm.programs.put("half-installed")
+
+    vm = boot(prepare=prepare).wait()
+    assert status_of(cloud, vm)["step"] == "preprocess"
+
+
+def test_code_that_was_half_fetched_when_the_power_went_is_fetched_anew(boot, cloud):
+    vm = boot(prepare=stop_at_the_lease).wait()
+    git = vm.root / "opt/tagger/.git"
+    (git / "tagger_whole").unlink()
+    (git / "index.lock").touch()
+    # A file that was checked out and lay in memory still.
+    (vm.root / "opt/tagger/tagger/cli.py").write_text("")
+    vm.start().wait()
+    assert status_of(cloud, vm)["step"] == "preprocess"
+    assert (vm.root / "opt/tagger/tagger/cli.py").read_text()
+
+
+def test_what_is_called_whole_lies_on_the_disk_before(boot):
+    vm = boot(prepare=stop_at_the_lease).wait()
+    calls = (vm.programs.state / "calls").read_text().splitlines()
+    (uv,) = [number for number, call in enumerate(calls) if call.startswith("venv-python -m uv ")]
+    # After the checkout, and after the runtime.
+    assert any(call.startswith("sync") for call in calls[:uv])
+    assert calls[uv + 1].startswith("sync")
 
 
 def test_a_vm_that_its_user_stops_says_so(boot, cloud):
@@ -916,6 +1307,96 @@ def test_a_vm_that_its_user_stops_says_so(boot, cloud):
     wait_for(lambda: '"preprocess"' in str(cloud.objects("runs/one.vm/tagger-one/status.json")))
     vm.shut_down().wait(60)
     assert status_of(cloud, vm)["state"] == "stopped"
+
+
+def test_a_vm_that_was_not_stopped_after_all_stops_itself(boot, cloud):
+    """An update of the system may have run shutdown.sh, and the VM would idle on."""
+    vm = boot({"GONE_SECONDS": "2"}, lambda vm: vm.programs.put("hang", "-m tagger.lease"))
+    wait_for(lambda: '"preprocess"' in str(cloud.objects("runs/one.vm/tagger-one/status.json")))
+    vm.shut_down().wait(60)
+    assert status_of(cloud, vm)["state"] == "stopped"
+    assert vm.programs.calls("shutdown") == []
+    wait_for(lambda: vm.was_stopped)
+
+
+def test_the_reboot_that_a_new_driver_needs_is_no_end(boot, cloud, tmp_path):
+    def prepare(vm):
+        plug_in_gpu(vm)
+        vm.programs.put("reboots")
+
+    (tmp_path / "driver.pyz").touch()
+    address = {"DRIVER_URL": f"file://{tmp_path}/driver.pyz"}
+    vm = boot(address, prepare, ACCELERATOR="nvidia-l4:1", COMMIT="1" * 40)
+    wait_for((vm.programs.state / "jobs").exists)
+    vm.shut_down().wait(60)
+    status = status_of(cloud, vm)
+    assert (status["state"], status["step"]) == ("rebooting", "install the driver")
+    assert status["message"] == "the VM boots anew and goes on by itself"
+    vm.cut_power()
+    # The installer goes on where it was, and the GPU is there.
+    vm.programs.take("jobs")
+    vm.programs.take("reboots")
+    vm.start().wait()
+    calls = vm.programs.calls("python3")
+    assert sum(call.endswith("install_driver") for call in calls) == 2
+    assert status_of(cloud, vm)["step"] == "fetch the code"
+
+
+def test_training_that_hangs_is_not_said_to_have_saved(boot, cloud):
+    def prepare(vm):
+        used_up("tagger.train")(vm)
+        vm.programs.put("deaf")
+
+    vm = boot({"GRACE_SECONDS": "2"}, prepare, MAX_HOURS="1", DATA_URI="")
+    wait_for(lambda: vm.was_stopped)
+    status = status_of(cloud, vm)
+    assert (status["state"], status["step"]) == ("timed_out", "train")
+    assert "the last steps could not be saved" in status["message"]
+
+
+def test_training_that_a_second_signal_ends_is_not_said_to_have_saved(boot, cloud):
+    def prepare(vm):
+        vm.programs.put(
+            "lease", "echo 'SIGTERM: finishing this step and saving the state'; exec sleep 100"
+        )
+
+    vm = boot(prepare=prepare, DATA_URI="")
+    wait_for(lambda: "finishing this step" in vm.log())
+    vm.shut_down().wait(60)
+    assert "the last steps could not be saved" in status_of(cloud, vm)["message"]
+
+
+@pytest.mark.parametrize(
+    ("vm_status", "state", "starts"),
+    [
+        ("TERMINATED", "preempted", True),
+        # Killed before it could say anything.
+        ("TERMINATED", "running", True),
+        ("TERMINATED", "stopped", True),
+        ("TERMINATED", "failed", False),
+        ("TERMINATED", "finished", False),
+        ("RUNNING", "running", False),
+    ],
+)
+def test_the_loop_of_the_page_starts_what_was_taken_away(
+    project, tmp_path, vm_status, state, starts
+):
+    page = (DEPLOY / "README.md").read_text()
+    loop = re.search(r"```\n(while .*?done)\n```", page, re.DOTALL)[1]
+    create = tmp_path / "deploy" / "gcp" / "create_vm.sh"
+    create.parent.mkdir(parents=True)
+    create.write_text("#!/bin/sh\ntouch started\n")
+    create.chmod(0o755)
+    project.programs.put("vm-status", vm_status)
+    project.programs.put("status", json.dumps({"state": state, "message": "finished, failed"}))
+    subprocess.run(
+        ["bash", "-c", loop.replace("while sleep 300;", "for _ in 1 2;")],
+        cwd=tmp_path,
+        env={**os.environ, **project.programs.environment},
+        check=True,
+        timeout=30,
+    )
+    assert (tmp_path / "started").exists() == starts
 
 
 def test_everything_is_sent_with_the_token_of_the_account_which_no_log_shows(
@@ -991,7 +1472,7 @@ class Story:
         told.set()
         shutdown.wait(60)
         self.seconds_to_save = time.monotonic() - began
-        kill_group(self.one.process.pid)
+        self.one.cut_power()
         self.taken_status = status_of(self.cloud, self.one)
         self.taken_objects = self.cloud.objects("runs/one/")
         self.taken_calls = self.one.programs.calls("shutdown")

@@ -6,6 +6,8 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/gcp/settings.sh
 source "$HERE/settings.sh"
 
+ACCOUNT_IS_NEW=no
+
 find_image() {
   IMAGE=$(ask compute images describe-from-family "$IMAGE_FAMILY" \
     "--project=$IMAGE_PROJECT" '--format=value(name)') \
@@ -15,20 +17,32 @@ find_image() {
 }
 
 # The label of a bucket can only be set once it is there; one without it is somebody's own, and
-# teardown.sh leaves it alone.
+# teardown.sh leaves it alone. It may belong to another project.
 ensure_bucket() {
   local found
-  found=$(ask storage buckets list "--project=$PROJECT" "--filter=name=$BUCKET" '--format=value(name)')
+  found=$(ask storage buckets describe "gs://$BUCKET" '--format=value(name)' 2>/dev/null) || found=''
   if [[ -n $found ]]; then
     echo "bucket $BUCKET: is there"
     return
   fi
+  # Each state that training replaces would be kept, and paid for, for a week.
   change storage buckets create "gs://$BUCKET" "--project=$PROJECT" "--location=${ZONE%-*}" \
-    --uniform-bucket-level-access --public-access-prevention
+    --uniform-bucket-level-access --public-access-prevention --soft-delete-duration=0 \
+    || die "BUCKET=$BUCKET cannot be made: names are taken worldwide; choose another, or ask its owner"
   change storage buckets update "gs://$BUCKET" "--update-labels=$LABEL"
 }
 
-# Accounts carry no labels: the description stands for it.
+# repeated COMMAND...: what has just been made is not known everywhere at once.
+repeated() {
+  local _
+  for _ in 1 2 3 4; do
+    ! "$@" || return 0
+    sleep "${TAGGER_RETRY_SECONDS:-10}"
+  done
+  "$@"
+}
+
+# Accounts carry no labels: the description stands for it. It may be that of several VMs.
 ensure_account() {
   local found
   found=$(ask iam service-accounts list "--project=$PROJECT" "--filter=email=$ACCOUNT" \
@@ -38,15 +52,12 @@ ensure_account() {
   else
     change iam service-accounts create "$SERVICE_ACCOUNT" "--project=$PROJECT" \
       "--display-name=Trains taggers" "--description=$LABEL"
+    ACCOUNT_IS_NEW=yes
   fi
-  # A new account is not known everywhere at once. Granted twice, it is granted.
-  local attempt
-  for attempt in 1 2 3 4 5; do
-    change storage buckets add-iam-policy-binding "gs://$BUCKET" \
-      "--member=serviceAccount:$ACCOUNT" --role=roles/storage.objectUser && return
-    sleep "${TAGGER_RETRY_SECONDS:-10}"
-  done
-  die "$ACCOUNT could not be given the role storage.objectUser on $BUCKET (tried $attempt times)"
+  # Granted twice, it is granted.
+  repeated change storage buckets add-iam-policy-binding "gs://$BUCKET" \
+    "--member=serviceAccount:$ACCOUNT" --role=roles/storage.objectUser \
+    || die "$ACCOUNT could not be given the role storage.objectUser on $BUCKET (tried 5 times)"
 }
 
 write_metadata() {
@@ -58,21 +69,56 @@ write_metadata() {
 }
 
 create_vm() {
-  local options=()
+  local options=() create=(change)
   [[ $ACCELERATOR == none ]] || options+=("--accelerator=type=${ACCELERATOR%:*},count=${ACCELERATOR#*:}")
   [[ $SPOT == no ]] || options+=(--provisioning-model=SPOT)
-  # Should the VM's own watchdog fail, Google ends it an hour later.
-  change compute instances create "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
-    "--machine-type=$MACHINE_TYPE" "${options[@]}" --maintenance-policy=TERMINATE \
+  [[ $ACCOUNT_IS_NEW == no ]] || create=(repeated change)
+  # Should the VM's own watchdog fail, Google ends it an hour later. (Of no options bash 3 makes an
+  # error, unless they are asked for like this.)
+  "${create[@]}" compute instances create "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
+    "--machine-type=$MACHINE_TYPE" ${options[@]+"${options[@]}"} --maintenance-policy=TERMINATE \
     "--instance-termination-action=STOP" "--max-run-duration=$((MAX_HOURS + 1))h" \
     "--image=$IMAGE" "--image-project=$IMAGE_PROJECT" "--boot-disk-size=${DISK_GB}GB" \
     --boot-disk-type=pd-balanced --boot-disk-auto-delete \
     "--service-account=$ACCOUNT" --scopes=cloud-platform \
     "--labels=$LABEL" --metadata=enable-guest-attributes=TRUE "--metadata-from-file=$FILES"
+  label_disk
+}
+
+label_disk() {
   change compute disks add-labels "$NAME" "--project=$PROJECT" "--zone=$ZONE" "--labels=$LABEL"
 }
 
+# The settings that this VM was started with last lie in its metadata.
+require_same_vm() {
+  local made key value
+  made=$(ask compute instances describe "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
+    '--format=value[](metadata.items.tagger-settings)')
+  for key in MACHINE_TYPE ACCELERATOR SPOT IMAGE_FAMILY IMAGE_PROJECT SERVICE_ACCOUNT; do
+    [[ $made =~ (^|$'\n')$key=([^$'\n']*) ]] || continue
+    value=${BASH_REMATCH[2]}
+    [[ $value == "${!key}" ]] || die "VM $NAME: was made with $key=$value, which cannot be changed into \
+${!key}: put it back, or remove the VM with teardown.sh first (the bucket keeps all runs)"
+  done
+}
+
+# The system takes the new space at its next boot.
+resize_disk() {
+  local size
+  size=$(ask compute disks describe "$NAME" "--project=$PROJECT" "--zone=$ZONE" '--format=value(sizeGb)')
+  [[ $size =~ ^[0-9]+$ ]] || die "VM $NAME: the size of its disk is not known"
+  ((DISK_GB >= size)) || die "VM $NAME: its disk has $size GB and cannot shrink to DISK_GB=$DISK_GB: \
+put it back, or remove the VM with teardown.sh first (the bucket keeps all runs)"
+  ((DISK_GB == size)) || change compute disks resize "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
+    "--size=${DISK_GB}GB"
+}
+
 start_again() {
+  require_same_vm
+  resize_disk
+  label_disk
+  change compute instances set-scheduling "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
+    "--instance-termination-action=STOP" "--max-run-duration=$((MAX_HOURS + 1))h"
   change compute instances add-metadata "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
     "--metadata-from-file=$FILES"
   change compute instances start "$NAME" "--project=$PROJECT" "--zone=$ZONE"
@@ -90,7 +136,8 @@ ensure_vm() {
     '') create_vm ;;
     TERMINATED | STOPPED) start_again ;;
     STOPPING | SUSPENDING) die "VM $NAME: is stopping; try again in a minute" ;;
-    *) echo "VM $NAME: is there ($status)" ;;
+    SUSPENDED) die "VM $NAME: is suspended; stop it first (gcloud compute instances stop)" ;;
+    *) echo "VM $NAME: is there ($status); settings that have changed count from its next start" ;;
   esac
 }
 

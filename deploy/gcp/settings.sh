@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # What create_vm.sh and teardown.sh share: reading and checking the settings, and calling gcloud.
 
+# Letters in patterns are these, whatever the user's language.
+export LC_ALL=C
+
 KEYS=(PROJECT ZONE NAME BUCKET SERVICE_ACCOUNT MACHINE_TYPE ACCELERATOR IMAGE_FAMILY IMAGE_PROJECT
   DISK_GB SPOT MAX_HOURS AT_END REPOSITORY COMMIT CONTAINER CONFIG OVERRIDES DATA_URI STORE_URI RUN_URI)
 MAY_BE_EMPTY=" CONTAINER OVERRIDES DATA_URI "
@@ -44,8 +47,17 @@ must() {
   [[ $value =~ ^($2)$ ]] || problem "$1='$value' is not $3"
 }
 
+# require_apart KEY KEY: neither folder lies in the other one.
+require_apart() {
+  local one=${!1#magnatagatune:} other=${!2}
+  if [[ -n $one && -n $other ]] && [[ $one/ == "$other/"* || $other/ == "$one/"* ]]; then
+    problem "$1 and $2 lie in one another"
+  fi
+}
+
 check_settings() {
-  local name='[a-z]([-a-z0-9]{0,61}[a-z0-9])?' object="gs://$BUCKET(/[A-Za-z0-9_][A-Za-z0-9._-]*)+"
+  local name='[a-z]([-a-z0-9]{0,61}[a-z0-9])?'
+  local object="gs://${BUCKET//./\\.}(/[A-Za-z0-9_][A-Za-z0-9._-]*)+"
   must PROJECT '[a-z][-a-z0-9]{4,28}[a-z0-9]' "the ID of a project"
   must ZONE '[a-z]+-[a-z]+[0-9]+-[a-z]' "a zone, e.g. us-central1-a"
   must NAME "$name" "a name of lower-case letters, digits and hyphens"
@@ -71,9 +83,15 @@ check_settings() {
   must DATA_URI "$object|magnatagatune(:$object)?" "a folder in gs://$BUCKET, or magnatagatune"
   must STORE_URI "$object" "a folder in gs://$BUCKET"
   must RUN_URI "$object" "a folder in gs://$BUCKET"
-  if [[ $RUN_URI/ == "$STORE_URI/"* || $STORE_URI/ == "$RUN_URI/"* ]]; then
-    problem "STORE_URI and RUN_URI lie in one another"
+  if [[ $MACHINE_TYPE =~ ^(a2-ultragpu|a3|a4|a4x|c4|c4a|c4d|g4|n4|x4)- ]]; then
+    problem "MACHINE_TYPE=$MACHINE_TYPE has no balanced persistent disk, or local disks that a stop empties"
   fi
+  if [[ " $OVERRIDES" =~ [[:space:]](data|store|run)\.root= ]]; then
+    problem "OVERRIDES may not set roots: these are DATA_URI, STORE_URI and RUN_URI"
+  fi
+  require_apart STORE_URI RUN_URI
+  require_apart DATA_URI RUN_URI
+  require_apart DATA_URI STORE_URI
   [[ $COMMIT =~ ^0+$ ]] && problem "COMMIT is still that of env.example"
   ((PROBLEMS == 0)) || exit 2
   # shellcheck disable=SC2034,SC2153  # set by read_settings, used by those that source this file
@@ -89,15 +107,16 @@ one_file() {
   check_settings
 }
 
-# What changes something: shown, and run unless this is a dry run.
+# What changes something: shown, and run unless this is a dry run. It reads no input: that may be a
+# list which the caller goes through.
 change() {
   printf '+'
   printf ' %q' gcloud "$@"
   printf '\n'
-  [[ $DRY_RUN == yes ]] || gcloud --quiet "$@"
+  [[ $DRY_RUN == yes ]] || gcloud --quiet "$@" </dev/null
 }
 
 # What only asks; offline there is nothing.
 ask() {
-  [[ $OFFLINE == yes ]] || gcloud --quiet "$@"
+  [[ $OFFLINE == yes ]] || gcloud --quiet "$@" </dev/null
 }

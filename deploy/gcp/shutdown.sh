@@ -16,7 +16,14 @@ reason() {
   local preempted
   preempted=$(curl --silent --fail --max-time 2 --header 'Metadata-Flavor: Google' \
     "$METADATA_URL/instance/preempted") || preempted=UNKNOWN
-  if [[ $preempted == TRUE ]]; then echo preempted; else echo stopped; fi
+  if [[ $preempted == TRUE ]]; then
+    echo preempted
+  elif timeout 3 systemctl list-jobs --no-legend | grep --quiet 'reboot\.target .*start'; then
+    # So does the driver's installer.
+    echo rebooting
+  else
+    echo stopped
+  fi
 }
 
 main() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Removes what create_vm.sh has made for a settings file, by its label: VM, disks, account; the bucket,
-# with all runs in it, only with --with-bucket.
+# with all that is in it, only with --with-bucket. What VMs of other names use is kept.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/gcp/settings.sh
@@ -19,11 +19,25 @@ remove_each() {
   done <<<"$found"
 }
 
+# Sets OTHERS to the VMs of other names that work as this account, hence in this bucket.
+find_others() {
+  OTHERS=$(ask compute instances list "--project=$PROJECT" \
+    "--filter=serviceAccounts.email=$ACCOUNT AND NOT labels.$LABEL" '--format=value(name)')
+  OTHERS=${OTHERS//$'\n'/ }
+}
+
 remove_account() {
   local found
+  if [[ -n $OTHERS ]]; then
+    echo "account $ACCOUNT: kept, for other VMs work as it: $OTHERS"
+    return
+  fi
   found=$(ask iam service-accounts list "--project=$PROJECT" \
     "--filter=email=$ACCOUNT AND description='$LABEL'" '--format=value(email)')
-  [[ -n $found ]] || return 0
+  if [[ -z $found ]]; then
+    echo "account $ACCOUNT: kept (it is not there, or was not made for $NAME)"
+    return
+  fi
   change storage buckets remove-iam-policy-binding "gs://$BUCKET" \
     "--member=serviceAccount:$ACCOUNT" --role=roles/storage.objectUser \
     || echo "the role on gs://$BUCKET is not there"
@@ -38,6 +52,8 @@ remove_bucket() {
     echo "bucket $BUCKET: kept (it is not there, or create_vm.sh has not made it)"
   elif [[ $WITH_BUCKET == no ]]; then
     echo "bucket $BUCKET: kept, with all runs in it; --with-bucket removes it"
+  elif [[ -n $OTHERS ]]; then
+    echo "bucket $BUCKET: kept, for other VMs work in it: $OTHERS"
   else
     change storage rm --recursive "gs://$BUCKET"
   fi
@@ -56,6 +72,7 @@ main() {
   command -v gcloud >/dev/null || die "gcloud: not found; install the Google Cloud CLI"
   remove_each instances
   remove_each disks
+  find_others
   remove_account
   remove_bucket
 }
