@@ -1,7 +1,6 @@
 """The verb ``export``: a trained network -> a model bundle, checked against Keras."""
 
 import datetime
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,14 @@ from tagger.clip_head import ClipHead
 from tagger.config import Config, load_config
 from tagger.errors import ConfigError, ModelError, StoreError
 from tagger.exporters import EXPORTERS, LIMITS
-from tagger.files import TEMPORARY_PREFIX, atomic_folder, sha256_of_file, write_json, write_text
+from tagger.files import (
+    atomic_folder,
+    remove_temporary_files,
+    sha256_of_file,
+    temporary_folder,
+    write_json,
+    write_text,
+)
 from tagger.models import GS_PREFIX, find_bundle
 from tagger.parity import (
     ParityWindows,
@@ -168,8 +174,9 @@ def add_export(
     bundle.verify()
     model = load_model(bundle)
     # All that can fail happens beside the bundle's own files; then they are renamed.
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=root) as temporary:
-        folder = Path(temporary) / "new"
+    remove_temporary_files(root)
+    with temporary_folder(root) as temporary:
+        folder = temporary / "new"
         folder.mkdir()
         export = _export(folder, model, format_=format_, quantize=quantize, windows=windows)
         # Read again, as another export may have been added meanwhile.

@@ -15,12 +15,20 @@ from tagger.locations import is_remote
 
 # Names of files and folders that are still being written.
 TEMPORARY_PREFIX = ".tmp-"
+# Between the name of a temporary folder and that of the folder that it replaces, in the name that
+# the latter has for an instant.
+_REPLACED = ".replaced-"
+
+
+# Two threads that read it at once would leave what one of them has set meanwhile.
+_reading_umask = threading.Lock()
 
 
 def _umask() -> int:
     # The only way to read it is to set it.
-    umask = os.umask(0o077)
-    os.umask(umask)
+    with _reading_umask:
+        umask = os.umask(0o077)
+        os.umask(umask)
     return umask
 
 
@@ -49,7 +57,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             _file_system(path).put_file(local.name, _name(path))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+    descriptor, temporary = _new_temporary_file(path.parent)
     try:
         # mkstemp makes private files; give the rights that an ordinary open() would have given.
         os.fchmod(descriptor, 0o666 & ~_umask())
@@ -65,6 +73,34 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock an open file or folder until it is closed; False if another one has it."""
+    try:
+        # Only systems like Unix have it, and to tag nothing needs it.
+        import fcntl
+    except ImportError:  # pragma: no cover
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system without locks.
+        return True
+    return True
+
+
+def _new_temporary_file(folder: Path) -> tuple[int, str]:
+    """Make a file that is locked as long as somebody writes it."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
+        _lock(descriptor)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, name
+        # Taken for a leftover before it was locked.
+        os.close(descriptor)
 
 
 def _file_system(path: Path) -> Any:
@@ -107,44 +143,93 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder that takes the name `path` when the block ends well.
 
-    An existing folder of that name is replaced.
+    An existing folder of that name is replaced. Killed in the middle of that, it may be missing:
+    `remove_temporary_files` gives it back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
-    old = temporary.with_name(f"{temporary.name}.old")
-    try:
+    with temporary_folder(path.parent) as temporary:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        # mkdtemp makes private folders; see atomic_write.
-        temporary.chmod(0o777 & ~_umask())
-        # Renamed first and then removed, which takes longer: the name is free for an instant only.
+        _give_name(temporary, path)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder inside `parent` that is gone when the block ends.
+
+    While the block runs `remove_temporary_files` leaves it alone.
+    """
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
+        with _locked(temporary):
+            if not temporary.exists():
+                # Taken for a leftover before it was locked.
+                continue
+            try:
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a temporary file or folder; yields False if another one has it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        # It has gone, or this system cannot open folders.
+        yield True
+        return
+    try:
+        yield _lock(descriptor, wait=wait)
+    finally:
+        os.close(descriptor)
+
+
+def _give_name(temporary: Path, path: Path) -> None:
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    # mkdtemp makes private folders; see atomic_write.
+    temporary.chmod(0o777 & ~_umask())
+    # Renamed first and then removed, which takes longer: the name is free for an instant only.
+    old = temporary.with_name(f"{temporary.name}{_REPLACED}{path.name}")
+    try:
         with contextlib.suppress(FileNotFoundError):
             path.replace(old)
         temporary.replace(path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         if old.exists() and not path.exists():
             old.replace(path)
-        shutil.rmtree(temporary, ignore_errors=True)
         raise
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_temporary_files(folder: Path) -> None:
     """Remove what writes that were killed have left directly inside `folder`.
 
-    At an address they leave nothing.
+    What others are writing just now stays. A folder that was about to be replaced gets its name
+    back. At an address killed writes leave nothing.
     """
     if is_remote(folder):
         return
-    for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    leftovers = sorted(folder.glob(TEMPORARY_PREFIX + "*"), reverse=True)
+    # What was about to be replaced comes before what was to replace it.
+    for leftover in leftovers:
+        temporary, _, replaced = leftover.name.partition(_REPLACED)
+        with _locked(folder / temporary, wait=False) as is_left:
+            if not is_left:
+                continue
+            if replaced:
+                with contextlib.suppress(OSError):
+                    # Fails where the new one is there.
+                    leftover.rename(folder / replaced)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

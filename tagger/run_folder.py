@@ -22,7 +22,13 @@ from tagger.calibration import Calibration
 from tagger.clip_head import ClipHead
 from tagger.config import Config, load_config
 from tagger.errors import ModelError
-from tagger.files import sha256_of_file, write_json, write_text
+from tagger.files import (
+    TEMPORARY_PREFIX,
+    remove_temporary_files,
+    sha256_of_file,
+    write_json,
+    write_text,
+)
 from tagger.locations import is_remote, location
 from tagger.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
 from tagger.progress import warn
@@ -87,7 +93,9 @@ class RunFolder:
         return cls(local, mirror=Mirror(place, local))
 
     def pull(self, *, leave: Collection[str] = ()) -> None:
-        """Bring the copy of a run at an address up to date; nothing is done for a local one.
+        """Bring the copy of a run at an address up to date.
+
+        What killed commands have left in the folder, local or a copy, is removed.
 
         Parameters
         ----------
@@ -99,6 +107,8 @@ class RunFolder:
         ModelError
             If it cannot be had.
         """
+        for folder in {path.parent for path in self.root.rglob(f"{TEMPORARY_PREFIX}*")}:
+            remove_temporary_files(folder)
         if self._mirror is not None:
             self._mirror.pull(leave=leave)
 

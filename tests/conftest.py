@@ -50,6 +50,8 @@ def pytest_addoption(parser):
         action="store_true",
         help="write the golden values anew instead of comparing with them",
     )
+    parser.addoption("--kills", type=int, default=20, help="moments at which each verb is killed")
+    parser.addoption("--kill-seed", type=int, default=0, help="what these are drawn from")
 
 
 def sine(frequency_hz, seconds, *, rate=RATE, amplitude=1.0):

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -139,3 +142,42 @@ def test_hashes_name_the_content(tmp_path):
     assert len(content_hash(b"")) == 32
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_of_file(tmp_path / "abc") == SHA256_OF_ABC
+
+
+def test_what_another_process_is_writing_is_no_leftover(tmp_path):
+    with atomic_write(tmp_path / "file") as file, atomic_folder(tmp_path / "folder") as folder:
+        remove_temporary_files(tmp_path)
+        file.write(b"whole")
+        (folder / "inside").write_text("whole")
+    assert (tmp_path / "file").read_text() == "whole"
+    assert (tmp_path / "folder" / "inside").read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+KILLED_WHILE_REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from tagger.files import atomic_folder
+renamed = 0
+def hook(event, arguments):
+    global renamed
+    if event == "os.rename":
+        renamed += 1
+        if renamed == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+with atomic_folder(Path(sys.argv[1])) as folder:
+    (folder / "new").write_text("new")
+"""
+
+
+def test_a_folder_that_was_being_replaced_by_a_killed_process_gets_its_name_back(tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_REPLACING, folder])
+    assert done.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    remove_temporary_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert (folder / "old").read_text() == "old"

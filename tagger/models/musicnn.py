@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tagger.bundle import Bundle
 from tagger.download import cache_folder
 from tagger.errors import ModelError
-from tagger.files import TEMPORARY_PREFIX, sha256_of_file
+from tagger.files import remove_temporary_files, sha256_of_file, temporary_folder
 from tagger.models import RegisteredModel
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ def cached_wheel() -> Path:
         return wheel
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
-            fetch_wheel(Path(temporary)).replace(wheel)
+        remove_temporary_files(folder)
+        with temporary_folder(folder) as temporary:
+            fetch_wheel(temporary).replace(wheel)
     except OSError as error:
         raise ModelError(
             f"{folder}: cannot be written ({error.strerror}); check disk space and rights, or set "
