@@ -430,7 +430,7 @@ def test_a_write_whose_last_rename_fails_leaves_the_old_bundle(root, monkeypatch
 
     def replace(path, target):
         # The new folder is about to take the name.
-        if target == root and (path / "model.tflite").exists() and not path.name.endswith(".old"):
+        if target == root and (path / "model.tflite").exists() and "replaced" not in path.name:
             raise OSError(5, "Input/output error")
         return rename(path, target)
 
