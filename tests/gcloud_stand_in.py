@@ -76,7 +76,10 @@ def answer(command, names, given):
         case "storage buckets describe":
             if not (STATE / "made-bucket").exists():
                 fail("not found: 404")
-            show("made-bucket")
+            label = "tagger-one" if (STATE / "bucket-label").exists() else ""
+            print(f"bucket,{label}")
+        case "storage buckets update":
+            (STATE / "bucket-label").write_text(given["--update-labels"])
         case "storage buckets create":
             if (STATE / "no-bucket").exists():
                 fail("HTTPError 409: the name is taken")

@@ -20,9 +20,12 @@ find_image() {
 # teardown.sh leaves it alone. It may belong to another project.
 ensure_bucket() {
   local found
-  found=$(ask storage buckets describe "gs://$BUCKET" '--format=value(name)' 2>/dev/null) || found=''
+  found=$(ask storage buckets describe "gs://$BUCKET" '--format=csv[no-heading](name,labels.tagger)' \
+    2>/dev/null) || found=''
   if [[ -n $found ]]; then
     echo "bucket $BUCKET: is there"
+    [[ ${found#*,} == "$NAME" ]] || echo "bucket $BUCKET: was not made for $NAME, so teardown.sh keeps it \
+(unless you label it: gcloud storage buckets update gs://$BUCKET --update-labels=$LABEL)"
     return
   fi
   # Each state that training replaces would be kept, and paid for, for a week.

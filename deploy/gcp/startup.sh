@@ -176,6 +176,8 @@ conclude() {
     # It has seconds left.
     SENDING=6
     explain_stop
+  elif [[ -z $OUTCOME && $1 == 137 ]]; then
+    OUTCOME=failed MESSAGE="$STEP: killed by the system, as a rule for lack of memory; take a larger MACHINE_TYPE"
   elif [[ -z $OUTCOME ]]; then
     OUTCOME=failed MESSAGE="$STEP: $(last_error) (exit code $1)"
   fi
@@ -552,7 +554,7 @@ work() {
 
 require_bundle() {
   is_in_bucket "${RUN_URI#"gs://$BUCKET/"}/bundle/bundle.json" \
-    || fail "training has ended, but $RUN_URI/bundle/bundle.json is not in the bucket"
+    || fail "training has ended, but $RUN_URI/bundle/bundle.json cannot be found in the bucket"
   OUTCOME=finished MESSAGE="the model is $RUN_URI/bundle"
 }
 
