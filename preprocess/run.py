@@ -20,6 +20,7 @@ from preprocess.windows import windows_of_file
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError, StoreError
 from tagger.files import json_hash_of_list, write_text
+from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar
 
 DEAD_LETTERS = "dead_letters.jsonl"
@@ -162,9 +163,13 @@ def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
             windows, padded, source = stored["windows"], task.stored.padded, task.stored
             size, mtime = source.source_bytes, source.source_mtime_ns
         else:
+            before = _state(path)
             windows, padded = windows_of_file(path, front_end_of(job.spec.front_end))
-            status = path.stat()
-            size, mtime = status.st_size, status.st_mtime_ns
+            # An object at an address changes as a whole: what was read is one version or another,
+            # and the older state makes the next run look again.
+            if before is None or (not is_remote(path) and _state(path) != before):
+                return f"{path}: has changed while it was read; run the command again"
+            size, mtime = before
         written = write_clip(
             job.store_root, record, windows=windows, label=task.label, dtype=job.spec.dtype
         )
@@ -175,6 +180,15 @@ def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
     except OSError as error:
         return f"{path}: {error.strerror} while it was stored; check disk space and rights"
     return StoredClip(record, source_bytes=size, source_mtime_ns=mtime, padded=padded, **written)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where it is not there to be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _plan(

@@ -3,12 +3,13 @@
 Pickles are what a store consists of: one can be checked, replaced and exchanged alone. Reading a
 few windows out of each takes more time than a fast device needs to learn from them. A shard holds
 the same bytes one clip after the other, without any wrapping, so that they can be mapped into
-memory. It is built from the pickles and is worth nothing without them: when they change, it is
-built anew.
+memory. It is built from the pickles and is worth nothing without them: when they change, or it is
+found damaged, it is built anew.
 """
 
 import json
 import os
+import zlib
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,9 @@ import numpy.typing as npt
 from preprocess.store import Store
 from tagger.errors import StoreError
 from tagger.files import alone, atomic_write, json_hash_of_list, remove_temporary_files, write_json
-from tagger.progress import progress_bar
+from tagger.progress import progress_bar, warn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FOLDER = "shard"
 DESCRIPTION = "shard.json"
 
@@ -91,14 +92,25 @@ class Shard:
         }
 
     def is_current(self) -> bool:
-        """Whether it is there, whole, and of the clips that the store has now."""
+        """Whether it is there, complete, and of the clips that the store has now."""
         try:
             found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
             sizes = [self.path(name).stat().st_size for name in self.names]
-        except (OSError, ValueError):
+            of = {key: value for key, value in found.items() if key != "checksums"}
+        except (OSError, ValueError, AttributeError):
             return False
         expected = [int(np.prod(self.shape(name))) * self.dtype.itemsize for name in self.names]
-        return bool(found == self.description() and sizes == expected)
+        return bool(of == self.description() and sizes == expected)
+
+    def damaged(self) -> list[Path]:
+        """Read all of it and list the files that differ from their checksums."""
+        found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
+        checksums = found.get("checksums", {})
+        return [
+            self.path(name)
+            for name in self.names
+            if _checksum_of_file(self.path(name)) != checksums.get(name)
+        ]
 
     @cached_property
     def _descriptors(self) -> dict[str, int]:
@@ -111,6 +123,9 @@ class Shard:
 
 def open_shard(store: Store) -> Shard:
     """Open the shard of a store; it is built first if it is missing or the store has changed.
+
+    A process that opens it first reads all of it once, which it would do anyway, and compares it
+    with its checksums: one that is damaged is named, and built anew.
 
     Of several processes that need it at once, on one machine or on several, one builds it and the
     others wait.
@@ -130,12 +145,12 @@ def open_shard(store: Store) -> Shard:
         If a pickle cannot be read, or the shard cannot be written.
     """
     shard = Shard(store)
-    if shard.is_current():
-        return shard
     try:
+        if _is_good(shard):
+            return shard
         with alone(shard.root):
             # Perhaps another process has built it meanwhile.
-            if not shard.is_current():
+            if not _is_good(shard):
                 _build(store, shard)
     except OSError as error:
         raise StoreError(
@@ -145,20 +160,52 @@ def open_shard(store: Store) -> Shard:
     return shard
 
 
+# Of the shards that this process has checked: files, sizes and times of change.
+_checked: set[tuple[tuple[str, int, int], ...]] = set()
+
+
+def _is_good(shard: Shard) -> bool:
+    if not shard.is_current():
+        return False
+    states = [(shard.path(name), shard.path(name).stat()) for name in shard.names]
+    version = tuple((str(path), state.st_size, state.st_mtime_ns) for path, state in states)
+    if version in _checked:
+        return True
+    damaged = shard.damaged()
+    for path in damaged:
+        warn(f"{path}: differs from its checksum; the shard is built anew from the pickles")
+    if not damaged:
+        _checked.add(version)
+    return not damaged
+
+
+def _checksum_of_file(path: Path) -> str:
+    """Hex CRC-32, which is faster than disks."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
+
+
 def _build(store: Store, shard: Shard) -> None:
     # Not valid from now on, whatever happens: the description comes back last.
     (shard.root / DESCRIPTION).unlink(missing_ok=True)
     shard.root.mkdir(parents=True, exist_ok=True)
     remove_temporary_files(shard.root)
-    _write_arrays(store, shard)
-    write_json(shard.root / DESCRIPTION, shard.description())
+    checksums = _write_arrays(store, shard)
+    write_json(shard.root / DESCRIPTION, {**shard.description(), "checksums": checksums})
 
 
-def _write_arrays(store: Store, shard: Shard) -> None:
+def _write_arrays(store: Store, shard: Shard) -> dict[str, str]:
+    checksums = dict.fromkeys(shard.names, 0)
     with progress_bar("build the shard", len(store)) as advance, ExitStack() as stack:
         files = {name: stack.enter_context(atomic_write(shard.path(name))) for name in shard.names}
         for row in range(len(store)):
             windows = store.read(row)
             for name, file in files.items():
-                file.write(np.ascontiguousarray(windows[name], dtype=shard.dtype).data)
+                content = np.ascontiguousarray(windows[name], dtype=shard.dtype).data
+                checksums[name] = zlib.crc32(content, checksums[name])
+                file.write(content)
             advance(1, "")
+    return {name: f"{checksum:08x}" for name, checksum in checksums.items()}

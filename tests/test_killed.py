@@ -31,6 +31,8 @@ _LONGEST_CHAIN = 4
 TIMES = {"seconds", "patches_per_second"}
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 _DURATION = re.compile(rb'"(seconds|patches_per_second)": [0-9.e-]+')
+# Of the code, which somebody may be working at.
+_COMMIT = re.compile(rb'"commit": "[0-9a-z-]+"')
 _CARD = re.compile(rb'"MODEL_CARD.md": "[0-9a-f]{64}"')
 
 
@@ -82,7 +84,7 @@ def outcome(folder: Path) -> dict[str, str]:
             continue
         content = path.read_bytes()
         if path.suffix in {".json", ".md", ".html"}:
-            for pattern in (_TIME, _DURATION, _CARD):
+            for pattern in (_TIME, _DURATION, _COMMIT, _CARD):
                 content = pattern.sub(b"", content)
         if path.name == "metrics.csv":
             rows = list(csv.DictReader(io.StringIO(content.decode())))

@@ -76,6 +76,20 @@ def test_a_shard_that_is_not_whole_or_of_other_clips_is_built_anew(store, damage
     np.testing.assert_array_equal(Shard(store).memory_map("log_mel")[:6], store.read(0)["log_mel"])
 
 
+def test_a_shard_with_a_flipped_bit_is_named_and_built_anew(store, monkeypatch, capfd):
+    shard = open_shard(store)
+    path = shard.path("log_mel")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    # Another process than the one that built it.
+    monkeypatch.setattr(shards, "_checked", set())
+    assert open_shard(store).damaged() == []
+    warning = f"warning: {path}: differs from its checksum; the shard is built anew"
+    assert warning in capfd.readouterr().err
+    np.testing.assert_array_equal(Shard(store).memory_map("log_mel")[:6], store.read(0)["log_mel"])
+
+
 def test_a_damaged_pickle_is_named_and_leaves_no_shard(store):
     path = store.root / store.clips[7].file
     path.write_bytes(b"x" + path.read_bytes()[1:])
