@@ -38,12 +38,17 @@ _N_TRIES = 3
 # Read at once when opened, and so checked as a whole.
 _WHOLE_BYTES = 32 << 20
 _COPY_BYTES = 1 << 20
+# Pieces in which a large object is sent; a connection that breaks costs one of them.
+_UPLOAD_CHUNK_BYTES = 32 << 20
 # Threads that transfer files side by side.
 N_THREADS = 16
 _FIELDS = "items(name,size,crc32c,generation,updated),prefixes,nextPageToken"
 # Marks an upload as one's own where the answer to a first attempt was lost.
 _MARK = "tagger-upload"
 
+# Of the message with which a server refuses an upload whose checksum is another one.
+_DAMAGED = "doesn't match calculated CRC32C"
+_ARRIVED_DAMAGED = "arrived damaged; try again"
 # What the client adds to the text of a server's refusal.
 _REPEATED = re.compile(r": \('Request failed with status code'.*", re.DOTALL)
 
@@ -111,7 +116,7 @@ def _os_errors(path: str) -> Iterator[None]:
     try:
         yield
     except DataCorruption:
-        raise DamagedOnItsWayError(errno.EIO, "arrived damaged; try again", address) from None
+        raise DamagedOnItsWayError(errno.EIO, _ARRIVED_DAMAGED, address) from None
     except exceptions.NotFound as error:
         raise FileNotFoundError(errno.ENOENT, _reason(error), address) from None
     except (exceptions.Unauthorized, exceptions.Forbidden) as error:
@@ -129,6 +134,8 @@ def _os_errors(path: str) -> Iterator[None]:
         InvalidResponse,
         RequestException,
     ) as error:
+        if _is_of_damage(error):
+            raise DamagedOnItsWayError(errno.EIO, _ARRIVED_DAMAGED, address) from None
         if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
             # Credentials that have expired, or none where some are needed.
             raise PermissionError(errno.EACCES, _reason(error), address) from None
@@ -161,6 +168,7 @@ def _message_in(text: str) -> str:
 
 def _undamaged(transfer: Callable[[], Any]) -> Any:
     """Transfer, and again where bytes were damaged on their way."""
+    from google.api_core.exceptions import BadRequest
     from google.cloud.storage.exceptions import DataCorruption
 
     for _ in range(_N_TRIES - 1):
@@ -168,7 +176,18 @@ def _undamaged(transfer: Callable[[], Any]) -> Any:
             return transfer()
         except DataCorruption:
             continue
+        except BadRequest as error:
+            if not _is_of_damage(error):
+                raise
     return transfer()
+
+
+def _is_of_damage(error: BaseException) -> bool:
+    """Whether a server refuses what has another checksum than it was sent with."""
+    from google.api_core.exceptions import BadRequest
+
+    text = getattr(getattr(error, "response", None), "text", "")
+    return isinstance(error, BadRequest) and _DAMAGED in f"{error} {text}"
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -377,7 +396,7 @@ class CloudStorage(AbstractFileSystem):
         full = f"{bucket}/{name}"
         if not name:
             raise IsADirectoryError(errno.EISDIR, "is a bucket; name a file in it", f"gs://{full}")
-        blob = _client().bucket(bucket).blob(name)
+        blob = _client().bucket(bucket).blob(name, chunk_size=_UPLOAD_CHUNK_BYTES)
         mark = uuid.uuid4().hex
         if generation is not None:
             blob.metadata = {_MARK: mark}

@@ -12,6 +12,10 @@ from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
 
+_JSON = "application/json"
+# Objects that a listing gives at once.
+_PAGE = 1000
+
 
 class Handler(RequestHandler):
     def __init__(self, server_state, *arguments):
@@ -22,12 +26,7 @@ class Handler(RequestHandler):
         pass
 
     def refuse(self, code, message):
-        content = json.dumps({"error": {"code": code, "message": message}}).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.reply(code, {"error": {"code": code, "message": message}})
 
     def answer(self, method):
         state = self.state
@@ -36,11 +35,28 @@ class Handler(RequestHandler):
             path, _, query = self.path.partition("?")
             fields = urllib.parse.parse_qs(query)
             name = urllib.parse.unquote(path.rpartition("/o/")[2]) if "/o/" in path else ""
-            body = None
-            if "/upload/" in path and method == "POST":
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+            upload = fields.get("upload_id", [None])[0]
+            if "/upload/" in path:
+                n_bytes = int(self.headers["Content-Length"])
+                if upload is not None and upload in state.uploads:
+                    name = state.uploads[upload][0]
+                    if self.breaks(method, name):
+                        state.asked.append((method, name))
+                        self.rfile.read(n_bytes // 2)
+                        return
+                body = self.rfile.read(n_bytes)
+                if upload is None:
+                    name = fields["name"][0] if "name" in fields else _name_in(body)
+                    if self.breaks(method, name):
+                        state.asked.append((method, name))
+                        return
+                if name in state.damaged_uploads and not self.headers["Content-Type"].startswith(
+                    _JSON
+                ):
+                    state.damaged_uploads.remove(name)
+                    # In the middle of the content.
+                    body = body[: -len(body) // 3] + b"#" + body[-len(body) // 3 + 1 :]
                 self.rfile = _Bytes(body)
-                name = fields["name"][0] if "name" in fields else _name_in(body)
             state.asked.append((method, name))
             if state.trouble or state.lost(method, name):
                 code, after = state.trouble.pop(0) if state.trouble else (503, True)
@@ -56,17 +72,79 @@ class Handler(RequestHandler):
             if state.refused(method, name):
                 self.refuse(403, "no permission for you")
                 return
-            if "ifGenerationMatch" in fields and self.generation(name) != int(
-                fields["ifGenerationMatch"][0]
-            ):
+            condition = fields.get("ifGenerationMatch", [None])[0]
+            if upload is not None:
+                condition = state.uploads[upload][1]
+                if upload not in state.storage.resumable:
+                    # Complete: what was answered then is answered again.
+                    self.reply(200, state.storage.get_file_obj(state.bucket, name))
+                    return
+            if condition is not None and self.generation(name) != int(condition):
                 self.refuse(412, "conditionNotMet")
                 return
+            if "/upload/" in path and fields.get("uploadType") == ["resumable"] and not upload:
+                before = set(state.storage.resumable)
+                Router(self).handle(method)
+                for found in set(state.storage.resumable) - before:
+                    state.uploads[found] = (name, condition)
+                return
+            if path.endswith(f"/b/{state.bucket}/o") and method == "GET":
+                self.list_page(fields)
+                return
+            if upload and not self.is_undamaged(upload, body):
+                return
+            if "media" in fields.get("alt", []) and self.breaks(method, name):
+                self.wfile = _Breaking(self.wfile)
             if name in state.damaged and "media" in fields.get("alt", []):
                 state.damaged[name] -= 1
                 if state.damaged[name] <= 0:
                     del state.damaged[name]
                 self.wfile = _Damaging(self.wfile)
             Router(self).handle(method)
+
+    def reply(self, code, content):
+        content = json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", _JSON)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def is_undamaged(self, upload, body):
+        """Compare a whole upload with the checksum that came with its last piece."""
+        kind, _, wanted = self.headers.get("X-Goog-Hash", "").partition("=")
+        storage = self.state.storage
+        if kind != "crc32c":
+            return True
+        start = storage.get_resumable_byte_count(upload)
+        before = storage.get_file("_resumable", storage.safe_id(upload)) if start else b""
+        found = objects._crc32c(before + body)
+        if found != wanted:
+            del storage.resumable[upload]
+            text = f'Provided CRC32C "{wanted}" doesn\'t match calculated CRC32C "{found}".'
+            self.refuse(400, text)
+        return found == wanted
+
+    def breaks(self, method, name):
+        """Whether the connection breaks in the middle of this request."""
+        if (method, name) not in self.state.breaking:
+            return False
+        self.state.breaking.remove((method, name))
+        self.close_connection = True
+        return True
+
+    def list_page(self, fields):
+        """Answer with a page of a listing: the emulator gives all at once."""
+        first = {name: values[0] for name, values in fields.items()}
+        found, prefixes = self.state.storage.get_file_list(
+            self.state.bucket, first.get("prefix"), first.get("delimiter")
+        )
+        start = int(first.get("pageToken", 0))
+        end = start + min(int(first.get("maxResults", _PAGE)), _PAGE)
+        page = {"items": found[start:end], "prefixes": [] if start else prefixes}
+        if end < len(found):
+            page["nextPageToken"] = str(end)
+        self.reply(200, page)
 
     def generation(self, name):
         try:
@@ -97,6 +175,21 @@ class _Bytes:
 
     def close(self):
         pass
+
+
+class _Breaking:
+    """Sends half of what is written after the head of an answer."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, content):
+        if not content.startswith(b"HTTP/") and b"\r\n\r\n" not in content:
+            content = content[: len(content) // 2]
+        return self.stream.write(content)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 class _Damaging:
@@ -138,6 +231,12 @@ class CloudServer(http.server.ThreadingHTTPServer):
         self.lost = lambda method, name: False
         # Objects whose next downloads are damaged on their way: how many of them.
         self.damaged = {}
+        # Objects whose next uploads are damaged on their way; one entry for each time.
+        self.damaged_uploads = []
+        # Methods and names of requests in whose middle the connection breaks; one for each time.
+        self.breaking = []
+        # Of uploads in several requests: name of the object, and the generation asked for.
+        self.uploads = {}
         # Whether a request is forbidden.
         self.refused = lambda method, name: False
         super().__init__(("127.0.0.1", 0), partial(Handler, self))
