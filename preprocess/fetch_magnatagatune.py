@@ -15,13 +15,15 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Protocol
 
 from pydantic import BaseModel, Field, ValidationError
 
-from tagger.errors import ConfigError
+from tagger.errors import ConfigError, TaggerError
 from tagger.files import alone, atomic_write, remove_temporary_files, sha256_of_file, write_text
+from tagger.locations import without_secrets
 from tagger.progress import notice, progress_bar
 
 ADDRESS = "https://mirg.city.ac.uk/datasets/magnatagatune/"
@@ -30,6 +32,7 @@ TABLES = ("annotations_final.csv", "clip_info_final.csv")
 CHECKSUMS = "SHA256SUMS"
 MANIFEST = "fetched.json"
 
+_SCHEMES = ("https://", "http://", "gs://")
 _FOLDERS = "0123456789abcdef"
 _CLIP = re.compile(rf"[{_FOLDERS}]/[^/]+\.mp3")
 _CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
@@ -69,7 +72,12 @@ class _Manifest(BaseModel):
 
 
 def fetch_magnatagatune(
-    folder: Path, *, fetch_file: FetchFile, source: str = ADDRESS, keep_parts: bool = False
+    folder: Path,
+    *,
+    fetch_file: FetchFile,
+    source: str = ADDRESS,
+    checksums: str | None = None,
+    keep_parts: bool = False,
 ) -> Fetched:
     """Fetch MagnaTagATune's clips and tables, or what is still missing of them.
 
@@ -81,7 +89,9 @@ def fetch_magnatagatune(
         What downloads a file.
     source : str
         Folder of the parts and the tables: ``https://...`` or ``gs://...``. Where a file
-        ``SHA256SUMS`` lies beside them, they are verified.
+        ``SHA256SUMS`` lies beside them, they are verified; what is not, is said.
+    checksums : str, optional
+        Another list of SHA-256, as sha256sum writes it: a file, or an address as those of `source`.
     keep_parts : bool
         Leave the parts of the archive in `folder`.
 
@@ -98,11 +108,14 @@ def fetch_magnatagatune(
     tagger.errors.ModelError
         If a file cannot be had.
     """
-    if not source.startswith(("https://", "http://", "gs://")):
-        raise ConfigError(f"--from {source}: give a folder at https:// or gs://")
+    if not source.startswith(_SCHEMES) or "?" in source:
+        raise ConfigError(
+            f"--from {without_secrets(source)}: give a folder at https:// or gs://, without '?'"
+        )
     try:
         with alone(folder / MANIFEST):
-            return _Fetching(folder, fetch_file, source.rstrip("/")).run(keep_parts=keep_parts)
+            fetching = _Fetching(folder, fetch_file, source.rstrip("/"), checksums)
+            return fetching.run(keep_parts=keep_parts)
     except OSError as error:
         raise ConfigError(
             f"{folder}: cannot be written ({error.strerror}); check disk space and rights, and "
@@ -111,10 +124,13 @@ def fetch_magnatagatune(
 
 
 class _Fetching:
-    def __init__(self, folder: Path, fetch_file: FetchFile, source: str) -> None:
+    def __init__(
+        self, folder: Path, fetch_file: FetchFile, source: str, checksums: str | None
+    ) -> None:
         self._folder = folder
         self._fetch_file = fetch_file
         self._source = source
+        self._list = checksums
         self._manifest = self._read_manifest()
 
     def run(self, *, keep_parts: bool) -> Fetched:
@@ -122,6 +138,7 @@ class _Fetching:
         n_unpacked = 0
         if not (clips_are_there and all(map(self._is_there, TABLES))):
             checksums = self._checksums()
+            self._say_what_is_not_verified(checksums, with_parts=not clips_are_there)
             # The small ones first: a wrong address shows at once.
             for name in TABLES:
                 self._obtain(name, checksums.get(name))
@@ -169,24 +186,68 @@ class _Fetching:
     # ---- what arrives ----------------------------------------------------------------------------
 
     def _checksums(self) -> dict[str, str]:
-        """Fetch the SHA-256 by name; empty where none are published."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / CHECKSUMS
-            address = f"{self._source}/{CHECKSUMS}"
-            if not self._fetch_file(address, path):
-                return {}
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        """SHA-256 by name, handed in or fetched; empty where none are published."""
+        address = self._list or f"{self._source}/{CHECKSUMS}"
+        shown = without_secrets(address)
+        text = self._text_of_checksums(address)
         found = {}
-        for line in filter(str.strip, lines):
+        for line in filter(str.strip, text.splitlines()):
             match = _CHECKSUM_LINE.fullmatch(line.rstrip())
             if match is None:
-                raise ConfigError(f"{address}: {line[:80]!r} is no line that sha256sum writes")
+                raise ConfigError(
+                    f"{shown}: {without_secrets(line[:80])!r} is no line that sha256sum writes; "
+                    "hand a list in with --checksums"
+                )
             found[match[2].removeprefix("./")] = match[1].lower()
+        if self._list and not found.keys() & {*TABLES, *PARTS}:
+            raise ConfigError(
+                f"{shown}: names none of {', '.join((*TABLES, *PARTS))}; hand in a list of theirs"
+            )
         return found
+
+    def _text_of_checksums(self, address: str) -> str:
+        shown = without_secrets(address)
+        if not address.startswith(_SCHEMES):
+            try:
+                return Path(address).read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                raise ConfigError(
+                    f"--checksums {shown}: cannot be read ({error.strerror}); give a file that "
+                    "sha256sum has written, or its address"
+                ) from None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / CHECKSUMS
+            try:
+                is_there = self._fetch_file(address, path)
+            except TaggerError as error:
+                reason = str(error).removeprefix(f"{shown}: ").partition(";")[0]
+                # Going on, nothing would be verified where something might be.
+                raise ConfigError(
+                    f"{shown}: whether checksums are published there is not known ({reason}); try "
+                    "again later, or hand a list in with --checksums"
+                ) from None
+            if is_there:
+                return path.read_text(encoding="utf-8", errors="replace")
+        if self._list:
+            raise ConfigError(f"--checksums {shown}: no such file; give another")
+        return ""
+
+    def _say_what_is_not_verified(self, checksums: dict[str, str], *, with_parts: bool) -> None:
+        names = [
+            name for name in (*TABLES, *(PARTS if with_parts else ())) if name not in checksums
+        ]
+        if names:
+            notice(
+                f"{without_secrets(self._source)}: not verified, as no checksums are known: "
+                f"{', '.join(names)}. Damage to clips shows by the archive's own CRC-32; whether "
+                "all is what was published does not. A list of SHA-256 from somebody you trust can "
+                "be handed in with --checksums"
+            )
 
     def _obtain(self, name: str, sha256: str | None) -> None:
         """Have a file in the folder, and note what it is."""
         path, address = self._folder / name, f"{self._source}/{name}"
+        shown = without_secrets(address)
         noted = self._manifest.files.get(name)
         if path.exists():
             found = _describe(path)
@@ -202,14 +263,14 @@ class _Fetching:
             path.unlink()
         if not self._fetch_file(address, path, sha256=sha256):
             raise ConfigError(
-                f"{address}: no such file, or none that may be read; give the folder that holds it "
-                f"with --from, or put it at {path}"
+                f"{shown}: no such file; give the folder that holds it with --from, or put it at "
+                f"{path}"
             )
         found = _describe(path)
         if sha256 is None and noted is not None and noted != found:
             path.unlink()
             raise ConfigError(
-                f"{address}: is not what it was before (sha256 {found.sha256}, then "
+                f"{shown}: is not what it was before (sha256 {found.sha256}, then "
                 f"{noted.sha256}); if that is right, remove {self._folder / MANIFEST}"
             )
         self._note(name, found)
@@ -349,6 +410,19 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> N
     # Flushed all together in the end; the CRC would show one that was lost.
     with archive.open(member) as source, atomic_write(path, durable=False) as file:
         shutil.copyfileobj(source, file, _BLOCK_BYTES)
+        file.flush()
+        # Unpacked again, e.g. on another disk, a clip is to a store the one that it was.
+        seconds = _seconds(member)
+        os.utime(file.fileno(), (seconds, seconds))
+
+
+def _seconds(member: zipfile.ZipInfo) -> float:
+    """Time of a member; that of the archive has no zone, and is taken for UTC everywhere."""
+    try:
+        return datetime(*member.date_time, tzinfo=UTC).timestamp()
+    except ValueError:
+        # E.g. month 0, as where no time was known.
+        return 0.0
 
 
 def _clips(members: Sequence[zipfile.ZipInfo], folder: Path) -> list[zipfile.ZipInfo]:

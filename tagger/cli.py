@@ -731,6 +731,15 @@ def fetch_magnatagatune(
             help="Folder of a mirror, https:// or gs://; default where it is published.",
         ),
     ] = None,
+    checksums: Annotated[
+        str | None,
+        typer.Option(
+            "--checksums",
+            metavar="FILE",
+            help="List of SHA-256 that sha256sum has written, or its address; default "
+            "SHA256SUMS beside the parts, if there is one.",
+        ),
+    ] = None,
     keep_parts: Annotated[
         bool, typer.Option("--keep-parts", help="Leave the parts of the archive there.")
     ] = False,
@@ -741,7 +750,11 @@ def fetch_magnatagatune(
     from tagger.download import fetch_file
 
     result = run_fetch(
-        folder, fetch_file=fetch_file, source=source or ADDRESS, keep_parts=keep_parts
+        folder,
+        fetch_file=fetch_file,
+        source=source or ADDRESS,
+        checksums=checksums,
+        keep_parts=keep_parts,
     )
     print(f"{folder}: {result.n_clips} clips ({result.n_unpacked} unpacked now)")
 

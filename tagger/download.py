@@ -1,7 +1,9 @@
 """Downloads that survive dropped connections: resume, retries, checksum, cache."""
 
 import base64
+import dataclasses
 import hashlib
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -9,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tagger.errors import ModelError
-from tagger.files import content_hash, sha256_of_file, sync_folder
-from tagger.locations import location
+from tagger.files import content_hash, sha256_of_file, sync_folder, write_json
+from tagger.locations import location, without_secrets
 from tagger.progress import notice, progress_bar
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ _BLOCK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 30
 _FIRST_WAIT_SECONDS = 1.0
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-# Servers of buckets refuse what is not there.
-_GONE_STATUS = frozenset({403, 404, 410})
+# Other refusals, e.g. 403, do not say that there is no such file.
+_GONE_STATUS = frozenset({404, 410})
 # Of an object in a bucket; the client asks for each several times.
 _OBJECT_BLOCK_BYTES = 8 << 20
 
@@ -118,7 +120,7 @@ def fetch_file(address: str, path: Path, *, sha256: str | None = None) -> bool:
     Returns
     -------
     bool
-        False where there is no such file, or none that may be read.
+        False where there is no such file. One that may not be read is an error.
 
     Raises
     ------
@@ -141,11 +143,22 @@ def _download(remote: RemoteFile, path: Path, *, n_tries: int) -> None:
     partial = _partial(path)
     _fetch_with_retries(remote, partial, path, n_tries=n_tries)
     partial.replace(path)
+    _version_note(partial).unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
+
+
+def _version_note(partial: Path) -> Path:
+    """Where it is noted of which version of a file `partial` is a part."""
+    return partial.with_name(f"{partial.name}.json")
+
+
+def _discard(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _version_note(partial).unlink(missing_ok=True)
 
 
 def _download_object(address: Path, path: Path, *, sha256: str | None) -> bool:
@@ -226,7 +239,7 @@ def _difference(path: Path, *, crc32c: str, sha256: str | None) -> str | None:
 
 
 def _fetch_with_retries(remote: RemoteFile, partial: Path, path: Path, *, n_tries: int) -> None:
-    wait = _FIRST_WAIT_SECONDS
+    wait, shown = _FIRST_WAIT_SECONDS, without_secrets(remote.url)
     for attempt in range(1, n_tries + 1):
         try:
             _fetch(remote, partial)
@@ -235,20 +248,89 @@ def _fetch_with_retries(remote: RemoteFile, partial: Path, path: Path, *, n_trie
         except _TransientError as error:
             if attempt == n_tries:
                 raise ModelError(
-                    f"{remote.url}: download failed after {n_tries} tries ({error}); "
+                    f"{shown}: download failed after {n_tries} tries ({error}); "
                     f"try again later, or put the file at {path}"
                 ) from None
-            notice(f"{remote.url}: {error}; trying again in {wait:.0f} s")
+            notice(f"{shown}: {error}; trying again in {wait:.0f} s")
             time.sleep(wait)
             wait *= 2
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What tells versions of a file at an address apart, as far as its server says it.
+
+    Attributes
+    ----------
+    address : str
+        Hash of the address without its secrets: one that is signed anew is the same.
+    etag, modified : str
+        Headers of the answer; empty where there were none.
+    size : int or None
+        Bytes in all.
+    """
+
+    address: str
+    etag: str
+    modified: str
+    size: int | None
+
+    @property
+    def condition(self) -> str:
+        """Value of ``If-Range``; empty if there is none."""
+        # A weak one does not promise the same bytes.
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def may_be(self, other: "_Version") -> bool:
+        """Whether nothing that both know differs."""
+        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
+        return all(a == b for a, b in zip(mine, others, strict=True) if a and b)
+
+
+def _version(remote: RemoteFile, response: "requests.Response") -> _Version:
+    range_ = response.headers.get("Content-Range", "")
+    size = range_.rpartition("/")[2] if range_ else response.headers.get("Content-Length", "")
+    return _Version(
+        _hash_of_address(remote),
+        response.headers.get("ETag", ""),
+        response.headers.get("Last-Modified", ""),
+        int(size) if size.isdigit() else None,
+    )
+
+
+def _hash_of_address(remote: RemoteFile) -> str:
+    return content_hash(without_secrets(remote.url).encode())
+
+
+def _noted_version(partial: Path) -> _Version | None:
+    try:
+        return _Version(**json.loads(_version_note(partial).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _part_to_go_on_with(remote: RemoteFile, partial: Path) -> tuple[int, _Version | None]:
+    """Bytes that are there of the file, and of which version; others are removed."""
+    if not partial.exists():
+        return 0, None
+    noted = _noted_version(partial)
+    same_address = noted is not None and noted.address == _hash_of_address(remote)
+    if remote.sha256 is None and not same_address:
+        # Nothing would show that it is of another file.
+        _discard(partial)
+        return 0, None
+    return partial.stat().st_size, noted if same_address else None
 
 
 def _fetch(remote: RemoteFile, partial: Path) -> None:
     """Append what is missing of the file to `partial`."""
     import requests
 
-    have = partial.stat().st_size if partial.exists() else 0
+    have, noted = _part_to_go_on_with(remote, partial)
     headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and noted is not None and noted.condition:
+        # Of a file that has changed since, the server sends the whole.
+        headers["If-Range"] = noted.condition
     # A server may otherwise compress, and the range would be one of the compressed bytes.
     headers["Accept-Encoding"] = "identity"
     try:
@@ -259,22 +341,30 @@ def _fetch(remote: RemoteFile, partial: Path) -> None:
                 # Complete already, or longer than the file is now: the checksum will tell.
                 if response.headers.get("Content-Range") == f"bytes */{have}":
                     return
-                partial.unlink()
+                _discard(partial)
                 raise _TransientError("the partial file is longer than the file")
             if response.status_code in _RETRY_STATUS:
                 raise _TransientError(f"server answers {response.status_code}")
             if response.status_code not in (requests.codes.ok, requests.codes.partial_content):
                 gone = response.status_code in _GONE_STATUS
                 raise (_NoSuchFileError if gone else ModelError)(
-                    f"{remote.url}: server answers {response.status_code} {response.reason}; "
-                    f"check the address, or put the file at {partial.with_suffix('')}"
+                    f"{without_secrets(remote.url)}: server answers {response.status_code} "
+                    f"{response.reason}; check the address and your rights, or put the file at "
+                    f"{partial.with_suffix('')}"
                 )
+            version = _version(remote, response)
             resumed = response.status_code == requests.codes.partial_content
             if not resumed:
                 have = 0
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                # Before the first byte: none is ever of a version that is not known.
                 partial.unlink(missing_ok=True)
+                write_json(_version_note(partial), dataclasses.asdict(version))
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                _discard(partial)
                 raise _TransientError("the server sent another part than asked for")
+            elif noted is not None and not noted.may_be(version):
+                _discard(partial)
+                raise _TransientError("the file has changed meanwhile")
             length = response.headers.get("Content-Length")
             expected = have + int(length) if length is not None else None
             _save(response, partial, have=have, expected=expected, name=remote.name)
@@ -306,5 +396,5 @@ def _verify(remote: RemoteFile, partial: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != remote.sha256:
         # Nothing of it can be trusted: the next try starts from nothing.
-        partial.unlink()
+        _discard(partial)
         raise _TransientError(f"sha256 {digest} instead of {remote.sha256}")

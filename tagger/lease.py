@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tagger.errors import ConfigError, TaggerError
-from tagger.locations import is_remote, location
+from tagger.locations import is_remote, location, without_secrets
 from tagger.progress import notice, warn
 
 # Exit codes: the lease is another one's, or has become another one's while the command ran.
@@ -277,7 +277,7 @@ class _Held:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return getattr(error, "strerror", None) or without_secrets(f"{type(error).__name__}: {error}")
 
 
 def _bound_to(parent: int) -> Callable[[], None] | None:
@@ -304,7 +304,9 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError("give the address of the lease, its owner and a command")
         address = location(arguments[0])
         if not is_remote(address):
-            raise ConfigError(f"{arguments[0]}: a lease lies in a bucket; write gs://BUCKET/NAME")
+            raise ConfigError(
+                f"{without_secrets(arguments[0])}: a lease lies in a bucket; write gs://BUCKET/NAME"
+            )
         lease = Lease(address, arguments[1], seconds=_seconds())
         return run_holding(lease, arguments[2:])
     except LeaseHeldError as error:

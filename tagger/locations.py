@@ -17,6 +17,33 @@ _COLLAPSED = re.compile(r"(gs|memory|file):/(?!/)(.*)", re.DOTALL)
 # Names that Cloud Storage allows.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
 _SCHEMES = ("gs", "memory", "file")
+# What a log must not hold: who one is at an address, what gives rights to it, and tokens.
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/?#\s'\"]*@"), "***@"),
+    (re.compile(r"(?<=[^\s?])\?[^\s'\"()<>]*=[^\s'\"()<>]*"), "?***"),
+    (re.compile(r"(?i)\b(bearer|basic|authorization[=:])(\s*)(?!\*)[^\s'\",]{4,}"), r"\1\2***"),
+    (re.compile(r"\bya29\.[\w.-]+"), "***"),
+)
+
+
+def without_secrets(text: object) -> str:
+    """Text as it may be shown and logged.
+
+    Parameters
+    ----------
+    text : object
+        An address, or a message that may hold some: e.g. one with ``user:password@``, or signed in
+        what follows its ``?``.
+
+    Returns
+    -------
+    str
+        With ``***`` instead of passwords, queries and tokens.
+    """
+    shown = str(text)
+    for pattern, replacement in _SECRETS:
+        shown = pattern.sub(replacement, shown)
+    return shown
 
 
 def is_remote(path: str | PurePath) -> bool:
@@ -62,16 +89,21 @@ def location(text: str | Path) -> Path:
     scheme, rest = found[1].lower(), found[2]
     if scheme not in _SCHEMES:
         raise ConfigError(
-            f"{text}: unknown kind of address; give a local folder or gs://BUCKET/FOLDER"
+            f"{without_secrets(text)}: unknown kind of address; give a local folder or "
+            "gs://BUCKET/FOLDER"
         )
     if scheme == "file":
         return Path(rest)
     parts = [part for part in rest.split("/") if part not in ("", ".")]
     # Two colons would chain file systems.
     if ".." in parts or "::" in rest:
-        raise ConfigError(f"{text}: an address has no '..' and no '::'; write it without")
+        raise ConfigError(
+            f"{without_secrets(text)}: an address has no '..' and no '::'; write it without"
+        )
     if scheme == "gs" and (rest.startswith("/") or not parts or not _BUCKET.fullmatch(parts[0])):
-        raise ConfigError(f"{text}: not an address of a bucket; write gs://BUCKET/FOLDER")
+        raise ConfigError(
+            f"{without_secrets(text)}: not an address of a bucket; write gs://BUCKET/FOLDER"
+        )
     return _remote(scheme, "/".join(parts))
 
 

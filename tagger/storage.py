@@ -26,7 +26,7 @@ from tagger.bundle import DESCRIPTION, Bundle
 from tagger.download import cache_folder
 from tagger.errors import ConfigError, ModelError
 from tagger.files import atomic_folder, atomic_write, content_hash, write_bytes
-from tagger.locations import location
+from tagger.locations import location, without_secrets
 
 ItemT = TypeVar("ItemT")
 
@@ -152,6 +152,8 @@ def _reason(error: BaseException) -> str:
     start = text.find("{")
     if start >= 0:
         text = f"{text[:start].rstrip(': ')}: {_message_in(text[start:])}".rstrip(": ")
+    # The address of an upload in several pieces gives the right to write.
+    text = without_secrets(text)
     return (text.splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
 
 
@@ -681,7 +683,8 @@ def fetch_bundle(uri: str) -> Bundle:
     try:
         address = location(uri)
     except ConfigError:
-        raise ModelError(f"{uri}: not a URI of a bundle; write gs://BUCKET/FOLDER") from None
+        shown = without_secrets(uri)
+        raise ModelError(f"{shown}: not a URI of a bundle; write gs://BUCKET/FOLDER") from None
     uri = str(address).rstrip("/")
     try:
         try:

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tagger import download
-from tagger.download import RemoteFile, cache_folder, cached_download
+from tagger.download import RemoteFile, cache_folder, cached_download, fetch_file
 from tagger.errors import ModelError
 
 # A connection is resumed at the last whole block that arrived.
@@ -30,6 +30,8 @@ class FileServer(http.server.ThreadingHTTPServer):
         self.content = CONTENT
         self.behaviour = behaviour
         self.ranges = []
+        # What tells versions of the content apart.
+        self.version = {}
 
     def remote(self, sha256=SHA256, path="file.bin"):
         url = f"http://127.0.0.1:{self.server_port}/{path}"
@@ -57,14 +59,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = self.server.content
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
+        self.send_version()
         self.end_headers()
         self.wfile.write(content[:send])
+
+    def send_version(self):
+        for name, value in self.server.version.items():
+            self.send_header(name, value)
 
     def ranged(self, *, send=None):
         """Honour the Range header as RFC 9110 has it."""
         content = self.server.content
         wanted = self.headers.get("Range")
-        if wanted is None:
+        condition = self.headers.get("If-Range")
+        if wanted is None or condition not in (None, *self.server.version.values()):
             self.whole(send=send)
             return
         start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
@@ -74,6 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206)
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_version()
         self.end_headers()
         self.wfile.write(content[start:][:send])
 
@@ -276,6 +285,96 @@ def test_a_partial_file_with_wrong_bytes_is_dropped(serve):
     leave_partial(server.remote(), b"x" * 1000)
     assert cached_download(server.remote()).read_bytes() == CONTENT
     assert server.ranges == ["bytes=1000-", None]
+
+
+# Versions of a file
+
+ETAG = {"ETag": '"one"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+WEAK = {**ETAG, "ETag": 'W/"one"'}
+
+
+def interrupt(server):
+    """Leave half of what `server` has now, as a process that was killed does."""
+    behaviour, server.behaviour = (
+        server.behaviour,
+        lambda handler, _: handler.ranged(send=8 * BLOCK),
+    )
+    with pytest.raises(ModelError):
+        cached_download(server.remote(None), n_tries=1)
+    server.behaviour = behaviour
+    server.ranges.clear()
+
+
+@pytest.mark.parametrize("version", [ETAG, WEAK, {}], ids=["etag", "time", "nothing"])
+def test_a_file_without_checksum_is_resumed_by_the_next_process(serve, cache, version):
+    server = serve()
+    server.version = version
+    interrupt(server)
+    path = cached_download(server.remote(None))
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={8 * BLOCK}-"]
+    assert files_in(cache) == [path]
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (ETAG, {**ETAG, "ETag": '"two"'}),
+        (WEAK, {"ETag": 'W/"two"', "Last-Modified": "Thu, 22 Oct 2015 07:28:00 GMT"}),
+        (ETAG, {}),
+    ],
+)
+def test_a_file_that_has_changed_since_is_not_joined_to_what_is_there(serve, before, now):
+    server = serve()
+    server.version = before
+    interrupt(server)
+    server.content, server.version = CONTENT[::-1], now
+    assert cached_download(server.remote(None)).read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("version", [{"ETag": '"two"'}, {}], ids=["etag", "length"])
+def test_nor_is_it_by_a_server_that_ignores_the_condition(serve, version):
+    def heedless(handler, _):
+        del handler.headers["If-Range"]
+        handler.ranged()
+
+    server = serve(heedless)
+    server.version = ETAG if version else {}
+    interrupt(server)
+    server.content, server.version = CONTENT[::-1] + b"longer", version
+    assert cached_download(server.remote(None)).read_bytes() == server.content
+
+
+def test_a_part_of_which_nothing_is_known_is_not_gone_on_with(serve):
+    server = serve()
+    leave_partial(server.remote(None), b"x" * 1000)
+    assert cached_download(server.remote(None)).read_bytes() == CONTENT
+    assert server.ranges == [None]
+
+
+def test_a_part_from_another_address_is_not_gone_on_with(serve, tmp_path):
+    old, new = serve(), serve()
+    old.behaviour = lambda handler, _: handler.ranged(send=8 * BLOCK)
+    with pytest.raises(ModelError):
+        download._download(old.remote(None), tmp_path / "file.bin", n_tries=1)
+    new.content = CONTENT[::-1]
+    assert fetch_file(new.remote().url, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT[::-1]
+    assert new.ranges == [None]
+
+
+@pytest.mark.parametrize("code", [404, 410])
+def test_a_file_that_is_not_there_is_no_error(serve, tmp_path, code):
+    server = serve(lambda handler, _: handler.status(code))
+    assert not fetch_file(server.remote().url, tmp_path / "file.bin")
+    assert list(tmp_path.glob("file*")) == []
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_file_that_may_not_be_read_is_an_error(serve, tmp_path, code):
+    server = serve(lambda handler, _: handler.status(code))
+    with pytest.raises(ModelError, match=f"server answers {code} .*; check the address and your"):
+        fetch_file(server.remote().url, tmp_path / "file.bin")
 
 
 def test_the_checksum_is_shown_where_none_is_published(serve, capsys):

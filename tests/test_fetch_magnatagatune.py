@@ -5,8 +5,13 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import re
+import resource
+import shutil
 import stat
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -239,6 +244,11 @@ def test_an_address_of_another_kind_is_refused(fetch, address):
     assert f"--from {address}: give a folder at https:// or gs://" in refusal(fetch(address))
 
 
+def test_a_folder_with_a_query_is_refused(fetch):
+    message = refusal(fetch("https://example.com/mtt?sig=hush"))
+    assert "--from https://example.com/mtt?***: give a folder" in message
+
+
 # Checksums
 
 
@@ -276,6 +286,198 @@ def test_a_part_damaged_on_its_way_is_fetched_again_where_checksums_are_publishe
 def test_what_is_no_list_of_checksums_is_refused(serve, fetch):
     server = serve({**published(), CHECKSUMS: b"<html>hello</html>\n"})
     assert "is no line that sha256sum writes" in refusal(fetch(server))
+
+
+def test_that_nothing_could_be_verified_is_said(serve, fetch):
+    server = serve()
+    err = fetch(server)[2]
+    line = next(line for line in err.splitlines() if "not verified" in line)
+    assert server.address.rstrip("/") in line and "--checksums" in line
+    assert all(name in line for name in (*TABLES, *PARTS))
+
+
+def test_what_a_list_leaves_out_is_said(serve, fetch):
+    files = published()
+    some = {name: content for name, content in files.items() if name != TABLES[1]}
+    err = fetch(serve({**files, CHECKSUMS: sums(some)}))[2]
+    line = next(line for line in err.splitlines() if "not verified" in line)
+    assert TABLES[1] in line and TABLES[0] not in line and PARTS[0] not in line
+
+
+def test_of_what_is_verified_nothing_is_said(serve, fetch):
+    files = published()
+    assert "not verified" not in fetch(serve({**files, CHECKSUMS: sums(files)}))[2]
+
+
+@pytest.mark.parametrize("code", [403, 401])
+def test_a_list_that_may_not_be_read_is_not_taken_for_none(serve, fetch, folder, code):
+    server = serve()
+    server.trouble[CHECKSUMS] = [code]
+    message = refusal(fetch(server))
+    assert message.startswith(f"error: {server.address}{CHECKSUMS}: whether checksums")
+    assert str(code) in message and "--checksums" in message
+    assert server.names() == [CHECKSUMS]
+    assert contents(folder) == {}
+
+
+@pytest.mark.parametrize("kind", ["file", "address"])
+def test_checksums_are_handed_in(serve, fetch, folder, tmp_path, kind):
+    files = published()
+    server = serve({**files, "mine": sums(files)})
+    (tmp_path / "mine").write_bytes(sums(files))
+    given = tmp_path / "mine" if kind == "file" else f"{server.address}mine"
+    code, _, err = fetch(server, "--checksums", given)
+    assert code == 0
+    assert contents(folder) == WHOLE
+    assert "not verified" not in err
+    # What the address publishes itself counts for nothing then.
+    assert CHECKSUMS not in server.names()
+
+
+def test_a_file_that_does_not_match_the_list_handed_in_is_refused(serve, fetch, folder, tmp_path):
+    files = published()
+    (tmp_path / "mine").write_bytes(sums({**files, PARTS[0]: b"another"}))
+    assert f"{PARTS[0]}: " in refusal(fetch(serve(), "--checksums", tmp_path / "mine"))
+    assert not (folder / PARTS[0]).exists()
+    assert not any((folder / name).exists() for name in CLIPS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "mine: cannot be read (No such file or directory)"),
+        (b"<html>\n", "is no line that sha256sum writes"),
+        (b"", "mine: names none of annotations_final.csv"),
+        (b"0" * 64 + b"  another.txt\n", "mine: names none of annotations_final.csv"),
+    ],
+)
+def test_a_list_handed_in_that_is_of_no_use_is_refused(serve, fetch, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "mine").write_bytes(content)
+    assert message in refusal(fetch(serve(), "--checksums", tmp_path / "mine"))
+
+
+def test_a_list_at_an_address_that_is_not_there_is_refused(serve, fetch):
+    server = serve()
+    given = f"{server.address}mine"
+    assert f"--checksums {given}: no such file" in refusal(fetch(server, "--checksums", given))
+
+
+def test_a_part_that_is_published_anew_meanwhile_is_not_joined_to_the_old_one(serve, fetch, folder):
+    server = serve()
+    server.trouble[PARTS[1]] = [-30_000] + [503] * 4
+    refusal(fetch(server))
+    other = serve(published([(name, content[::-1]) for name, content in CLIPS.items()]))
+    refusal(fetch(other))
+    # It is another mirror's; that it differs shows by the first part, and nothing is a mixture.
+    assert not any((folder / name).exists() for name in CLIPS)
+    (folder / MANIFEST).unlink()
+    for name in PARTS:
+        (folder / name).unlink(missing_ok=True)
+    assert fetch(other)[0] == 0
+    assert {n: c for n, c in contents(folder).items() if n in CLIPS} == {
+        name: content[::-1] for name, content in CLIPS.items()
+    }
+
+
+# Times of the clips
+
+
+def test_clips_have_the_times_of_the_archive_so_that_a_store_of_them_stays(serve, fetch, folder):
+    members = []
+    for number, (name, content) in enumerate(CLIPS.items()):
+        members.append((zipfile.ZipInfo(name, (2009, 1 + number, 2, 3, 4, 6)), content))
+    server = serve(published(members))
+    assert fetch(server)[0] == 0
+    times = {name: (folder / name).stat().st_mtime_ns for name in CLIPS}
+    assert times[next(iter(CLIPS))] == 1_230_865_446 * 10**9
+    assert len(set(times.values())) == len(CLIPS)
+    # On a disk of its own they are the same.
+    shutil.rmtree(folder)
+    fetch(server)
+    assert {name: (folder / name).stat().st_mtime_ns for name in CLIPS} == times
+
+
+def test_a_time_that_cannot_be_harms_nothing(serve, fetch, folder):
+    archive = bytearray(zip_of([("0/a.mp3", b"x")]))
+    # Of the central directory: day 0 of month 0.
+    start = archive.rindex(b"PK\x01\x02") + 14
+    archive[start : start + 2] = b"\0\0"
+    pieces = (bytes(archive[:20]), bytes(archive[20:40]), bytes(archive[40:]))
+    assert fetch(serve({**TABLE_CONTENTS, **dict(zip(PARTS, pieces, strict=True))}))[0] == 0
+    assert (folder / "0" / "a.mp3").read_bytes() == b"x"
+
+
+# Disks that are full
+
+
+def fetch_with_room_for(folder, server, n_bytes):
+    """Call the verb in a process whose files may grow to `n_bytes` only."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+    command = [sys.executable, "-m", "tagger", "fetch-magnatagatune", str(folder)]
+    return subprocess.run(
+        [*command, "--from", server.address],
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_disk_that_is_full_is_one_error_and_the_next_call_goes_on(serve, fetch, folder):
+    server = serve()
+    done = fetch_with_room_for(folder, server, 50_000)
+    message = refusal((done.returncode, done.stdout, done.stderr))
+    assert f"{folder}: cannot be written (" in message and "disk space" in message
+    assert "Traceback" not in done.stderr
+    arrived = (folder / f"{PARTS[0]}.part").stat().st_size
+    assert 0 < arrived <= 50_000
+    server.asked = []
+    assert fetch(server)[0] == 0
+    assert (PARTS[0], f"bytes={arrived}-") in server.asked
+    assert contents(folder) == WHOLE
+
+
+def test_a_disk_that_is_full_while_clips_are_unpacked_leaves_no_half_of_one(serve, fetch, folder):
+    server = serve()
+    folder.mkdir()
+    for name in PARTS:
+        (folder / name).write_bytes(server.files[name])
+    done = fetch_with_room_for(folder, server, 20_000)
+    message = refusal((done.returncode, done.stdout, done.stderr))
+    assert f"{folder}: cannot be written (" in message
+    assert list(folder.glob("[0-9a-f]/*")) == []
+    assert fetch(server)[0] == 0
+    assert contents(folder) == WHOLE
+
+
+@pytest.fixture
+def small_disk(folder):
+    """A disk of its own for the folder, on which a megabyte is free."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_small_disk_that_fills_up_is_one_error_and_the_next_call_goes_on(
+    serve, fetch, folder, small_disk
+):
+    server = serve()
+    (folder / "other").write_bytes(bytes((1 << 20) - 130_000))
+    message = refusal(fetch(server))
+    assert f"{folder}: cannot be written (No space left on device)" in message
+    assert not any((folder / name).exists() for name in CLIPS)
+    (folder / "other").unlink()
+    server.asked = []
+    assert fetch(server)[0] == 0
+    assert any(wanted for _, wanted in server.asked)
+    assert contents(folder) == WHOLE
 
 
 def test_a_mirror_that_serves_something_else_than_before_is_refused(serve, fetch, folder):
