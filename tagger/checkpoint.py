@@ -41,10 +41,26 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(**objects)
 
     def save(self, step: int, progress: dict[str, Any]) -> None:
-        """Save all variables and the plain values `progress` as the state after `step` steps."""
-        with atomic_folder(self.folder / f"{step:08d}") as folder:
-            self._checkpoint.write(str(folder / _VARIABLES))
-            write_json(folder / _PROGRESS, progress)
+        """Save all variables and the plain values `progress` as the state after `step` steps.
+
+        Raises
+        ------
+        ModelError
+            If TensorFlow cannot write them, e.g. for lack of disk space.
+        OSError
+            If the folder cannot be written otherwise.
+        """
+        state = self.folder / f"{step:08d}"
+        try:
+            with atomic_folder(state) as folder:
+                self._checkpoint.write(str(folder / _VARIABLES))
+                write_json(folder / _PROGRESS, progress)
+        except tf.errors.OpError as error:
+            reason = error.message.rpartition("; ")[2].splitlines()[0].partition(" [Op:")[0]
+            raise ModelError(
+                f"{state}: the state cannot be saved ({reason}); check disk space and rights, then "
+                "go on with --resume from the state before it"
+            ) from None
         for old in self._numbered()[:-_N_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -577,10 +577,14 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             # the epoch and writes the same weights again.
             checkpoints.save(progress.step, asdict(progress))
             write_csv(run.metrics, list(row), [list(item.values()) for item in progress.history])
-            with writer.as_default(step=progress.epoch):
-                for name, value in row.items():
-                    tf.summary.scalar(name, value)
-                writer.flush()
+            try:
+                with writer.as_default(step=progress.epoch):
+                    for name, value in row.items():
+                        tf.summary.scalar(name, value)
+                    writer.flush()
+            except tf.errors.OpError as error:
+                # The same values are in metrics.csv.
+                warn(f"{run.tensorboard}: cannot be written ({error.message.splitlines()[0]})")
             run.push(patient=True)
             monitored = row[f"validation_{config.train.monitor}"]
             notice(

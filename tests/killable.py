@@ -4,6 +4,7 @@ A process that has imported what takes seconds, but computed nothing yet, is for
 them: run as a program, this file is that process.
 """
 
+import errno
 import json
 import os
 import signal
@@ -61,11 +62,25 @@ class Launcher:
         self._process.stdin.close()
         self._process.wait(60)
 
-    def run(self, *arguments: str, kill: Kill | None = None, **environment: str) -> Ended:
-        """Run ``tagger ARGUMENTS``, or ``-c CODE``."""
+    def run(
+        self,
+        *arguments: str,
+        kill: Kill | None = None,
+        denied: tuple[int, Path] | None = None,
+        **environment: str,
+    ) -> Ended:
+        """Run ``tagger ARGUMENTS``, or ``-c CODE``.
+
+        From the change with the number `denied` on, none below its folder is permitted.
+        """
         kill = kill or Kill()
         started = time.monotonic()
-        wanted = {"arguments": arguments, "environment": environment, "event": kill.event}
+        wanted = {
+            "arguments": arguments,
+            "environment": environment,
+            "event": kill.event,
+            "denied": None if denied is None else [denied[0], str(denied[1])],
+        }
         print(json.dumps(wanted), file=self._process.stdin, flush=True)
         pid = int(self._process.stdout.readline())
         timer = None
@@ -105,6 +120,7 @@ def _child(wanted: dict, log: Path, counted: int) -> None:
         os.dup2(number, target)
     os.environ.update(wanted["environment"])
     n_events, last = 0, wanted["event"]
+    denied_from, denied_below = wanted["denied"] or (sys.maxsize, "")
 
     def count(name: str, arguments: tuple) -> None:
         nonlocal n_events
@@ -112,6 +128,8 @@ def _child(wanted: dict, log: Path, counted: int) -> None:
             n_events += 1
             if n_events == last:
                 os.killpg(0, signal.SIGKILL)
+            if n_events >= denied_from and str(arguments[0]).startswith(denied_below):
+                raise PermissionError(errno.EACCES, "Permission denied", str(arguments[0]))
 
     sys.addaudithook(count)
     code = 1

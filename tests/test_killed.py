@@ -6,34 +6,21 @@ outliving it. After each of them nothing half written may pass for whole. ``--ki
 ``--kill-seed`` ask for others.
 """
 
-import csv
 import hashlib
-import io
-import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from killable import Kill, Launcher
-from small_store import make_store, small_config
+from outcomes import outcome, require_whole, restored, training_config
+from small_store import make_store
 
 from preprocess.demo_corpus import write_demo_corpus
-from preprocess.store import Store
-from tagger.bundle import Bundle
-from tagger.files import TEMPORARY_PREFIX
 
 # Of several kills in a row, how many come before it may end.
 _LONGEST_CHAIN = 4
-TIMES = {"seconds", "patches_per_second"}
-_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
-_DURATION = re.compile(rb'"(seconds|patches_per_second)": [0-9.e-]+')
-# Of the code, which somebody may be working at.
-_COMMIT = re.compile(rb'"commit": "[0-9a-z-]+"')
-_CARD = re.compile(rb'"MODEL_CARD.md": "[0-9a-f]{64}"')
 
 
 @pytest.fixture(scope="module")
@@ -51,78 +38,6 @@ def trained(tmp_path_factory, launcher):
     config = training_config(folder)
     assert launcher.run("train", "--config", str(config)).code == 0
     return folder
-
-
-def training_config(folder: Path) -> Path:
-    config = small_config(
-        folder,
-        "train.epochs=3",
-        # After every step.
-        "train.checkpoint_minutes=0.00001",
-        "train.average_decay=0.9",
-        "train.mixup_alpha=0.2",
-        "model.clip_head.name=linear",
-        "stream.shard=true",
-        "stream.steps_per_epoch=8",
-    )
-    config.save(folder / "config.yaml")
-    return folder / "config.yaml"
-
-
-def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), path
-
-
-def outcome(folder: Path) -> dict[str, str]:
-    """Digest of every file, without the times and durations of which it tells."""
-    found = {}
-    for name, path in files_below(folder):
-        # Each process has its own; locks are empty.
-        if "tensorboard/" in name or name.endswith((".lock", "log")):
-            continue
-        content = path.read_bytes()
-        if path.suffix in {".json", ".md", ".html"}:
-            for pattern in (_TIME, _DURATION, _COMMIT, _CARD):
-                content = pattern.sub(b"", content)
-        if path.name == "metrics.csv":
-            rows = list(csv.DictReader(io.StringIO(content.decode())))
-            kept = [[v for k, v in row.items() if k not in TIMES] for row in rows]
-            content = json.dumps(kept).encode()
-        found[name] = hashlib.sha256(content).hexdigest()
-    return found
-
-
-def require_whole(folder: Path) -> None:
-    """Read everything that a killed process has left under a final name, as its users would."""
-    for name, path in files_below(folder):
-        if TEMPORARY_PREFIX in name or "tensorboard/" in name:
-            continue
-        if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".npz":
-            with np.load(path) as arrays:
-                assert [arrays[key].shape for key in arrays.files]
-        elif path.suffix == ".h5":
-            import h5py
-
-            with h5py.File(path) as file:
-                file.visititems(lambda _, item: item[()] if hasattr(item, "dtype") else None)
-        elif path.suffix == ".csv":
-            rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-            assert len({len(row) for row in rows}) == 1
-        elif path.suffix == ".html":
-            assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
-    for manifest in folder.rglob("manifest.jsonl"):
-        store = Store(manifest.parent)
-        for row in range(len(store)):
-            store.read(row)
-    for bundle in folder.rglob("bundle"):
-        if Bundle.is_at(bundle):
-            Bundle(bundle).verify()
-    for seal in folder.rglob("checkpoints/[0-9]*/progress.json"):
-        assert {"variables.index", "variables.data-00000-of-00001"} <= set(os.listdir(seal.parent))
 
 
 def kill_again_and_again(
@@ -185,11 +100,6 @@ def kill_again_and_again(
         chain, story = 0, []
         start()
     assert len(kinds) == n_kills
-
-
-def restored(start: Path, work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(start, work)
 
 
 @pytest.fixture

@@ -1,0 +1,379 @@
+"""Faults in the middle of a run: one clear line, nothing half written, and the rerun makes it good.
+
+Disks that are full, rights that are lost, inputs that change or vanish, clocks that jump, workers
+that die, states, pickles and shards that are damaged.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import noise
+from killable import Launcher
+from outcomes import outcome, require_whole, training_config
+from small_store import make_store
+
+from preprocess.demo_corpus import write_demo_corpus
+from preprocess.features import FRONT_ENDS
+from preprocess.index import ClipIndex, ClipRecord
+from preprocess.run import preprocess, run_here
+from preprocess.store import Store
+
+VERBS = ["preprocess", "train", "export", "evaluate"]
+_MEBIBYTE = 1 << 20
+
+
+class Bench:
+    """A verb, what it starts from, and the folder in which it works."""
+
+    def __init__(self, verb, launcher, *, begin, work):
+        self.verb, self.launcher, self.begin, self.work = verb, launcher, begin, work
+        self.command = {
+            "preprocess": [
+                *("preprocess", "--config", "configs/demo.yaml", "--set", "store.workers=1"),
+                *("--set", f"data.root={begin}", "--set", f"store.root={work}/store"),
+            ],
+            "train": ["train", "--config", f"{begin}/config.yaml", "--resume"],
+            "export": ["export", f"{work}/run", "--quantize", "float16"],
+            "evaluate": ["evaluate", f"{work}/run", "--store", f"{work}/store", "--draws", "20"],
+        }[verb]
+
+    def start(self):
+        """Lay out anew what the verb starts from; its folder stays the same one."""
+        for path in self.work.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in self.begin.iterdir() if self.verb != "preprocess" else ():
+            to = self.work / path.name
+            shutil.copytree(path, to) if path.is_dir() else shutil.copy(path, to)
+
+    def run(self, **options):
+        """Run it: exit code, and what it said."""
+        log = self.launcher.log
+        before = log.stat().st_size if log.exists() else 0
+        self.ended = self.launcher.run(*self.command, **options)
+        with log.open("rb") as file:
+            file.seek(before)
+            return self.ended.code, file.read().decode()
+
+    def undisturbed(self):
+        """What it makes where nothing is in its way."""
+        self.start()
+        code, said = self.run()
+        assert code == 0, said
+        return outcome(self.work)
+
+
+def used_on(disk):
+    state = os.statvfs(disk)
+    return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    with Launcher(tmp_path_factory.mktemp("faults") / "log") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    write_demo_corpus(root, n_clips=16, clip_seconds=3.0, seed=0)
+    return root
+
+
+@pytest.fixture
+def work(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, launcher):
+    folder = tmp_path_factory.mktemp("trained")
+    make_store(folder / "store", n_clips=48)
+    assert launcher.run("train", "--config", str(training_config(folder))).code == 0
+    return folder
+
+
+@pytest.fixture
+def bench(request, launcher, work, tmp_path):
+    """Make the bench of a verb."""
+
+    def make(verb):
+        begin = tmp_path / "begin"
+        if verb == "preprocess":
+            begin = request.getfixturevalue("corpus")
+        elif verb == "train":
+            make_store(begin / "store", n_clips=48)
+            shutil.move(str(training_config(work)), begin / "config.yaml")
+        else:
+            begin = request.getfixturevalue("trained")
+        return Bench(verb, launcher, begin=begin, work=work)
+
+    return make
+
+
+def assert_one_line(code, said):
+    """A fault that is told, and no traceback."""
+    assert code in (1, 2), said
+    assert "Traceback" not in said
+    assert re.search(r"^(error|failed): ", said, re.MULTILINE), said
+
+
+# Disks.
+
+
+@pytest.fixture
+def small_disk(work):
+    """Give the folder of a verb a disk of its own, whose size can be set."""
+
+    def size(n_bytes, *, first=False):
+        option = f"size={max(n_bytes, 4096)}"
+        how = ["-t", "tmpfs", "-o", option, "none"] if first else ["-o", f"remount,{option}"]
+        done = subprocess.run(["mount", *how, str(work)], capture_output=True, check=False)
+        if done.returncode and first:
+            pytest.skip("only root may mount a small disk")
+        assert done.returncode == 0, done.stderr
+
+    size(64 * _MEBIBYTE, first=True)
+    yield size
+    subprocess.run(["umount", "--lazy", str(work)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_full_disk_is_one_line_and_with_more_room_it_ends_the_same(verb, bench, small_disk, work):
+    it = bench(verb)
+    it.start()
+    at_first = used_on(work)
+    wanted = it.undisturbed()
+    needed = used_on(work)
+    full = 0
+    for share in (0.1, 0.6, 0.8, 0.95):
+        it.start()
+        small_disk(int(at_first + share * (needed - at_first)))
+        code, said = it.run()
+        if code != 0:
+            full += 1
+            assert_one_line(code, said)
+            assert re.search("No space left|disk", said)
+            require_whole(work)
+        small_disk(64 * _MEBIBYTE)
+        code, said = it.run()
+        assert code == 0, said
+        assert outcome(work) == wanted
+    assert full >= 2
+
+
+# Rights.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_rights_that_are_lost_are_one_line_and_given_back_it_ends_the_same(verb, bench, work):
+    it = bench(verb)
+    wanted = it.undisturbed()
+    n_events = it.ended.n_events
+    for share in (0.1, 0.5, 0.9):
+        it.start()
+        code, said = it.run(denied=(max(1, int(share * n_events)), work))
+        assert_one_line(code, said)
+        assert "Permission denied" in said
+        require_whole(work)
+        code, said = it.run()
+        assert code == 0, said
+        assert outcome(work) == wanted
+
+
+# Inputs.
+
+
+def index_of(root, names):
+    clips = [ClipRecord(name, name) for name in names]
+    return ClipIndex(("loud",), clips, np.ones((len(names), 1), dtype=np.uint8))
+
+
+@pytest.fixture
+def songs(tmp_path):
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for number in range(4):
+        sf.write(folder / f"{number}.wav", noise(2.0, seed=number), 16000)
+    return folder
+
+
+def stored(songs, store, *, engine=run_here):
+    index = index_of(songs, [f"{number}.wav" for number in range(4)])
+    front_end = FRONT_ENDS.create("vggish", {})
+    return preprocess(
+        index, front_end, audio_root=songs, store_root=store, n_workers=1, engine=engine
+    )
+
+
+def test_a_clip_that_vanishes_during_the_run_fails_alone_and_is_stored_when_it_is_back(
+    songs, tmp_path
+):
+    aside = tmp_path / "aside.wav"
+
+    def engine(tasks, job, *, n_workers):
+        shutil.move(songs / "2.wav", aside)
+        yield from run_here(tasks, job, n_workers=n_workers)
+
+    result = stored(songs, tmp_path / "store", engine=engine)
+    assert (result.n_clips, list(result.failures)) == (3, ["2.wav"])
+    assert str(songs / "2.wav") in result.failures["2.wav"]
+    shutil.move(aside, songs / "2.wav")
+    result = stored(songs, tmp_path / "store")
+    assert (result.n_clips, result.n_written, result.failures) == (4, 1, {})
+
+
+def test_a_clip_that_changes_while_it_is_read_is_not_stored(songs, tmp_path, monkeypatch):
+    from preprocess import run
+
+    decode = run.windows_of_file
+
+    def slowly(path, front_end):
+        windows = decode(path, front_end)
+        if path.name == "1.wav":
+            sf.write(path, noise(4.0, seed=9), 16000)
+        return windows
+
+    monkeypatch.setattr(run, "windows_of_file", slowly)
+    result = stored(songs, tmp_path / "store")
+    assert result.failures == {
+        "1.wav": f"{songs / '1.wav'}: has changed while it was read; run the command again"
+    }
+    monkeypatch.setattr(run, "windows_of_file", decode)
+    assert stored(songs, tmp_path / "store").n_written == 1
+    by_id = {clip.record.id: clip.n_windows for clip in Store(tmp_path / "store").clips}
+    assert by_id == {"0.wav": 2, "1.wav": 4, "2.wav": 2, "3.wav": 2}
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+@pytest.mark.parametrize("fault", ["vanished", "flipped"])
+def test_a_pickle_that_vanishes_or_is_damaged_is_named_and_rebuilt(
+    verb, fault, launcher, corpus, work, tmp_path
+):
+    roots = [f"data.root={corpus}", f"store.root={work}/store", f"run.root={work}/run"]
+    settings = [word for root in roots for word in ("--set", root)]
+    small = ["train.epochs=1", "model.backbone.params.width=0.05", "stream.steps_per_epoch=2"]
+    preprocess_it = ["preprocess", "--config", "configs/demo.yaml", *settings]
+    train_it = ["train", "--config", "configs/demo.yaml", *settings, "--resume"]
+    train_it += [word for setting in small for word in ("--set", setting)]
+    assert launcher.run(*preprocess_it).code == 0
+    command = train_it
+    if verb == "evaluate":
+        assert launcher.run(*train_it).code == 0
+        command = ["evaluate", f"{work}/run", "--draws", "0"]
+    before = outcome(work / "store")
+    # All of them are read then, or some of the test clips alone.
+    pickles = sorted((work / "store").rglob("*.pkl"))
+    for pickle in pickles:
+        content = bytearray(pickle.read_bytes())
+        content[len(content) // 2] ^= 1
+        pickle.unlink() if fault == "vanished" else pickle.write_bytes(content)
+    size = launcher.log.stat().st_size
+    assert launcher.run(*command).code == 2
+    said = launcher.log.read_bytes()[size:].decode()
+    assert "Traceback" not in said
+    assert re.search(rf"error: {work}/store/clips/\S+\.pkl: .*tagger preprocess' again", said)
+    assert launcher.run(*preprocess_it, "--verify").code == 0
+    assert outcome(work / "store") == before
+    assert launcher.run(*command).code == 0
+
+
+def test_a_shard_that_is_damaged_is_named_and_rebuilt(bench, work):
+    it = bench("train")
+    wanted = it.undisturbed()
+    shutil.rmtree(work / "run")
+    array = work / "store" / "shard" / "log_mel.bin"
+    content = bytearray(array.read_bytes())
+    content[len(content) // 2] ^= 1
+    array.write_bytes(content)
+    code, said = it.run()
+    assert code == 0, said
+    assert f"{array}: differs from its checksum; the shard is built anew" in said
+    assert outcome(work) == wanted
+
+
+# Clocks.
+
+JUMPING = """
+import itertools, os, sys, time
+real, jumps = time.time, itertools.cycle([0, -86_400, 3_600 * 24 * 365, -5, 3_600])
+time.time = lambda: real() + next(jumps)
+stat = os.stat
+from tagger import cli
+sys.argv = ["tagger", *{arguments!r}]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("verb", ["preprocess", "train"])
+def test_a_clock_that_jumps_changes_nothing(verb, bench, work):
+    it = bench(verb)
+    wanted = it.undisturbed()
+    it.start()
+    arguments, it.command = it.command, ["-c", JUMPING.format(arguments=it.command)]
+    code, said = it.run()
+    assert code == 0, said
+    assert outcome(work) == wanted
+    # Files from the future are files.
+    for path in work.rglob("*"):
+        os.utime(path, (4e9, 4e9))
+    it.command = arguments
+    code, said = it.run()
+    assert code == 0, said
+    assert outcome(work) == wanted
+
+
+# Workers.
+
+
+def children(pid):
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(child) for child in done.stdout.split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_a_worker_that_is_killed_once_costs_no_clip(corpus, work, launcher, tmp_path):
+    settings = ["--set", f"data.root={corpus}", "--set", f"store.root={work}/store"]
+    command = ["preprocess", "--config", "configs/demo.yaml", *settings]
+    assert launcher.run(*command).code == 0
+    wanted = outcome(work)
+    shutil.rmtree(work / "store")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tagger", *command, "--set", "store.workers=2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    killed = False
+    while process.poll() is None:
+        journal = next((work / "store").glob("*.jsonl"), None)
+        busy = [pid for pid in children(process.pid) if b"spawn_main" in command_line(pid)]
+        if not killed and busy and journal is not None and journal.stat().st_size:
+            os.kill(busy[0], signal.SIGKILL)
+            killed = True
+        time.sleep(0.01)
+    _, said = process.communicate()
+    assert killed
+    assert process.returncode == 0, said
+    assert outcome(work) == wanted
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
