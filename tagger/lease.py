@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from tagger.errors import ConfigError, TaggerError
 from tagger.locations import is_remote, location, without_secrets
-from tagger.progress import notice, warn
+from tagger.progress import notice, say_error, warn
 
 # Exit codes: the lease is another one's, or has become another one's while the command ran.
 EXIT_HELD = 75
@@ -310,14 +310,14 @@ def main(arguments: Sequence[str]) -> int:
         lease = Lease(address, arguments[1], seconds=_seconds())
         return run_holding(lease, arguments[2:])
     except LeaseHeldError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(str(error))
         return EXIT_HELD
     except TaggerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(str(error))
         return 2
     except OSError as error:
         where = error.filename or arguments[0]
-        print(f"error: {where}: {error.strerror}; check the address and rights", file=sys.stderr)
+        say_error(f"{where}: {error.strerror}; check the address and rights")
         return 2
 
 

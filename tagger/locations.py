@@ -17,11 +17,26 @@ _COLLAPSED = re.compile(r"(gs|memory|file):/(?!/)(.*)", re.DOTALL)
 # Names that Cloud Storage allows.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
 _SCHEMES = ("gs", "memory", "file")
-# What a log must not hold: who one is at an address, what gives rights to it, and tokens.
+# What a log must not hold: who one is at an address, what gives rights to it, and tokens. Where a
+# Path was made of an address it is https:/host.
 _SECRETS = (
-    (re.compile(r"(?<=://)[^/?#\s'\"]*@"), "***@"),
-    (re.compile(r"(?<=[^\s?])\?[^\s'\"()<>]*=[^\s'\"()<>]*"), "?***"),
-    (re.compile(r"(?i)\b(bearer|basic|authorization[=:])(\s*)(?!\*)[^\s'\",]{4,}"), r"\1\2***"),
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://|\b(?:https?|ftp|gs):/)[^/?#\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(?i)(\bhttps?:/[^?\s'\"]*)\?[^\s'\"()<>]*[^\s'\"()<>:;,.]"), r"\1?***"),
+    (
+        re.compile(
+            r"(?i)([?&](?:upload_id|sig|signature|token|access_token|key|x-(?:goog|amz)-[a-z-]+)=)"
+            r"[^&\s'\"()<>]+"
+        ),
+        r"\1***",
+    ),
+    (
+        re.compile(
+            r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?)(?:(?:bearer|basic)\s+)?[^\s'\",}]+"
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{16,}"), r"\1***"),
+    # As Google's access tokens begin.
     (re.compile(r"\bya29\.[\w.-]+"), "***"),
 )
 

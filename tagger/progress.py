@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from tagger.errors import ConfigError
+from tagger.locations import without_secrets
 
 Advance = Callable[[int, str], None]
 
@@ -81,15 +82,17 @@ def _say(severity: str, message: str, *, event: str, **fields: Any) -> None:
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "severity": severity,
         "event": event,
-        "message": message.strip(),
-        **{name: _finite_or_none(value) for name, value in fields.items()},
+        "message": without_secrets(message.strip()),
+        **{name: _value(value) for name, value in fields.items()},
     }
     # In one write: threads and processes share stderr.
     sys.stderr.write(json.dumps(content, default=str) + "\n")
     sys.stderr.flush()
 
 
-def _finite_or_none(value: Any) -> Any:
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -108,7 +111,7 @@ def notice(message: str, *, event: str = "notice", **fields: Any) -> None:
     if _as_json():
         _say("INFO", message, event=event, **fields)
     else:
-        print(message, file=sys.stderr, flush=True)
+        print(without_secrets(message), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
@@ -116,7 +119,7 @@ def warn(message: str) -> None:
     if _as_json():
         _say("WARNING", message, event="warning")
         return
-    line = f"warning: {message}"
+    line = f"warning: {without_secrets(message)}"
     print(f"{_YELLOW}{line}{_PLAIN}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
@@ -125,7 +128,7 @@ def failed(message: str) -> None:
     if _as_json():
         _say("ERROR", message, event="failed")
     else:
-        print(f"failed: {message}", file=sys.stderr, flush=True)
+        print(f"failed: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 
 def say_error(message: str) -> None:
@@ -133,7 +136,7 @@ def say_error(message: str) -> None:
     if _as_json():
         _say("ERROR", message, event="error")
     else:
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(f"error: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
