@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tagger.errors import ModelError
-from tagger.files import atomic_folder, remove_temporary_files, write_json
+from tagger.files import atomic_folder, json_hash, remove_temporary_files, write_json
 from tagger.keras import tf
 from tagger.progress import warn
 
@@ -54,7 +54,7 @@ class Checkpoints:
         try:
             with atomic_folder(state) as folder:
                 self._checkpoint.write(str(folder / _VARIABLES))
-                write_json(folder / _PROGRESS, progress)
+                write_json(folder / _PROGRESS, {"checksum": json_hash(progress), **progress})
         except tf.errors.OpError as error:
             reason = error.message.rpartition("; ")[2].splitlines()[0].partition(" [Op:")[0]
             raise ModelError(
@@ -82,14 +82,14 @@ class Checkpoints:
         states = self._numbered()
         for state in reversed(states):
             try:
-                progress = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
+                progress = _read_progress(state / _PROGRESS)
                 status = self._checkpoint.read(str(state / _VARIABLES))
                 status.assert_existing_objects_matched()
             except _UNREADABLE as error:
                 reason = str(error).splitlines()[0][:200]
                 warn(f"{state}: damaged state ({reason}); taking the one before it")
                 continue
-            return dict(progress)
+            return progress
         if states:
             raise ModelError(
                 f"{self.folder}: no saved state can be read; start anew in another run.root"
@@ -98,3 +98,15 @@ class Checkpoints:
 
     def _numbered(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir())
+
+
+def _read_progress(path: Path) -> dict[str, Any]:
+    """Read plain values; a ValueError where they are not as they were written."""
+    progress = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(progress, dict):
+        raise ValueError(f"{_PROGRESS} holds no values")
+    # TensorFlow's files have checksums of their own. Earlier releases wrote none here.
+    checksum = progress.pop("checksum", None)
+    if checksum not in (None, json_hash(progress)):
+        raise ValueError(f"{_PROGRESS} differs from its checksum")
+    return progress

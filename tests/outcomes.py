@@ -21,6 +21,7 @@ _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 _DURATION = re.compile(rb'"(seconds|patches_per_second)": [0-9.e-]+')
 # Of the code, which somebody may be working at.
 _COMMIT = re.compile(rb'"commit": "[0-9a-z-]+"')
+_CHECKSUM = re.compile(rb'"checksum": "[0-9a-f]+"')
 _CARD = re.compile(rb'"MODEL_CARD.md": "[0-9a-f]{64}"')
 
 
@@ -57,6 +58,8 @@ def outcome(folder: Path) -> dict[str, str]:
         if path.suffix in {".json", ".md", ".html"}:
             for pattern in (_TIME, _DURATION, _COMMIT, _CARD):
                 content = pattern.sub(b"", content)
+        if path.name == "progress.json":
+            content = _CHECKSUM.sub(b"", content)
         if path.name == "metrics.csv":
             rows = list(csv.DictReader(io.StringIO(content.decode())))
             kept = [[v for k, v in row.items() if k not in _TIMES] for row in rows]

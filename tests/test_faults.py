@@ -305,6 +305,60 @@ def test_a_shard_that_is_damaged_is_named_and_rebuilt(bench, work):
     assert outcome(work) == wanted
 
 
+# States.
+
+
+def damage(path, kind):
+    content = bytearray(path.read_bytes())
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        # In a progress file a digit that becomes another digit.
+        digits = [at for at, byte in enumerate(content) if chr(byte).isdigit()]
+        where = digits[3] if path.suffix == ".json" else len(content) // 2
+        content[where] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("progress.json", "missing"),
+        ("progress.json", "flipped"),
+        ("variables.index", "cut"),
+        ("variables.index", "flipped"),
+        ("variables.data-00000-of-00001", "empty"),
+        ("variables.data-00000-of-00001", "flipped"),
+    ],
+)
+def test_training_falls_back_from_a_damaged_state_to_the_one_before_and_says_so(
+    file, kind, launcher, trained, work
+):
+    wanted = outcome(trained)
+    # Its config names the folder in which it was trained.
+    moved = work / "aside"
+    shutil.copytree(trained, moved)
+    try:
+        # As if it had been killed before the end.
+        shutil.rmtree(trained / "run" / "bundle")
+        *_, newest = sorted((trained / "run" / "checkpoints").iterdir())
+        damage(newest / file, kind)
+        size = launcher.log.stat().st_size
+        command = ["train", "--config", str(trained / "config.yaml"), "--resume"]
+        assert launcher.run(*command).code == 0
+        said = launcher.log.read_bytes()[size:].decode()
+        assert re.search(f"warning: {newest}: damaged state .*; taking the one before it", said)
+        assert outcome(trained) == wanted
+    finally:
+        shutil.rmtree(trained)
+        shutil.move(moved, trained)
+
+
 # Clocks.
 
 JUMPING = """
@@ -337,6 +391,44 @@ def test_a_clock_that_jumps_changes_nothing(verb, bench, work):
 
 
 # Workers.
+
+
+WITHOUT_MEMORY = """
+import resource, sys
+from pathlib import Path
+from preprocess.features import FRONT_ENDS
+from preprocess.windows import windows_of_file
+from tagger import cli
+# What libraries take for themselves at their first use.
+windows_of_file(Path({clip!r}), FRONT_ENDS.create("vggish", {{}}))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 40 * 2**20, resource.RLIM_INFINITY))
+sys.argv = ["tagger", *{arguments!r}]
+cli.main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks at memory in /proc")
+def test_a_clip_for_which_a_worker_lacks_memory_fails_alone(launcher, songs, work):
+    sf.write(songs / "long.flac", noise(1800.0), 16000)
+    rows = [f"{name},loud" for name in ["0.wav", "1.wav", "2.wav", "3.wav", "long.flac"]]
+    (songs / "clips.csv").write_text("\n".join(["path,tags", *rows]) + "\n")
+    settings = [f"data.root={songs}", "data.name=tag_csv", f"store.root={work}/store"]
+    settings += ["store.workers=1", "data.split=report"]
+    command = ["preprocess", *(word for setting in settings for word in ("--set", setting))]
+    assert launcher.run(*command).code == 0
+    wanted = outcome(work)
+    shutil.rmtree(work / "store")
+    size = launcher.log.stat().st_size
+    assert (
+        launcher.run("-c", WITHOUT_MEMORY.format(arguments=command, clip=str(songs / "0.wav"))).code
+        == 1
+    )
+    said = launcher.log.read_bytes()[size:].decode()
+    assert f"failed: {songs}/long.flac: not enough memory to decode it; split the file" in said
+    assert "4 clips (4 written" in said
+    assert launcher.run(*command).code == 0
+    assert outcome(work) == wanted
 
 
 def children(pid):
