@@ -1,5 +1,6 @@
 # make demo: a trained tagger in a few minutes. make test: the tests. make check: all checks.
-# make bench: speed and memory, into benchmarks/README.md.
+# make bench: speed and memory, into benchmarks/README.md. make audit: what advisories say of the
+# pinned versions.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,7 +12,7 @@ DEMO ?= demo
 DEMO_ROOTS = --set data.root=$(DEMO)/corpus --set store.root=$(DEMO)/store \
 	--set run.root=$(DEMO)/run
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test check audit bench format clean
 
 setup: $(READY)
 
@@ -43,6 +44,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Asks the index and its advisories; a version of which nothing is known there fails as well.
+audit: setup
+	$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --strict --no-deps --disable-pip \
+		--requirement constraints.txt --requirement deploy/gcp/constraints-gpu.txt
 
 # CLIPS: folder of clips in MagnaTagATune's format; without it they are synthesised.
 bench: setup
