@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 
+class ScoringStoppedError(Exception):
+    """Somebody wanted to stop before all clips had their scores."""
+
+
 def score_clips(
     model: "TaggerModel",
     store: "Store",
@@ -23,6 +27,7 @@ def score_clips(
     rows: list[int],
     config: StreamConfig,
     title: str = "score",
+    stop: Callable[[], bool] | None = None,
 ) -> Floats:
     """Clip scores of some of the store's clips.
 
@@ -38,16 +43,30 @@ def score_clips(
         Batch size and prefetch.
     title : str
         Of the progress bar.
+    stop : callable, optional
+        Asked after each batch whether to stop.
 
     Returns
     -------
     np.ndarray [shape=(len(rows), n_tags), dtype=float32]
+
+    Raises
+    ------
+    ScoringStoppedError
+        If `stop` has said so.
     """
     if not rows:
         return np.zeros((0, len(model.tags)), dtype=np.float32)
     scorer = model.clip_scorer
     return vectors_of_clips(
-        model, store, rows=rows, config=config, outputs=scorer.outputs, make=scorer, title=title
+        model,
+        store,
+        rows=rows,
+        config=config,
+        outputs=scorer.outputs,
+        make=scorer,
+        title=title,
+        stop=stop,
     )
 
 
@@ -60,12 +79,13 @@ def vectors_of_clips(
     outputs: Sequence[str],
     make: Callable[[Mapping[str, Floats]], Floats],
     title: str,
+    stop: Callable[[], bool] | None = None,
 ) -> Floats:
     """One vector of each clip, made of what the network says of its windows.
 
     Parameters
     ----------
-    model, store, rows, config, title
+    model, store, rows, config, title, stop
         As of `score_clips`; at least one row.
     outputs : sequence of str
         What of the network is asked for.
@@ -75,6 +95,11 @@ def vectors_of_clips(
     Returns
     -------
     np.ndarray [shape=(len(rows), n), dtype=float32]
+
+    Raises
+    ------
+    ScoringStoppedError
+        If `stop` has said so.
     """
     # pescador and TensorFlow take seconds to import, and configs are checked before.
     from tagger.stream import prefetched_evaluation_batches
@@ -104,6 +129,8 @@ def vectors_of_clips(
             # Clips come in order: all but the last one of a batch are complete.
             for position in [p for p in waiting if p < positions[-1]]:
                 finish(position)
+            if stop is not None and stop():
+                raise ScoringStoppedError
         for position in list(waiting):
             finish(position)
     return np.stack(vectors)

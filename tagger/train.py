@@ -7,7 +7,7 @@ import math
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -29,7 +29,7 @@ from tagger.files import json_hash
 from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
-from tagger.score import score_clips
+from tagger.score import ScoringStoppedError, score_clips
 
 if TYPE_CHECKING:
     from tagger.model import TaggerModel
@@ -129,12 +129,24 @@ def _score_together(
     *,
     config: Config,
     distribution: Distribution,
+    stop: Callable[[], bool],
 ) -> npt.NDArray[np.float32]:
-    """Clip scores of `rows`, of which every machine computes its part."""
+    """Clip scores of `rows`, of which every machine computes its part; one that is alone may stop.
+
+    Raises
+    ------
+    ScoringStoppedError
+        If it has.
+    """
     mine = slice(distribution.worker, None, distribution.n_workers)
     scores = np.zeros((len(rows), len(model.tags)), dtype=np.float32)
     scores[mine] = score_clips(
-        model, store, rows=rows[mine], config=config.stream, title="  validate"
+        model,
+        store,
+        rows=rows[mine],
+        config=config.stream,
+        title="  validate",
+        stop=stop if distribution.n_workers == 1 else None,
     )
     return distribution.sum_over_workers(scores)
 
@@ -475,6 +487,20 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     validation_labels = data.labels[rows["validation"]]
     stopped_early = _should_stop(config.train, progress)
     batches = None
+    # Where the last state was saved: seconds count for who is about to be taken away.
+    saved_at: tuple[int, int] | None = None
+
+    def stopped() -> TrainResult:
+        if saved_at != (progress.epoch, progress.step):
+            checkpoints.save(progress.step, asdict(progress))
+        run.push()
+        how = f"with: tagger train --config {saved_config} --resume"
+        if is_remote(address):
+            # The config is there as well, and here in a copy only.
+            how = "on any machine with the same command and --resume"
+        notice(f"stopped after {progress.step} steps; go on {how}")
+        distribution.wait_for_all()
+        return TrainResult(address, False, progress.best_epoch, progress.history)
 
     with _stop_on_signals() as signals:
         while progress.epoch < config.train.epochs and not stopped_early:
@@ -527,21 +553,22 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                     f"data ({n_patches / elapsed:.0f} patches per second learned from)"
                 )
             if stopping:
-                checkpoints.save(progress.step, asdict(progress))
-                run.push()
-                how = f"with: tagger train --config {saved_config} --resume"
-                if is_remote(address):
-                    # The config is there as well, and here in a copy only.
-                    how = "on any machine with the same command and --resume"
-                notice(f"stopped after {progress.step} steps; go on {how}")
-                distribution.wait_for_all()
-                return TrainResult(address, False, progress.best_epoch, progress.history)
+                return stopped()
 
             if judge is not model and not averaging:
                 judge.copy_weights(model)
-            scores = _score_together(
-                judge, store, rows["validation"], config=config, distribution=distribution
-            )
+            try:
+                scores = _score_together(
+                    judge,
+                    store,
+                    rows["validation"],
+                    config=config,
+                    distribution=distribution,
+                    stop=lambda: bool(signals),
+                )
+            except ScoringStoppedError:
+                # All steps of the epoch are done; whoever goes on begins with its validation.
+                return stopped()
             if not np.isfinite(scores).all():
                 raise ModelError(
                     f"{address}: training diverged in epoch {progress.epoch + 1} (scores are "
@@ -576,6 +603,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             # The state comes after the weights that it speaks of: a run killed in between repeats
             # the epoch and writes the same weights again.
             checkpoints.save(progress.step, asdict(progress))
+            saved_at = (progress.epoch, progress.step)
             write_csv(run.metrics, list(row), [list(item.values()) for item in progress.history])
             try:
                 with writer.as_default(step=progress.epoch):

@@ -18,8 +18,10 @@ import pytest
 import yaml
 from small_store import make_store, small_config
 
+import tagger.train
 from preprocess.store import Store
 from tagger.augment import mixup_plan
+from tagger.checkpoint import Checkpoints
 from tagger.config import TrainConfig, load_config
 from tagger.errors import ConfigError, ModelError, StoreError
 from tagger.export import export_run
@@ -315,6 +317,58 @@ def test_a_run_stopped_at_the_last_step_of_an_epoch_goes_on(trained, tmp_path, m
     assert stopped.history == []
     assert train(config, resume=True).finished
     assert_same_weights(tmp_path / "run/last.weights.h5", trained / "run/last.weights.h5")
+
+
+def test_a_signal_during_validation_stops_it_and_validation_is_what_comes_first_then(
+    trained, tmp_path, monkeypatch
+):
+    make_store(tmp_path / "store", n_clips=64)
+    config = small_config(tmp_path, "stream.steps_per_epoch=6", "stream.evaluation_batch_size=8")
+    states = []
+    score, save = tagger.train.score_clips, Checkpoints.save
+
+    def signalled(*arguments, stop, **options):
+        signals = [False, True]
+        asked = iter(signals)
+
+        def stop_after_two():
+            assert not stop()
+            if next(asked):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return stop()
+
+        return score(*arguments, stop=stop_after_two, **options)
+
+    def noted(self, step, progress):
+        states.append((progress["epoch"], step))
+        save(self, step, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tagger.train.score_clips", signalled)
+        patched.setattr(Checkpoints, "save", noted)
+        stopped = train(config)
+    assert not stopped.finished
+    assert states == [(0, 6)]
+    result = train(config, resume=True)
+    assert [row["steps"] for row in result.history] == [6, 12]
+    assert_same_weights(tmp_path / "run/last.weights.h5", trained / "run/last.weights.h5")
+    ours, theirs = metrics_without_times(tmp_path / "run"), metrics_without_times(trained / "run")
+    assert ours == theirs
+
+
+def test_a_signal_after_the_state_was_saved_does_not_save_it_again(tmp_path, monkeypatch):
+    make_store(tmp_path / "store", n_clips=64)
+    states = []
+    save = Checkpoints.save
+
+    def noted(self, step, progress):
+        states.append((progress["epoch"], step))
+        save(self, step, progress)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    assert not train(small_config(tmp_path, "stream.steps_per_epoch=6")).finished
+    assert states == [(1, 6)]
 
 
 def test_a_run_killed_within_an_epoch_goes_on_from_a_state_within_it(rich, tmp_path):
