@@ -365,10 +365,19 @@ class _SoundfileDecoder:
         return lead
 
     def _read(self, file: Any, n_frames: int) -> _Samples:
+        # Never more at once than a block: room is made for as many frames as are asked for, and a
+        # damaged header may promise any number.
+        largest = max(1, _BLOCK_VALUES // file.channels)
+        parts = []
         try:
-            with self._errors_named():
-                samples: _Samples = file.read(n_frames, dtype="float32", always_2d=True)
-                return samples
+            while True:
+                wanted = min(n_frames, largest)
+                with self._errors_named():
+                    part: _Samples = file.read(wanted, dtype="float32", always_2d=True)
+                parts.append(part)
+                n_frames -= wanted
+                if not n_frames or len(part) < wanted:
+                    return part if len(parts) == 1 else np.concatenate(parts)
         except MemoryError:
             raise AudioError(
                 f"{self.path}: not enough memory for the {file.frames} samples that its header "

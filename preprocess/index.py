@@ -1,5 +1,6 @@
 """The index of a data set: which clips there are, their labels and their group keys."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ import numpy.typing as npt
 
 from preprocess.packed import Packed
 from tagger.errors import ConfigError
+
+# As in C:/music or gs://bucket: what follows is of no folder that was given.
+_DRIVE_OR_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]")
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,11 @@ class ClipIndex:
         refuse_repeats([clip.path for clip in self.clips], "paths", self.source)
         refuse_repeats(self.tags, "tag columns", self.source)
         for clip in self.clips:
-            parts = PurePosixPath(clip.path).parts
-            if not parts:
+            if not PurePosixPath(clip.path).parts:
                 raise ConfigError(
                     f"{self.source}: clip {clip.id!r} has no path; fill it or remove the row"
                 )
-            if clip.path.startswith("/") or ".." in parts:
+            if not is_inside(clip.path):
                 raise ConfigError(
                     f"{self.source}: clip {clip.id} has the path {clip.path!r}, which is not "
                     "inside the data root; give paths relative to data.root"
@@ -113,6 +116,15 @@ class ClipIndex:
         return ClipIndex(
             self.tags, [self.clips[row] for row in rows], self.labels[rows], self.source
         )
+
+
+def is_inside(path: str) -> bool:
+    """Whether a name with forward slashes stays inside its folder, on whatever system."""
+    return not (
+        path.startswith(("/", "\\"))
+        or _DRIVE_OR_SCHEME.match(path)
+        or ".." in re.split(r"[/\\]", path)
+    )
 
 
 def refuse_repeats(values: Sequence[str], what: str, source: str) -> None:

@@ -167,7 +167,7 @@ def _whole_json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(content, dict):
             yield content

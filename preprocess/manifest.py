@@ -54,12 +54,23 @@ def read_manifest(path: Path) -> tuple[Any, Iterator[Any]]:
     ValueError
         If it is no JSON.
     """
-    parts = _read_in_parts(path)
+    parts = _not_too_deep(_read_in_parts(path))
     try:
         return next(parts), parts
     except _OtherLayoutError:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = next(_not_too_deep(_whole(path)))
         return content, (clip for clips in (content,) for clip in clips["clips"])
+
+
+def _whole(path: Path) -> Iterator[Any]:
+    yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _not_too_deep(values: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from values
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _open(path: Path) -> TextIO:

@@ -9,6 +9,8 @@ plain values.
 import io
 import pickle
 import pickletools
+import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -152,6 +154,15 @@ def _load_items(reader: Any) -> None:
     pickle._Unpickler.dispatch[pickle.SETITEMS[0]](reader)
 
 
+def _load_byte_array(reader: Any) -> None:
+    # Room for all of it would be made before the first byte is read.
+    (length,) = struct.unpack("<Q", reader.read(8))
+    content = reader.read(min(length, sys.maxsize))
+    if len(content) < length:
+        raise pickle.UnpicklingError("it ends too early")
+    reader.append(bytearray(content))
+
+
 def _load_nothing(reader: Any) -> None:
     del reader
     raise UnsafePickleError("it uses an instruction that plain values do not need")
@@ -167,6 +178,7 @@ class _DataUnpickler(pickle._Unpickler):
             for code, load in pickle._Unpickler.dispatch.items()
         },
         pickle.BUILD[0]: _load_build,
+        pickle.BYTEARRAY8[0]: _load_byte_array,
         pickle.SETITEM[0]: _load_item,
         pickle.SETITEMS[0]: _load_items,
     }

@@ -9,6 +9,7 @@ The folder may be local or at an address (`tagger.locations`).
 
 import contextlib
 import pickle
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,6 +33,8 @@ from tagger.files import content_hash, remove_temporary_files, write_bytes
 from tagger.locations import is_remote, location
 
 SCHEMA_VERSION = 1
+_DTYPES = ("float16", "float32")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,21 @@ class StoreSpec:
     def of(cls, front_end: FrontEnd, dtype: str) -> "StoreSpec":
         """Spec of a store that `front_end` fills."""
         return cls(front_end.spec(), front_end.spec_hash(), front_end.input_shapes, dtype)
+
+    def check(self) -> None:
+        """Raise a ValueError where a field, as read from a file, holds what it cannot hold."""
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"patches of the type {self.dtype!r:.40}")
+        for name, shape in self.input_shapes.items():
+            # Files are named by it.
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"an array named {name!r:.40}")
+            if not all(type(length) is int and length > 0 for length in shape):
+                raise ValueError(f"windows of shape {shape!r:.40}")
+        if not isinstance(self.front_end, dict) or not isinstance(self.front_end_hash, str):
+            raise ValueError("no front end")
+        if not isinstance(self.front_end.get("params", {}), dict):
+            raise ValueError("no parameters of the front end")
 
 
 def describe_front_end_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
@@ -131,7 +149,12 @@ class Store:
         spec = header["spec"]
         shapes = {name: tuple(shape) for name, shape in spec["input_shapes"].items()}
         self.spec = StoreSpec(**{**spec, "input_shapes": shapes})
+        self.spec.check()
         self.tags: tuple[str, ...] = tuple(header["tags"])
+        if not isinstance(header["tags"], list) or not all(isinstance(t, str) for t in self.tags):
+            raise ValueError("tags that are no names")
+        if len(set(self.tags)) != len(self.tags):
+            raise ValueError("a tag that is there twice")
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -227,7 +250,7 @@ def read_clip(root: Path, clip: StoredClip, spec: StoreSpec) -> dict[str, Any]:
     try:
         shapes = {name: windows.shape for name, windows in stored["windows"].items()}
         right = stored["id"] == clip.record.id
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise StoreError(f"{path}: not a pickle of patches; {remedy}") from None
     expected = {name: (clip.n_windows, *shape) for name, shape in spec.input_shapes.items()}
     if not right or shapes != expected:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from preprocess.index import ClipRecord, ClipRecords, fields_of
+from preprocess.index import ClipRecord, ClipRecords, fields_of, is_inside
 from preprocess.packed import Packed
 from tagger.files import content_hash
 
@@ -64,6 +64,9 @@ class StoredClip:
             raise TypeError("a text")
         if not all(isinstance(number, int) for number in numbers) or self.n_windows < 1:
             raise TypeError("a number")
+        # It is read there, and where a store is copied it is written there as well.
+        if not self.file or "\0" in self.file or not is_inside(self.file):
+            raise TypeError("a file of the store")
         if not all(number in tag_numbers for number in self.tags):
             raise TypeError("a tag of that number")
 

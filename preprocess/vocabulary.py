@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
+from preprocess import safe_yaml
 from preprocess.index import ClipIndex, refuse_repeats
 from tagger.errors import ConfigError
 
@@ -22,10 +22,23 @@ class Vocabulary:
         Names.
     members : tuple of tuple of str
         For each tag the label columns of the data that it stands for: itself, or its synonyms.
+
+    Raises
+    ------
+    ValueError
+        If a tag has no label column, or one of them is no name.
     """
 
     tags: tuple[str, ...]
     members: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        # They may come from a file.
+        if len(self.tags) != len(self.members) or not all(self.members):
+            raise ValueError(f"label columns of {len(self.members)} tags for {len(self.tags)}")
+        for name in (*self.tags, *(name for names in self.members for name in names)):
+            if not isinstance(name, str):
+                raise ValueError(f"{type(name).__name__} for the name of a tag")
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -86,18 +99,19 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
         If the file is missing or not such a map, or merges one column into two tags.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check data.synonyms") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({reason}); mend it") from None
+    try:
+        content = safe_yaml.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
     if not isinstance(content, dict) or not all(
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         for names in content.values()
     ):
         raise ConfigError(
-            f"{path}: a synonym map has lines such as 'classical: [classic, clasical]'"
+            f"{path}: a synonym map has lines such as 'classical: [classic, clasical]'; mend it"
         )
     synonyms = {str(tag): list(dict.fromkeys([str(tag), *names])) for tag, names in content.items()}
     refuse_repeats([name for names in synonyms.values() for name in names], "tags", str(path))

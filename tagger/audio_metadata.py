@@ -35,6 +35,8 @@ _DAMAGE = (
     AttributeError,
     EOFError,
     OverflowError,
+    # For a chunk as long as its header says.
+    MemoryError,
     struct.error,
 )
 

@@ -221,7 +221,7 @@ class Calibration:
                 )
             make = _temperature_from if method == "temperature" else _isotonic_from
             return cls(method, tuple(None if item is None else make(item) for item in items))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a calibration: {error!r}") from None
 
 

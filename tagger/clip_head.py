@@ -14,9 +14,13 @@ import numpy.typing as npt
 
 from tagger.errors import ModelError
 from tagger.files import atomic_write
+from tagger.npz_files import open_arrays
 
 # Mean, maximum and deviation.
 N_STATISTICS = 3
+
+# A thousand tags of ten thousand features take a sixth of it.
+_MOST_BYTES = 256 << 20
 
 Floats = npt.NDArray[np.float32]
 
@@ -105,10 +109,14 @@ class ClipHead:
             If the file is missing, damaged or of another network.
         """
         try:
-            with np.load(path, allow_pickle=False) as content:
-                layers = tuple(str(layer) for layer in np.atleast_1d(content["layers"]))
-                weights, bias = content["weights"], content["bias"]
-                backbone = str(content["backbone"])
+            with open_arrays(path) as archive:
+                content = {
+                    name: archive.read(name, most_bytes=_MOST_BYTES)
+                    for name in ("layers", "weights", "bias", "backbone")
+                }
+            layers = tuple(str(layer) for layer in np.atleast_1d(content["layers"]))
+            weights, bias = content["weights"], content["bias"]
+            backbone = str(content["backbone"])
         except Exception as error:
             # NumPy and zipfile raise by what of the file is damaged.
             raise ModelError(

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from preprocess import safe_yaml
 from preprocess.datasets import DATASETS
 from preprocess.features import FRONT_ENDS, FrontEnd
 from preprocess.splits import SPLITS
@@ -356,15 +357,16 @@ def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
     if depth > _MAX_EXTENDS:
         raise ConfigError(f"{path}: 'extends' goes in a circle; break it")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check --config") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        # A ValueError: what is no UTF-8, or a name that no file can have.
         raise ConfigError(f"{path}: cannot be read ({error}); check --config") from None
-    except (yaml.YAMLError, ValueError) as error:
-        # A ValueError: what looks like a date but is none.
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({problem}); mend it") from None
+    try:
+        content = safe_yaml.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
     if content is None:
         return []
     if not isinstance(content, dict):
@@ -386,8 +388,8 @@ def _override(text: str) -> dict[str, Any]:
     if not equals or not all(parts):
         raise ConfigError(f"--set {text}: write it as section.key=value, e.g. train.epochs=5")
     try:
-        nested: Any = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
+        nested: Any = safe_yaml.loads(value)
+    except ValueError:
         raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from None
     if isinstance(nested, str):
         nested = _number_or_text(nested)

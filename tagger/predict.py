@@ -112,7 +112,7 @@ class Tagger:
         # What of the network makes a prediction: the taggram and, for the clip, maybe others.
         self._asked = tuple({SCORES: None} | dict.fromkeys(self._clip_scorer.outputs))
         self._file = bundle.verified(bundle.export("litert", quantize).file)
-        self._runtimes = WorkerPool(lambda: Runtime(self._file))
+        self._runtimes = WorkerPool(lambda: Runtime(self._file, sizes=bundle.outputs))
 
     @classmethod
     def load(

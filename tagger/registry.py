@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tagger.errors import ConfigError
 
 EntryT = TypeVar("EntryT")
+_LONGEST_SHOWN = 200
 
 
 class Params(BaseModel):
@@ -52,9 +53,18 @@ def describe_validation_error(error: ValidationError) -> str:
             problems.append(f"{key}: unknown key")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            given = "" if item["type"] == "value_error" else f" (given: {item['input']!r})"
+            given = "" if item["type"] == "value_error" else f" (given: {_shown(item['input'])})"
             problems.append(f"{key}: {message}{given}" if key else f"{message}{given}")
     return "; ".join(problems)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # A number of too many digits, or lists in lists in lists.
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} ..."
 
 
 class Registry(Generic[EntryT]):

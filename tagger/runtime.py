@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from tagger.files import without_stderr_lines
 Outputs = dict[str, npt.NDArray[np.float32]]
 
 SIGNATURE = "serving_default"
+
+# What the library raises on a file that it cannot run, by what is wrong with it.
+_UNUSABLE = (ValueError, RuntimeError, KeyError, TypeError, IndexError, OverflowError)
 
 # The library says once in a process which delegate it has made.
 _CHATTER = b"INFO: "
@@ -44,6 +47,8 @@ class Runtime:
         ``.tflite`` file with one signature: named windows -> named outputs.
     n_threads : int
         Threads that one call computes on.
+    sizes : mapping of str to int, optional
+        Length of each output that it must have.
 
     Raises
     ------
@@ -51,9 +56,12 @@ class Runtime:
         If the file is no such model.
     """
 
-    def __init__(self, path: Path, *, n_threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, n_threads: int = 1, sizes: Mapping[str, int] | None = None
+    ) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
+        self._path, self._sizes = path, sizes
         try:
             with _first_time_quiet():
                 self._interpreter: Any = Interpreter(
@@ -62,11 +70,8 @@ class Runtime:
                 self._interpreter.allocate_tensors()
                 runner = self._interpreter.get_signature_runner(SIGNATURE)
                 inputs, outputs = runner.get_input_details(), runner.get_output_details()
-        except (ValueError, RuntimeError, KeyError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ModelError(
-                f"{path}: no LiteRT model that can be run ({reason}); export it again"
-            ) from None
+        except _UNUSABLE as error:
+            raise self._unusable(error) from None
         self._inputs = {name: detail["index"] for name, detail in inputs.items()}
         self._outputs = {name: detail["index"] for name, detail in outputs.items()}
         self._n_windows = 0
@@ -83,7 +88,29 @@ class Runtime:
         -------
         dict of str to np.ndarray [shape=(n_windows, n_dimensions), dtype=float32]
             Scores and embeddings.
+
+        Raises
+        ------
+        ModelError
+            If the file is no model of such windows and outputs after all.
         """
+        try:
+            outputs = self._computed(windows)
+        except _UNUSABLE as error:
+            raise self._unusable(error) from None
+        n_windows = len(next(iter(windows.values())))
+        for name, size in (self._sizes or {}).items():
+            if name not in outputs or outputs[name].shape != (n_windows, size):
+                raise self._unusable(ValueError(f"its output {name!r} is not of length {size}"))
+        return outputs
+
+    def _unusable(self, error: Exception) -> ModelError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return ModelError(
+            f"{self._path}: no LiteRT model that can be run ({reason}); export it again"
+        )
+
+    def _computed(self, windows: dict[str, npt.NDArray[np.float32]]) -> Outputs:
         n_windows = len(next(iter(windows.values())))
         if n_windows != self._n_windows:
             for name, index in self._inputs.items():

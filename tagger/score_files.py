@@ -4,6 +4,7 @@ NumPy itself reads and writes an array of an archive as a whole; here large ones
 at a time.
 """
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from tagger.errors import ModelError
 from tagger.files import atomic_write
+from tagger.npz_files import open_arrays, read_header
 from tagger.score_table import ArrayColumns, Columns, ScoreTable
 
 SCORES, LABELS, TAGS, CLIP_IDS = "est", "gt", "tags", "clip_ids"
@@ -36,6 +38,7 @@ _UNREADABLE = (
     KeyError,
     RuntimeError,
     MemoryError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -97,16 +100,14 @@ def open_scores(path: Path) -> Iterator[ScoreArchive]:
     large = False
     arrays: dict[str, Any] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            members = archive.zip.infolist()
-            sizes = {member.filename.removesuffix(".npy"): member.file_size for member in members}
-            large = sum(sizes.get(name, 0) for name in (SCORES, LABELS)) > _BYTES_IN_MEMORY
+        with open_arrays(path) as archive:
+            names = archive.names
+            large = sum(map(archive.n_bytes, (SCORES, LABELS))) > _BYTES_IN_MEMORY
             for name in (SCORES, LABELS, TAGS, THRESHOLDS, *_NAMES_OF_CLIPS):
                 by_parts = large and name in (SCORES, LABELS)
-                too_many = name in _NAMES_OF_CLIPS and sizes.get(name, 0) > _BYTES_OF_NAMES
+                too_many = name in _NAMES_OF_CLIPS and archive.n_bytes(name) > _BYTES_OF_NAMES
                 if name in names and not by_parts and not too_many:
-                    arrays[name] = archive[name]
+                    arrays[name] = archive.read(name, most_bytes=_BYTES_OF_NAMES)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
     except _UNREADABLE as error:
@@ -119,8 +120,7 @@ def open_scores(path: Path) -> Iterator[ScoreArchive]:
         )
     if not large:
         try:
-            # A member of another kind comes as bytes.
-            columns = ArrayColumns(np.asarray(arrays[LABELS]), np.asarray(arrays[SCORES]))
+            columns = ArrayColumns(arrays[LABELS], arrays[SCORES])
         except (ValueError, TypeError) as error:
             raise _not_fitting(path, error) from None
         yield _named(path, columns, arrays)
@@ -219,14 +219,7 @@ class _Rows:
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
         self.shape, by_columns, self.dtype = read_header(file)
-        if self.dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects")
         if by_columns:
             raise _DoNotFitError(f"{name} lies column by column; save it with np.ascontiguousarray")
 

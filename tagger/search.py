@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from preprocess import safe_yaml
 from tagger.config import Config, with_overrides
 from tagger.errors import ConfigError, ModelError
 from tagger.progress import notice, warn
@@ -133,7 +133,7 @@ def read_space(path: Path) -> Space:
         If the file is missing or is no such thing.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = safe_yaml.loads(path.read_text(encoding="utf-8"))
         space: Space = TypeAdapter(Space).validate_python(content)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --space") from None
@@ -142,9 +142,8 @@ def read_space(path: Path) -> Space:
             f"{path}: {describe_validation_error(error)}; write 'key: [values]' or "
             "'key: {low: 1, high: 2}'"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({problem}); mend it") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
     if not space:
         raise ConfigError(f"{path}: names no key; add one, e.g. train.learning_rate: [0.001, 0.01]")
     for key in space:
