@@ -52,6 +52,8 @@ def pytest_addoption(parser):
     )
     parser.addoption("--kills", type=int, default=20, help="moments at which each verb is killed")
     parser.addoption("--kill-seed", type=int, default=0, help="what these are drawn from")
+    parser.addoption("--fuzz-inputs", type=int, default=23_000, help="mutated inputs in all")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="what these are drawn from")
 
 
 def sine(frequency_hz, seconds, *, rate=RATE, amplitude=1.0):

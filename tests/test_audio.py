@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+import tracemalloc
 import warnings
 from functools import cache
 from pathlib import Path
@@ -231,7 +232,19 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
     content[21] |= 0x0F
     content[22:26] = b"\xff" * 4
     path.write_bytes(content)
-    refusal(path)
+    tracemalloc.start()
+    # Not for lack of memory: none is taken for what is not there.
+    assert "truncated or damaged: 100 %" in refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def test_a_file_of_many_pieces_is_read_as_one(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.wav", sine(440, 1))
+    whole = load_audio(path, target_rate=RATE)
+    monkeypatch.setattr("preprocess.audio._BLOCK_VALUES", 700)
+    np.testing.assert_array_equal(load_audio(path, target_rate=RATE), whole)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -5,6 +5,8 @@ import os
 import shutil
 import stat
 import struct
+import subprocess
+import sys
 
 import mutagen
 import numpy as np
@@ -347,3 +349,19 @@ def test_a_file_whose_name_is_no_unicode_is_written(tmp_path):
     odd = song.rename(tmp_path / os.fsdecode(b"\xff.mp3"))
     write_tags(odd, LABELS)
     assert fields_of(odd)["genre"] == LABELS
+
+
+def test_a_chunk_that_is_longer_than_its_file_is_refused_where_memory_is_short(tmp_path):
+    path = audio_file(tmp_path, "wav")
+    content = path.read_bytes()
+    path.write_bytes(content[:16] + struct.pack("<I", 0xFFFFFFF0) + content[20:])
+    program = (
+        "import resource, sys\nfrom pathlib import Path\nimport mutagen, mutagen.wave\n"
+        "from tagger.audio_metadata import write_tags\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "write_tags(Path(sys.argv[1]), ['rock'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert f"AudioError: {path}: its metadata cannot be read" in done.stderr

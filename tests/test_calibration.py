@@ -323,3 +323,12 @@ def test_a_run_that_keeps_no_validation_scores_says_how_to_get_them(run):
     (run / "validation_scores.npz").unlink(missing_ok=True)
     with pytest.raises(ModelError, match=r"tagger evaluate .*run --part validation"):
         refit_decisions(run)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_a_number_that_no_float_holds_is_no_temperature(value):
+    tags = [{"temperature": value}]
+    with pytest.raises(ValueError, match="not a calibration"):
+        Calibration.from_json(
+            {"schema_version": 1, "method": "temperature", "tags": tags}, n_tags=1
+        )

@@ -388,3 +388,30 @@ def test_repeating_an_entrys_name_keeps_the_parameters_of_the_parent(tmp_path):
     )
     params = load_config(path).model.head.params
     assert (params["units"], params["dropout"]) == (64, 0.1)
+
+
+DEEP = "[" * 3000
+
+
+@pytest.mark.parametrize("text", [DEEP, "a: &a [*a]", "extends: 'a\\0b'", "!!timestamp x"])
+def test_a_file_that_means_no_config_is_refused_by_its_name(tmp_path, text):
+    assert str(tmp_path) in refusal(write(tmp_path / "a.yaml", text))
+
+
+def test_a_number_of_too_many_digits_is_refused(tmp_path):
+    path = write(tmp_path / "a.yaml", "train: {seed: 2" + ":59" * 5000 + "}")
+    assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("value", [DEEP, "&a [*a]", "!!timestamp x", "2001-99-99"])
+def test_an_override_that_means_no_value_is_refused(value):
+    assert "not valid YAML" in refusal(overrides=[f"train.epochs={value}"])
+
+
+def test_a_value_that_is_refused_is_shown_in_short():
+    assert len(refusal(overrides=[f"train.epochs=[{'a, ' * 5000}]"])) < 500
+
+
+def test_lists_in_lists_are_no_synonyms(tmp_path):
+    with pytest.raises(ConfigError, match=r"synonyms\.yaml: not valid YAML"):
+        read_synonyms(write(tmp_path / "synonyms.yaml", DEEP))

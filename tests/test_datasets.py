@@ -265,6 +265,11 @@ def test_a_label_that_is_neither_0_nor_1_is_refused_by_clip_and_tag(tmp_path, va
         pytest.param([("1", "0/x.mp3"), ("1", "0/y.mp3")], ("clip ids", "'1'"), id="id"),
         pytest.param([("1", "0/x.mp3"), ("2", "0/x.mp3")], ("paths", "'0/x.mp3'"), id="path"),
         pytest.param([("1", "../x.mp3")], ("'../x.mp3'", "data root"), id="out of the root"),
+        pytest.param([("1", r"..\x.mp3")], ("data root",), id="out of the root on Windows"),
+        pytest.param([("1", r"0\..\..\x.mp3")], ("data root",), id="hidden, on Windows"),
+        pytest.param([("1", r"C:\x.mp3")], ("data root",), id="another drive"),
+        pytest.param([("1", "C:/x.mp3")], ("data root",), id="another drive, with slashes"),
+        pytest.param([("1", "gs://bucket/x.mp3")], ("data root",), id="another address"),
         pytest.param([("1", "0/../../x.mp3")], ("data root",), id="out of the root, hidden"),
         pytest.param([("1", "/etc/x.mp3")], ("data root",), id="absolute"),
         pytest.param([("1", "")], ("no path", "'1'"), id="no path"),
@@ -614,3 +619,12 @@ def test_ten_repeats_are_named_in_part_and_counted():
     clips = [ClipRecord(str(row // 2), f"{row}.wav") for row in range(20)]
     with pytest.raises(ConfigError, match=r"'0', '1', '2', '3', '4' and 5 more"):
         ClipIndex(("a",), clips, np.zeros((20, 1), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("tags", "members"),
+    [(("a", "b"), (("a",),)), (("a",), ((),)), (("a",), ((1,),)), ((1,), (("a",),))],
+)
+def test_a_vocabulary_without_names_for_its_columns_is_refused(tags, members):
+    with pytest.raises(ValueError):
+        Vocabulary(tags, members)

@@ -132,3 +132,24 @@ def test_threads_that_silence_stderr_at_once_leave_it_as_it_was(capfd):
     assert len(list(Path("/proc/self/fd").iterdir())) <= n_open
     os.write(2, b"heard\n")
     assert capfd.readouterr().err == "heard\n"
+
+
+@pytest.mark.parametrize("shape", [(2, 50, 64), (2, 96, 65), (2,)])
+def test_windows_that_do_not_fit_the_model_are_one_line_that_names_it(model, shape):
+    runtime = Runtime(model)
+    with pytest.raises(ModelError, match="no LiteRT model that can be run") as caught:
+        runtime({"log_mel": np.zeros(shape, np.float32)})
+    assert str(caught.value).startswith(f"{model}: ") and "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_input_is_one_line_that_names_it(model, windows, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(model.read_bytes().replace(b"log_mel", b"dog_mel"))
+    with pytest.raises(ModelError, match=r"model\.tflite: no LiteRT model"):
+        Runtime(path)({"log_mel": windows})
+
+
+@pytest.mark.parametrize("sizes", [{"scores": 4}, {"scores": 3, "others": 1}])
+def test_a_model_of_other_outputs_than_its_bundle_says_is_refused(model, windows, sizes):
+    with pytest.raises(ModelError, match="is not of length"):
+        Runtime(model, sizes=sizes)({"log_mel": windows})

@@ -454,3 +454,13 @@ def test_random_bytes_are_refused_or_give_plain_data(content):
     except pickle.UnpicklingError:
         return
     assert_plain(value)
+
+
+@pytest.mark.parametrize("length", [1 << 40, 3 << 30, (1 << 64) - 1])
+def test_a_byte_array_that_is_longer_than_its_file_takes_no_memory(length):
+    tracemalloc.start()
+    with pytest.raises(pickle.UnpicklingError):
+        safe_pickle.loads(b"\x80\x05\x96" + struct.pack("<Q", length) + b"x.")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20

@@ -296,3 +296,11 @@ def test_the_command_needs_a_space_and_a_folder(folder, command):
     code, _, errors = command("search", "--config", folder / "config.yaml")
     assert code == 2
     assert "--space FILE and --output FOLDER" in errors
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "a: &a [*a]", "!!timestamp x"])
+def test_a_space_that_cannot_be_walked_through_is_refused(tmp_path, text):
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"space\.yaml: not valid YAML"):
+        read_space(path)

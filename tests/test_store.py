@@ -31,7 +31,7 @@ from preprocess.store import (
     write_clip,
 )
 from tagger.errors import ConfigError, StoreError
-from tagger.files import content_hash
+from tagger.files import content_hash, write_bytes
 
 TAGS = ("drums", "flute", "slow")
 IDS = ("first", "second", "third")
@@ -197,9 +197,10 @@ def test_a_pickle_of_another_number_of_windows_is_refused(store):
     assert "other patches" in refusal(lambda: Store(store.root).read(0), pickle_of(store))
 
 
-def test_a_pickle_of_something_else_is_refused(store):
+@pytest.mark.parametrize("something", [[1, 2], np.zeros(3), None, "text", {"windows": 3}], ids=str)
+def test_a_pickle_of_something_else_is_refused(store, something):
     clip = store.clips[0]
-    content = pickle.dumps([1, 2])
+    content = pickle.dumps(something)
     pickle_of(store).write_bytes(content)
     other = replace(clip, checksum=content_hash(content))
     message = refusal(lambda: read_clip(store.root, other, store.spec), pickle_of(store))
@@ -231,6 +232,51 @@ def test_a_manifest_of_another_schema_version_is_refused(store, version):
     assert "reads 1" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        # Files of a shard are called as the arrays are.
+        ("input_shapes", {"../../log_mel": [96, 64]}),
+        ("input_shapes", {"/log_mel": [96, 64]}),
+        ("input_shapes", {"": [96, 64]}),
+        ("input_shapes", {"log_mel": [-1, 64]}),
+        ("input_shapes", {"log_mel": [0, 64]}),
+        ("input_shapes", {"log_mel": [1e9]}),
+        ("dtype", "object"),
+        ("dtype", 0.5),
+        ("dtype", ["float32"]),
+        ("front_end", []),
+        ("front_end", {"params": 3}),
+        ("front_end_hash", None),
+    ],
+)
+def test_a_manifest_whose_spec_holds_nonsense_is_refused(store, key, value):
+    change_manifest(store, lambda content: content["spec"].update({key: value}))
+    for use in (Store, lambda root: StoreWriter(root, store.spec, tags=store.tags)):
+        assert "damaged manifest" in refusal(lambda use=use: use(store.root), store.root / MANIFEST)
+
+
+@pytest.mark.parametrize("tags", [["drums", ["flute"], "slow"], ["a", "a", "b"], "abc", [1, 2, 3]])
+def test_a_manifest_whose_tags_are_no_names_is_refused(store, tags):
+    change_manifest(store, lambda content: content.update(tags=tags))
+    assert "damaged manifest" in refusal(lambda: Store(store.root), store.root / MANIFEST)
+
+
+@pytest.mark.parametrize("last_key", ["", '"spec": ', '"clips": ['])
+def test_a_manifest_of_lists_in_lists_is_refused(store, last_key):
+    path = store.root / MANIFEST
+    start, _, _ = path.read_text(encoding="utf-8").partition(last_key or "{")
+    path.write_text(start + last_key + "[" * 100_000)
+    message = refusal(lambda: Store(store.root), store.root / MANIFEST)
+    assert "damaged manifest" in message and "nested too deeply" in message
+
+
+def test_a_line_of_lists_in_lists_ends_a_journal(tmp_path):
+    write_bytes(tmp_path / JOURNAL, b"[" * 100_000 + b"\n")
+    writer = StoreWriter(tmp_path, StoreSpec.of(front_end(), "float16"), tags=TAGS)
+    assert not writer.finished
+
+
 @pytest.mark.parametrize("content", [b"[]", b"3", b"null"])
 def test_a_manifest_that_is_no_map_is_refused(store, content):
     (store.root / MANIFEST).write_bytes(content)
@@ -250,6 +296,13 @@ def test_a_manifest_that_is_no_map_is_refused(store, content):
         {"record": {"id": "a"}},
         {"record": {"id": 1, "path": "a.wav"}},
         {"unknown": 1},
+        {"file": "../../first.pkl"},
+        {"file": "clips/../../first.pkl"},
+        {"file": "/first.pkl"},
+        {"file": "clips\\..\\..\\first.pkl"},
+        {"file": "C:/first.pkl"},
+        {"file": ""},
+        {"file": "a\0b"},
     ],
     ids=str,
 )

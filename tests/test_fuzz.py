@@ -1,0 +1,243 @@
+"""Promises about what others have made: whatever it holds, it is read or refused, and no more.
+
+For each kind of input a process of its own is given mutated ones (see ``fuzzing.py`` and
+``fuzzed.py``). Let them be more with ``--fuzz-inputs``, and others with ``--fuzz-seed``.
+"""
+
+import ast
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from fuzzing import fuzz
+from small_bundle import make_bundle
+from small_store import make_store
+
+ROOT = Path(__file__).parents[1]
+# Shares of the inputs; how long those of a kind take, and how much of a format there is to break.
+SHARES = {
+    "audio": 7000,
+    "metadata": 1500,
+    "annotations": 2500,
+    "configs": 1500,
+    "pickles": 3000,
+    "stores": 1500,
+    "bundles": 1500,
+    "tagging": 400,
+    "scores": 1500,
+    "runs": 1000,
+    "weights": 600,
+    "lists": 600,
+    "archives": 400,
+}
+
+
+def make_seeds(folder):
+    """Make what takes long, for which TensorFlow is needed: a bundle; a store, and weights."""
+    make_bundle(folder / "bundle")
+    make_store(folder / "store", n_clips=5, n_windows=1)
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "small.h5", "w") as h5:
+        for layer, shape in (("conv1", (3, 3, 1, 4)), ("fc1", (8, 4))):
+            h5.create_dataset(f"{layer}/kernel:0", data=rng.random(shape, dtype=np.float32))
+            h5.create_dataset(f"{layer}/bias:0", data=np.zeros(4, np.float32), compression="gzip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    return make_seeds(tmp_path_factory.mktemp("seeds"))
+
+
+@pytest.fixture
+def survive(request, seeds, tmp_path):
+    """Fuzz a kind; the numbers are shown with ``-rP``."""
+
+    def fuzz_kind(name):
+        in_all = request.config.getoption("--fuzz-inputs")
+        n = max(20, in_all * SHARES[name] // sum(SHARES.values()))
+        outcome = fuzz(name, tmp_path, seeds, seed=request.config.getoption("--fuzz-seed"), n=n)
+        print(outcome)
+        assert not outcome.findings, "\n\n".join(map(str, outcome.findings))
+        # Neither whole files alone, nor nothing but their first bytes.
+        assert outcome.n_read + outcome.n_refused == n
+        assert min(outcome.n_read, outcome.n_refused) >= n // 50, str(outcome)
+
+    return fuzz_kind
+
+
+@pytest.mark.slow
+def test_damaged_audio_of_any_format_is_decoded_or_refused(survive):
+    survive("audio")
+
+
+@pytest.mark.slow
+def test_tags_are_written_into_damaged_audio_or_it_is_refused(survive):
+    survive("metadata")
+
+
+@pytest.mark.slow
+def test_damaged_annotations_are_read_or_refused_and_name_no_file_outside_their_root(survive):
+    survive("annotations")
+
+
+@pytest.mark.slow
+def test_damaged_configs_overrides_and_search_spaces_are_read_or_refused(survive):
+    survive("configs")
+
+
+@pytest.mark.slow
+def test_damaged_and_hostile_pickles_are_data_or_refused(survive):
+    survive("pickles")
+
+
+@pytest.mark.slow
+def test_damaged_manifests_journals_and_shards_are_read_or_refused(survive):
+    survive("stores")
+
+
+@pytest.mark.slow
+def test_damaged_bundles_run_or_are_refused_even_if_their_checksums_are_right(survive):
+    survive("bundles")
+
+
+@pytest.mark.slow
+def test_good_files_are_tagged_whatever_lies_beside_them(survive):
+    survive("tagging")
+
+
+@pytest.mark.slow
+def test_damaged_archives_of_scores_are_measured_or_refused(survive):
+    survive("scores")
+
+
+@pytest.mark.slow
+def test_damaged_files_of_a_run_are_read_or_refused(survive):
+    survive("runs")
+
+
+@pytest.mark.slow
+def test_damaged_weight_files_are_read_or_refused(survive):
+    survive("weights")
+
+
+@pytest.mark.slow
+def test_odd_lists_of_files_and_damaged_audio_on_standard_input_are_read_or_refused(survive):
+    survive("lists")
+
+
+@pytest.mark.slow
+def test_damaged_parts_of_an_archive_are_unpacked_or_refused(survive):
+    survive("archives")
+
+
+# ---- code in files -----------------------------------------------------------------------------
+
+
+def dotted(node):
+    """Name of what is called, e.g. ``yaml.load``."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def calls_of(source):
+    return [
+        (dotted(node.func), {word.arg: word.value for word in node.keywords}, node.lineno)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def dangers(source):
+    """Lines of a module that could execute what a file holds."""
+    found = []
+    for name, keywords, line in calls_of(source):
+        last = name.rpartition(".")[2]
+        allowed = keywords.get("allow_pickle")
+        if (
+            name in {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+            or name in {"pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load"}
+            or name in {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "np.fromregex"}
+            or last in {"model_from_json", "model_from_yaml", "model_from_config"}
+            # Of Keras; one of the project has no module before it.
+            or name.endswith(".load_model")
+            or last
+            in {"Lambda", "enable_unsafe_deserialization", "read_pickle", "import_graph_def"}
+            or (name in {"np.load", "numpy.load"} and not _is_false(allowed))
+            or (allowed is not None and not _is_false(allowed))
+            or "shell" in keywords
+        ):
+            found.append((name, line))
+        if name == "yaml.load" and dotted(keywords.get("Loader", ast.Constant(0))) != "_Loader":
+            found.append((name, line))
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)]
+        module = getattr(node, "module", None) or ""
+        if "load_model" in names and "keras" in module:
+            found.append((module, node.lineno))
+        if set(names) & {"dill", "cloudpickle", "joblib", "shelve"} or (
+            module in {"pickle", "marshal"} and set(names) & {"load", "loads", "Unpickler"}
+        ):
+            found.append((module or names[0], node.lineno))
+    return found
+
+
+def _is_false(node):
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for package in ("tagger", "preprocess")
+    for path in (ROOT / package).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_executes_what_a_file_holds(module):
+    assert dangers((ROOT / module).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pickle.loads(x)",
+        "from pickle import load",
+        "eval(text)",
+        "yaml.load(x)",
+        "yaml.load(x, Loader=yaml.Loader)",
+        "yaml.unsafe_load(x)",
+        "np.load(x)",
+        "np.load(x, allow_pickle=True)",
+        "np.lib.format.read_array(x, allow_pickle=yes)",
+        "keras.models.load_model(x, safe_mode=False)",
+        "from tf_keras.models import load_model",
+        "keras.layers.Lambda(f)",
+        "subprocess.run(x, shell=True)",
+        "import joblib",
+    ],
+)
+def test_what_would_execute_it_is_found(line):
+    assert dangers(line)
+
+
+def test_saved_models_are_loaded_by_the_exporter_that_has_just_written_them_alone():
+    loading = [
+        module
+        for module in MODULES
+        for name, _, _ in calls_of((ROOT / module).read_text(encoding="utf-8"))
+        if name.endswith("saved_model.load")
+    ]
+    assert loading == ["tagger/exporters/savedmodel.py"]
+
+
+def test_marshal_reads_what_the_same_process_has_packed_alone():
+    loading = [
+        module
+        for module in MODULES
+        for name, _, _ in calls_of((ROOT / module).read_text(encoding="utf-8"))
+        if name == "marshal.loads"
+    ]
+    assert loading == ["preprocess/packed.py"]
