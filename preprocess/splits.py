@@ -46,7 +46,8 @@ def _by_folder(index: ClipIndex, seed: int) -> Parts:
             f"{', '.join(repr(folder) for folder in unknown[:5])}; "
             "use another data.split, e.g. report or column"
         )
-    return np.array([part_of_folder[clip.folder] for clip in index.clips])
+    # With a type of its own: of no clips at all NumPy would make numbers.
+    return np.array([part_of_folder[clip.folder] for clip in index.clips], dtype="<U10")
 
 
 def _pons_2019(index: ClipIndex, seed: int) -> Parts:

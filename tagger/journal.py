@@ -134,7 +134,7 @@ class Journal:
                 return
             entry = _parsed(line)
             if entry is not None:
-                with contextlib.suppress(KeyError, TypeError, ValueError):
+                with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                     status = int(entry["size"]), int(entry["mtime_ns"])
                     self._done[str(entry["path"])] = (start, *status)
             start += len(line)

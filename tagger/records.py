@@ -92,7 +92,7 @@ class Record:
                 ),
                 error=None if error is None else str(error),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a record: {error!r}") from None
 
 

@@ -48,7 +48,8 @@ def describe_validation_error(error: ValidationError) -> str:
     """Put every problem that pydantic found into one line: ``key: problem``."""
     problems = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        # The names that pydantic gives to validators among them are of no use.
+        key = ".".join(str(part) for part in item["loc"] if "[" not in str(part))
         if item["type"] == "extra_forbidden":
             problems.append(f"{key}: unknown key")
         else:

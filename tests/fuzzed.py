@@ -254,31 +254,38 @@ _FIELDS = (
 )  # fmt: skip
 
 
+_POSSIBLE = ("1", "0", '"1"', '"0"', "é", "a;b", "x/y.mp3", "3/a-b-c-0-9.mp3", "train", "ann", "20")
+
+
 def mutated_table(rng: random.Random, content: bytes, separator: str) -> bytes:
     """Change fields, rows, quotes and encoding of a table."""
     how = rng.randrange(10)
     if how < 2:
         return mutated(rng, content, _CLIPS)
+    # Others are hardly ever read, and what follows is not reached.
+    fields = _FIELDS if how < 6 else _POSSIBLE
     lines = [line.split(separator) for line in content.decode().splitlines()]
     for _ in range(rng.choice((1, 1, 2, 5))):
-        row = rng.choice(lines)
+        row = rng.choice(lines if how < 6 else lines[1:])
         at = rng.randrange(len(row)) if row else 0
-        kind = rng.randrange(8)
+        kind = rng.randrange(8) if how < 6 else rng.choice((0, 0, 0, 6))
         if kind < 3 and row:
-            row[at] = rng.choice(_FIELDS)
+            row[at] = rng.choice(fields)
         elif kind == 3 and row:
             row[at] = '"' + rng.choice(_PATHS) + '"'
         elif kind == 4:
-            row[at:at] = [rng.choice(_FIELDS)] * rng.choice((1, 2, 300))
+            field = rng.choice(fields)
+            row[at:at] = [field] * (1 if len(field) > 1000 else rng.choice((1, 2, 300)))
         elif kind == 5:
             del row[at:]
         elif kind == 6:
             lines.insert(rng.randrange(len(lines) + 1), list(row))
         else:
-            lines.sort(key=lambda _: rng.random())
+            rng.shuffle(lines)
     end = rng.choice(("\n", "\n", "\r\n", "\r"))
     text = end.join(separator.join(row) for row in lines) + rng.choice(("", end, end * 50))
-    encoding = rng.choice(("utf-8",) * 6 + ("utf-8-sig", "utf-16", "latin-1", "utf-32", "cp1252"))
+    others = ("utf-8-sig", "utf-16", "latin-1", "utf-32", "cp1252")
+    encoding = rng.choice(others) if rng.random() < 0.15 else "utf-8"
     return text.encode(encoding, "replace")
 
 
@@ -358,11 +365,30 @@ _YAML = (
 )  # fmt: skip
 
 
+_POSSIBLE_VALUES = (
+    b"1",
+    b"0",
+    b"0.5",
+    b"true",
+    b"null",
+    b"a",
+    b"[a, b]",
+    b"1e-3",
+    b"gs://b/c",
+    b"{}",
+)
+
+
 def mutated_yaml(rng: random.Random, content: bytes) -> bytes:
     """Change values, lines and bytes of a YAML file."""
-    how = rng.randrange(12)
+    how = rng.randrange(16)
     if how < 2:
         return mutated(rng, content)
+    if how > 11:
+        lines = content.splitlines()
+        at = rng.choice([at for at, line in enumerate(lines) if not line.endswith(b":")])
+        lines[at] = lines[at].partition(b":")[0] + b": " + rng.choice(_POSSIBLE_VALUES)
+        return b"\n".join(lines) + b"\n"
     if how == 2:
         return content + b"\n" + rng.choice(_YAML)
     if how == 3:
@@ -1090,6 +1116,71 @@ class Weights(Kind):
         return self._entry(write_file(self.folder / "a.h5", mutated(rng, self._seed, self._seed)))
 
 
+# ---- states ------------------------------------------------------------------------------------
+
+
+class States(Kind):
+    """Saved states, checkpoints and weights of a network, to what restores them."""
+
+    def __init__(self, folder: Path, seeds: Path) -> None:
+        super().__init__(folder, seeds)
+        from tagger.bundle import Bundle
+        from tagger.checkpoint import Checkpoints
+        from tagger.export import load_model
+        from tagger.keras import tf
+
+        self._checkpoints = Checkpoints
+        self._values = tf.Variable(np.arange(6, dtype=np.float32), name="values")
+        self._model = load_model(Bundle(seeds / "bundle"))
+        self._weights = (seeds / "bundle/weights.h5").read_bytes()
+        root = folder / "states"
+        states = Checkpoints(root, values=self._values)
+        for step in (1, 2):
+            states.save(step, {"step": step, "history": [{"loss": 0.5}], "best": None})
+        self._files = {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file()
+        }
+
+    def _restore(self):
+        def enter():
+            progress = self._checkpoints(self.folder / "states", values=self._values).restore()
+            assert isinstance(progress, dict)
+            # The one before it was taken.
+            return None if progress.get("step") == 2 else REFUSED
+
+        return enter
+
+    def _read(self):
+        from tagger.weights import read_tensors
+
+        return lambda: read_tensors(self.folder / "states/00000002/variables")
+
+    def _load(self, content: bytes):
+        path = write_file(self.folder / "weights.h5", content)
+        return lambda: self._model.load_weights(path)
+
+    def whole(self):
+        self._write()
+        return [self._restore(), self._read(), self._load(self._weights)]
+
+    def _write(self) -> None:
+        for name, content in self._files.items():
+            write_file(self.folder / "states" / name, content)
+
+    def make(self, rng):
+        if rng.random() < 0.3:
+            return self._load(mutated(rng, self._weights))
+        self._write()
+        for step in ("00000002", "00000001")[: rng.choice((1, 1, 2))]:
+            names = [name for name in self._files if name.startswith(step)]
+            name = rng.choice(names)
+            change = mutated_json if name.endswith(".json") else mutated
+            write_file(self.folder / "states" / name, change(rng, self._files[name]))
+        return self._restore() if rng.random() < 0.7 else self._read()
+
+
 # ---- lists of files, and standard input --------------------------------------------------------
 
 
@@ -1250,6 +1341,6 @@ KINDS: dict[str, type[Kind]] = {
     kind.__name__.lower(): kind
     for kind in (
         Audio, Metadata, Annotations, Configs, Pickles, Stores, Bundles, Tagging, Scores, Runs,
-        Weights, Lists, Archives,
+        Weights, States, Lists, Archives,
     )
 }  # fmt: skip

@@ -356,7 +356,9 @@ def _vm_bytes() -> int:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    # Of this program alone: what the system calls the largest of a process may be its parent's.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) << 10
 
 
 def work(name: str, root: Path, seeds: Path, seed: int, first: int, last: int) -> None:
@@ -407,6 +409,9 @@ def work(name: str, root: Path, seeds: Path, seed: int, first: int, last: int) -
             finding = traceback.format_exc()[-3000:]
         watch.active = False
         signal.setitimer(signal.ITIMER_PROF, 0)
+        peak = _peak_bytes() - peak_before
+        if peak > MEMORY_BYTES:
+            finding = f"takes {peak >> 20} MB; {finding or refusal}"
         if watch.seen:
             finding = f"{watch.seen[0]} ({len(watch.seen)} such); {finding or refusal}"
         if finding and any(all(word in finding for word in words) for words in kind.known):
@@ -417,7 +422,7 @@ def work(name: str, root: Path, seeds: Path, seed: int, first: int, last: int) -
             "done": number,
             "finding": finding,
             "refusal": refusal and refusal[:300],
-            "peak": _peak_bytes() - peak_before,
+            "peak": peak,
         }
         print(json.dumps(done), file=told)
         if finding:

@@ -628,3 +628,9 @@ def test_ten_repeats_are_named_in_part_and_counted():
 def test_a_vocabulary_without_names_for_its_columns_is_refused(tags, members):
     with pytest.raises(ValueError):
         Vocabulary(tags, members)
+
+
+@pytest.mark.parametrize("split", ["folder", "pons2019", "won2020", "report"])
+def test_no_clips_at_all_are_in_no_part(split):
+    index = ClipIndex(("a",), [], np.zeros((0, 1), np.uint8))
+    assert split_parts(index, split).tolist() == []

@@ -28,6 +28,7 @@ SHARES = {
     "scores": 1500,
     "runs": 1000,
     "weights": 600,
+    "states": 300,
     "lists": 600,
     "archives": 400,
 }
@@ -53,6 +54,8 @@ def seeds(tmp_path_factory):
 @pytest.fixture
 def survive(request, seeds, tmp_path):
     """Fuzz a kind; the numbers are shown with ``-rP``."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is measured as Linux tells it")
 
     def fuzz_kind(name):
         in_all = request.config.getoption("--fuzz-inputs")
@@ -120,6 +123,11 @@ def test_damaged_files_of_a_run_are_read_or_refused(survive):
 @pytest.mark.slow
 def test_damaged_weight_files_are_read_or_refused(survive):
     survive("weights")
+
+
+@pytest.mark.slow
+def test_damaged_states_of_a_training_are_restored_or_refused(survive):
+    survive("states")
 
 
 @pytest.mark.slow

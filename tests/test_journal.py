@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,17 @@ def test_garbage_in_the_journal_is_dropped(journal, songs, garbage):
 def test_a_line_with_a_damaged_record_is_dropped(journal, songs):
     journal.write_bytes(journal.read_bytes().replace(b'"seconds": 1.5', b'"seconds": "x"', 1))
     assert [found is None for found in done(journal, songs)] == [True, False, False]
+
+
+@pytest.mark.parametrize("number", ["1e999", "1" + "0" * 400, "NaN", '"x"', "null"])
+@pytest.mark.parametrize("key", ["size", "mtime_ns", "seconds"])
+def test_a_line_with_a_number_that_is_none_is_dropped_or_read(journal, songs, key, number):
+    header, *lines = journal.read_text().splitlines(keepends=True)
+    lines[0] = re.sub(rf'"{key}": [^,}}]+', f'"{key}": {number}', lines[0])
+    journal.write_text("".join([header, *lines]))
+    found = done(journal, songs)
+    assert found[1:] == [record(song) for song in songs[1:]]
+    assert found[0] is None or found[0].path == str(songs[0])
 
 
 def test_a_killed_process_leaves_what_it_had_done(tmp_path, songs):
