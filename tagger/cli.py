@@ -792,8 +792,11 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be Unicode; what cannot be encoded is escaped, also within JSON.
         sys.stdout.reconfigure(errors="backslashreplace")
+    words = _log_format_first([*(arguments or []), *sys.argv[1:]])
     try:
-        app(_log_format_first([*(arguments or []), *sys.argv[1:]]), prog_name="tagger")
+        if _asks_for_json(words):
+            _run_with_events(words)
+        app(words, prog_name="tagger")
     except TaggerError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -814,6 +817,33 @@ def _fail(message: str) -> NoReturn:
     line = " ".join(part.strip() for part in message.splitlines())
     say_error(line)
     sys.exit(EXIT_USAGE)
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    asked = [
+        word.partition("=")[2] or following
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+        if word.split("=")[0] == "--log-format"
+    ]
+    return (asked[:1] or [os.environ.get(LOG_FORMAT_VARIABLE)])[0] == "json"
+
+
+def _run_with_events(words: list[str]) -> NoReturn:
+    """Run the command line; what click would say of wrong usage is an event as well."""
+    set_log_format("json")
+    try:
+        code = app(words, prog_name="tagger", standalone_mode=False)
+    except typer.Abort:
+        say_error("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        # Click's own errors; typer brings a click of its own or takes the one that is installed.
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        say_error(f"{explain()}; see tagger --help")
+        sys.exit(EXIT_USAGE)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _log_format_first(arguments: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ what an uninterrupted one would have seen.
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ OpenClip = Callable[[int], Callable[[Bag], Rows]]
 _LABEL, _CLIP, _WINDOW = "label", "clip", "window"
 # Batches whose numbers go to TensorFlow together: each hand-over takes as long as some ten draws.
 _BATCHES_AT_ONCE = 16
+# Threads that gather batches out of a shard.
+_GATHERERS = max(2, os.cpu_count() or 2)
 
 
 @dataclass(frozen=True)
@@ -359,10 +362,10 @@ class TrainingStream:
         dataset = (
             tf.data.Dataset.from_generator(groups, output_signature=signature)
             .unbatch()
-            .map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .map(gather, num_parallel_calls=_GATHERERS, deterministic=True)
             .prefetch(self.config.prefetch)
         )
-        for inputs, labels in dataset:
+        for inputs, labels in _left_alone(dataset):
             yield Batch(inputs, labels)
 
 
@@ -421,11 +424,24 @@ def _prefetched(items: Iterator[Any], signature: Any, prefetch: int) -> Iterator
 
     dataset = tf.data.Dataset.from_generator(guarded, output_signature=signature)
     try:
-        yield from dataset.prefetch(prefetch)
+        yield from _left_alone(dataset.prefetch(prefetch))
     except tf.errors.OpError:
         if failures:
             raise failures[0] from None
         raise
+
+
+def _left_alone(dataset: Any) -> Any:
+    """Switch off what measures a dataset in the background and has nothing to choose here.
+
+    It sleeps for up to a minute between two looks, and whoever drops the dataset waits until it
+    wakes: ten seconds and more of the few that a machine has which is being taken away.
+    """
+    from tagger.keras import tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def evaluation_batches(

@@ -623,6 +623,9 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                 **row,
             )
             stopped_early = _should_stop(config.train, progress)
+        if signals and distribution.n_workers == 1:
+            # What comes now takes minutes, and whoever goes on begins with it.
+            return stopped()
     if stopped_early:
         notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
     if distribution.is_chief:

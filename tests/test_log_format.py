@@ -108,11 +108,26 @@ def test_the_environment_chooses_the_format_too(tmp_path, tmp_path_factory):
     assert str(broken) in failure["message"]
 
 
-def test_wrong_usage_is_an_event(tmp_path):
-    _, lines = run("train", "--config", tmp_path / "none.yaml", "--log-format", "json", code=2)
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train", "--config", "none.yaml"], "none.yaml"),
+        (["train", "--nope"], "--nope"),
+        (["nosuch"], "nosuch"),
+        (["compare", "one"], "B"),
+    ],
+)
+def test_wrong_usage_is_an_event(words, named):
+    _, lines = run(*words, "--log-format", "json", code=2)
     (event,) = events(lines)
     assert (event["severity"], event["event"]) == ("ERROR", "error")
-    assert "none.yaml" in event["message"]
+    assert named in event["message"]
+
+
+def test_help_and_results_are_as_ever_with_events():
+    stdout, lines = run("train", "--help", "--log-format", "json")
+    assert "--resume" in stdout
+    assert lines == []
 
 
 def test_another_format_is_refused(tmp_path):

@@ -371,6 +371,23 @@ def test_a_signal_after_the_state_was_saved_does_not_save_it_again(tmp_path, mon
     assert states == [(1, 6)]
 
 
+def test_a_signal_at_the_last_state_stops_before_the_export(tmp_path, monkeypatch):
+    make_store(tmp_path / "store", n_clips=64)
+    config = small_config(tmp_path, "stream.steps_per_epoch=3", "train.epochs=1")
+    save = Checkpoints.save
+
+    def noted(self, step, progress):
+        save(self, step, progress)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", noted)
+        assert not train(config).finished
+    assert not (tmp_path / "run" / "bundle").exists()
+    assert train(config, resume=True).finished
+    assert (tmp_path / "run" / "bundle" / "bundle.json").exists()
+
+
 def test_a_run_killed_within_an_epoch_goes_on_from_a_state_within_it(rich, tmp_path):
     config, straight = rich
     run = tmp_path / "run"
