@@ -15,7 +15,14 @@ from preprocess import pipeline_files
 from preprocess.features import FRONT_ENDS, FrontEnd
 from preprocess.file_states import FileStates
 from preprocess.index import ClipIndex, ClipRecord
-from preprocess.store import StoredClip, StoreSpec, StoreWriter, read_clip, write_clip
+from preprocess.store import (
+    StoredClip,
+    StoreSpec,
+    StoreWriter,
+    read_clip,
+    smallest_pickle,
+    write_clip,
+)
 from preprocess.windows import windows_of_file
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
 from tagger.errors import AudioError, StoreError
@@ -24,6 +31,7 @@ from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar
 
 DEAD_LETTERS = "dead_letters.jsonl"
+_UNSURE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,7 @@ def _plan(
     """List what is left to do and count the clips that are done."""
     tasks, n_kept = Tasks(index, writer.finished), 0
     sources, pickles = FileStates(audio_root), FileStates(writer.root)
+    unsure = None if is_remote(writer.root) else _unsure_since(writer, pickles)
     for row, record in enumerate(index.clips):
         stored = writer.finished.get(record.id)
         label = index.labels[row]
@@ -204,11 +213,12 @@ def _plan(
         if (
             stored is None
             or sources.get(record.path) != (stored.source_bytes, stored.source_mtime_ns)
-            or pickles.get(stored.file) is None
+            or (pickle := pickles.get(stored.file)) is None
+            or pickle[0] < smallest_pickle(stored, writer.spec)
         ):
             tasks.append(row)
             continue
-        if verify:
+        if verify or (unsure is not None and pickle[1] >= unsure):
             try:
                 read_clip(writer.root, stored, writer.spec)
             except StoreError:
@@ -219,6 +229,18 @@ def _plan(
         else:
             tasks.append(row, relabel=True)
     return tasks, n_kept
+
+
+def _unsure_since(writer: StoreWriter, pickles: FileStates) -> int | None:
+    """Time of change (ns) from which on a power cut may have taken the content of pickles.
+
+    Systems write within half a minute what nobody forces to the disk; the names come first.
+    """
+    if not writer.interrupted:
+        return None
+    states = [pickles.get(clip.file) for clip in writer.finished.values()]
+    newest = max((state[1] for state in states if state is not None), default=0)
+    return newest - _UNSURE_SECONDS * 1_000_000_000
 
 
 def run_here(

@@ -8,6 +8,8 @@ The folder may be local or at an address (`tagger.locations`).
 """
 
 import contextlib
+import math
+import os
 import pickle
 import re
 from collections.abc import Iterable, Iterator
@@ -233,7 +235,7 @@ def _header(spec: StoreSpec, tags: tuple[str, ...]) -> dict[str, Any]:
 def read_clip(root: Path, clip: StoredClip, spec: StoreSpec) -> dict[str, Any]:
     """Read and check one clip's pickle: ``id``, ``label``, ``windows``."""
     path = root / clip.file
-    remedy = "run 'tagger preprocess' again to rebuild it"
+    remedy = "run 'tagger preprocess --verify' to rebuild it"
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -268,8 +270,8 @@ def write_clip(
 ) -> dict[str, Any]:
     """Write one clip's pickle atomically.
 
-    The content is not forced to the disk: after a power cut the manifest's checksum tells a lost
-    pickle from a good one, and a rerun rebuilds it.
+    The content is not forced to the disk, pickle by pickle: all are before the manifest names them
+    (`StoreWriter.close`), and after an interrupted run the newest are read again (`preprocess`).
 
     Returns
     -------
@@ -291,8 +293,16 @@ def write_clip(
     }
 
 
+def smallest_pickle(clip: StoredClip, spec: StoreSpec) -> int:
+    """Bytes that a clip's pickle has at the least: those of its windows."""
+    values = sum(math.prod(shape) for shape in spec.input_shapes.values())
+    return clip.n_windows * values * np.dtype(spec.dtype).itemsize
+
+
 class StoreWriter:
     """A store that is being filled: finished clips of earlier runs, and a journal of this one.
+
+    `interrupted` tells whether the run before this one has not come to its end.
 
     Parameters
     ----------
@@ -314,6 +324,7 @@ class StoreWriter:
         self.spec = spec
         self.tags = tags
         self.finished = FinishedClips()
+        self.interrupted = False
         with self._writing():
             if not is_remote(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -371,7 +382,7 @@ class StoreWriter:
         found = False
         try:
             for header, entries in self._journal.read():
-                found = True
+                found = self.interrupted = True
                 self._take_journal(header, entries)
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(
@@ -412,6 +423,9 @@ class StoreWriter:
             self.finished[clip.id].to_json() for clip in index.clips if clip.id in self.finished
         )
         with self._writing():
+            if not is_remote(self.root) and hasattr(os, "sync"):
+                # What the manifest names is on the disk, also after a power cut.
+                os.sync()
             write_manifest(self.root / MANIFEST, _header(self.spec, self.tags), clips)
             self._journal.remove()
 

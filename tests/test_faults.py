@@ -261,6 +261,41 @@ def test_a_clip_that_changes_while_it_is_read_is_not_stored(songs, tmp_path, mon
     assert by_id == {"0.wav": 2, "1.wav": 4, "2.wav": 2, "3.wav": 2}
 
 
+@pytest.mark.parametrize("n_bytes", [0, 1000])
+def test_a_pickle_that_a_power_cut_has_emptied_is_made_again_without_being_asked(
+    songs, tmp_path, n_bytes
+):
+    stored(songs, tmp_path / "store")
+    before = outcome(tmp_path / "store")
+    pickle = next((tmp_path / "store").rglob("*.pkl"))
+    pickle.write_bytes(pickle.read_bytes()[:n_bytes])
+    assert stored(songs, tmp_path / "store").n_written == 1
+    assert outcome(tmp_path / "store") == before
+
+
+def test_pickles_that_a_power_cut_has_filled_with_zeros_are_made_again(songs, tmp_path):
+    stored(songs, tmp_path / "whole")
+
+    class PowerCutError(Exception):
+        pass
+
+    def engine(tasks, job, *, n_workers):
+        outcomes = run_here(tasks, job, n_workers=n_workers)
+        yield next(outcomes)
+        yield next(outcomes)
+        raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        stored(songs, tmp_path / "store", engine=engine)
+    first, second = sorted((tmp_path / "store").rglob("*.pkl"))
+    # Long on the disk, as is seen from its time.
+    old = second.stat().st_mtime_ns - 3600 * 10**9
+    os.utime(second, ns=(old, old))
+    first.write_bytes(bytes(first.stat().st_size))
+    assert stored(songs, tmp_path / "store").n_written == 3
+    assert outcome(tmp_path / "store") == outcome(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
 @pytest.mark.parametrize("fault", ["vanished", "flipped"])
 def test_a_pickle_that_vanishes_or_is_damaged_is_named_and_rebuilt(
@@ -288,7 +323,8 @@ def test_a_pickle_that_vanishes_or_is_damaged_is_named_and_rebuilt(
     assert launcher.run(*command).code == 2
     said = launcher.log.read_bytes()[size:].decode()
     assert "Traceback" not in said
-    assert re.search(rf"error: {work}/store/clips/\S+\.pkl: .*tagger preprocess' again", said)
+    told = re.search(rf"error: {work}/store/clips/\S+\.pkl: .*run 'tagger (.*)' to rebuild", said)
+    assert told[1].split() == ["preprocess", "--verify"]
     assert launcher.run(*preprocess_it, "--verify").code == 0
     assert outcome(work / "store") == before
     assert launcher.run(*command).code == 0

@@ -291,7 +291,7 @@ def test_a_label_for_a_corrupted_pickle_is_a_failure_that_the_next_run_mends(cor
     index.labels[4] = [1, 0, 0]
     result = preprocessed(corpus, root, index=index)
     assert counts(result) == (0, 0, N_CLIPS - 1, 1)
-    assert "run 'tagger preprocess' again" in result.failures["14"]
+    assert "run 'tagger preprocess --verify'" in result.failures["14"]
     assert counts(preprocessed(corpus, root, index=index)) == (1, 0, N_CLIPS - 1, 0)
 
 
