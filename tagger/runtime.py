@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tagger.errors import ModelError
 from tagger.files import without_stderr_lines
+from tagger.litert_file import check_structure
 
 Outputs = dict[str, npt.NDArray[np.float32]]
 
@@ -63,6 +64,8 @@ class Runtime:
 
         self._path, self._sizes = path, sizes
         try:
+            # A damaged file may end the process in there.
+            check_structure(Path(path))
             with _first_time_quiet():
                 self._interpreter: Any = Interpreter(
                     model_path=os.fspath(path), num_threads=n_threads

@@ -747,6 +747,21 @@ def _resealed(root: Path) -> None:
     path.write_text(json.dumps(content))
 
 
+def mutated_model(rng: random.Random, content: bytes) -> bytes:
+    """Change a LiteRT model: small numbers where its tables are."""
+    if rng.random() < 0.4:
+        return mutated(rng, content)
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        size = rng.choice((2, 4, 4))
+        near = min(len(data) // size, 3000)
+        at = size * rng.choice((rng.randrange(near), len(data) // size - 1 - rng.randrange(near)))
+        old = int.from_bytes(data[at : at + size], "little")
+        values = (0, 1, 2, 4, 8, 12, old + 1, old - 1, old * 2, old + 4, 255, 65535, 1 << 31)
+        data[at : at + size] = (rng.choice(values) % (1 << 8 * size)).to_bytes(size, "little")
+    return bytes(data)
+
+
 class Bundles(Kind):
     """Model bundles, to what checks, describes and runs them."""
 
@@ -811,6 +826,8 @@ class Bundles(Kind):
             change = mutated_json if name.endswith(".json") else mutated
             if name.endswith(".npz"):
                 content = mutated_archive(rng, self._files[name])
+            elif name.endswith(".tflite"):
+                content = mutated_model(rng, self._files[name])
             elif name == "vocabulary.json" and rng.random() < 0.3:
                 tags = [rng.choice(TEXTS) for _ in range(3)]
                 content = json.dumps({"tags": tags}).encode()

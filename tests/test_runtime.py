@@ -1,6 +1,8 @@
 """Promises of the light interpreter, and of what it does to stderr."""
 
+import contextlib
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from small_model import small_run
 
 from tagger.errors import ModelError
 from tagger.files import silent_stderr, without_stderr_lines
+from tagger.litert_file import check_structure
 from tagger.runtime import Runtime
 
 ROOT = Path(__file__).parents[1]
@@ -153,3 +156,44 @@ def test_a_model_of_another_input_is_one_line_that_names_it(model, windows, tmp_
 def test_a_model_of_other_outputs_than_its_bundle_says_is_refused(model, windows, sizes):
     with pytest.raises(ModelError, match="is not of length"):
         Runtime(model, sizes=sizes)({"log_mel": windows})
+
+
+def without_field(content, number):
+    """The model of which a field of the outermost table is missing."""
+    data = bytearray(content)
+    (table,) = struct.unpack_from("<I", data, 0)
+    fields = table - struct.unpack_from("<i", data, table)[0]
+    struct.pack_into("<H", data, fields + 4 + 2 * number, 0)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4], ids=["operators", "graphs", "buffers"])
+def test_a_model_that_lacks_a_part_is_refused_and_does_not_end_the_process(model, tmp_path, number):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(without_field(model.read_bytes(), number))
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom tagger.runtime import Runtime\n"
+        "Runtime(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert f"ModelError: {path}: no LiteRT model that can be run (it lacks" in done.stderr
+
+
+@pytest.mark.parametrize("at", [*range(0, 400, 7), *range(-400, 0, 7)])
+@pytest.mark.parametrize("byte", [0, 255])
+def test_the_structure_of_a_damaged_model_is_right_or_wrong_and_nothing_else(
+    model, tmp_path, at, byte
+):
+    data = bytearray(model.read_bytes())
+    data[at] = byte
+    path = tmp_path / "model.tflite"
+    path.write_bytes(data)
+    with contextlib.suppress(ValueError):
+        check_structure(path)
+
+
+def test_whole_models_have_the_structure_of_one(model):
+    check_structure(model)
