@@ -104,8 +104,12 @@ class Shard:
 
     def damaged(self) -> list[Path]:
         """Read all of it and list the files that differ from their checksums."""
-        found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
-        checksums = found.get("checksums", {})
+        try:
+            found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
+            checksums = dict(found["checksums"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # Another process builds it just now.
+            checksums = {}
         return [
             self.path(name)
             for name in self.names
@@ -150,7 +154,7 @@ def open_shard(store: Store) -> Shard:
             return shard
         with alone(shard.root):
             # Perhaps another process has built it meanwhile.
-            if not _is_good(shard):
+            if not _is_good(shard, tell=True):
                 _build(store, shard)
     except OSError as error:
         raise StoreError(
@@ -164,7 +168,8 @@ def open_shard(store: Store) -> Shard:
 _checked: set[tuple[tuple[str, int, int], ...]] = set()
 
 
-def _is_good(shard: Shard) -> bool:
+def _is_good(shard: Shard, *, tell: bool = False) -> bool:
+    """Whether it is current and, read once by this process, whole."""
     if not shard.is_current():
         return False
     states = [(shard.path(name), shard.path(name).stat()) for name in shard.names]
@@ -172,7 +177,7 @@ def _is_good(shard: Shard) -> bool:
     if version in _checked:
         return True
     damaged = shard.damaged()
-    for path in damaged:
+    for path in damaged if tell else ():
         warn(f"{path}: differs from its checksum; the shard is built anew from the pickles")
     if not damaged:
         _checked.add(version)

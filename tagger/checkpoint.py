@@ -86,7 +86,7 @@ class Checkpoints:
                 status = self._checkpoint.read(str(state / _VARIABLES))
                 status.assert_existing_objects_matched()
             except _UNREADABLE as error:
-                reason = str(error).splitlines()[0][:200]
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
                 warn(f"{state}: damaged state ({reason}); taking the one before it")
                 continue
             return progress

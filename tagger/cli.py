@@ -820,12 +820,11 @@ def _fail(message: str) -> NoReturn:
 
 
 def _asks_for_json(words: list[str]) -> bool:
-    asked = [
-        word.partition("=")[2] or following
-        for word, following in zip(words, [*words[1:], ""], strict=True)
-        if word.split("=")[0] == "--log-format"
-    ]
-    return (asked[:1] or [os.environ.get(LOG_FORMAT_VARIABLE)])[0] == "json"
+    """Whether the log is to be JSON, told before click has looked at the command line."""
+    option, _, value = words[0].partition("=") if words else ("", "", "")
+    if option != "--log-format":
+        return os.environ.get(LOG_FORMAT_VARIABLE) == "json"
+    return (value or "".join(words[1:2])) == "json"
 
 
 def _run_with_events(words: list[str]) -> NoReturn:

@@ -100,6 +100,8 @@ def kill_again_and_again(
         chain, story = 0, []
         start()
     assert len(kinds) == n_kills
+    # Nothing that was found then was half of something.
+    assert "damaged" not in launcher.log.read_text()
 
 
 @pytest.fixture
