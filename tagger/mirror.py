@@ -17,9 +17,17 @@ import numpy.typing as npt
 from preprocess.store import MANIFEST, Store, StoredClip
 from tagger.download import cache_folder
 from tagger.errors import ModelError, StoreError
-from tagger.files import TEMPORARY_PREFIX, alone, content_hash, remove_temporary_files, write_json
+from tagger.files import (
+    TEMPORARY_PREFIX,
+    alone,
+    content_hash,
+    remove_temporary_files,
+    sync_file,
+    sync_folder,
+    write_json,
+)
 from tagger.locations import is_remote
-from tagger.progress import progress_bar
+from tagger.progress import progress_bar, warn
 
 # What makes the folder that it lies in valid. Without it the folder counts for nothing.
 _SEALS = ("bundle.json", "progress.json")
@@ -57,6 +65,8 @@ class _State:
 
 
 _States = dict[str, _State]
+# Inode and time of the last write of files here: what is written anew gets others.
+_Places = dict[str, tuple[int, int]]
 
 
 class RunChangedError(ModelError):
@@ -80,11 +90,14 @@ class _Note:
         description: it may be replaced.
     sent : dict
         States that pushes which failed may have left: what was given up may still arrive later.
+    places : dict
+        Of `same`, where each file lay on this disk when both sides were last the same.
     """
 
     same: _States
     seen: _States
     sent: _Sent = field(default_factory=dict)
+    places: _Places = field(default_factory=dict)
 
     def knows(self, name: str, state: _State | None) -> bool:
         """Whether a file at the address is as it was when it was last looked at, or has gone."""
@@ -102,6 +115,13 @@ class Mirror:
     What somebody else has written since this side has last looked is never overwritten: every
     write and every removal names the generation that it replaces.
 
+    Nor is it overwritten with what a disk has damaged: after a power cut a file may be empty, or
+    have bits flipped any day. Commands write whole files under new inodes (and what grows in place
+    gets a new time), so what differs from the note, but is the inode of that time with its time, is
+    damaged, as are an empty file and a description of the run that has changed or gone. While the
+    good one is at the address the damaged one is not sent, and is fetched again by the next `pull`.
+    What a note speaks of is on the disk before the note is.
+
     Parameters
     ----------
     remote : Path
@@ -118,12 +138,15 @@ class Mirror:
         self._root = str(cast(Any, remote).path).rstrip("/")
         # Of the files at the address, as they were listed or written last.
         self._generations: dict[str, int] = {}
+        # Of the files here, as they were when they were last looked at.
+        self._places: _Places = {}
 
     def pull(self, *, leave: Collection[str] = ()) -> None:
         """Make the local folder the same as the run at the address.
 
         What was changed here and did not get there stays, unless somebody else has changed the run
-        meanwhile. From where there is no run nothing is fetched.
+        meanwhile; what is damaged here is fetched again. From where there is no run nothing is
+        fetched.
 
         Parameters
         ----------
@@ -138,15 +161,23 @@ class Mirror:
         with self._errors():
             theirs, ours = self._theirs(), self._ours()
             note = self._noted(theirs)
+            if note is not None and note.same and not ours:
+                # Somebody has removed the copy; that is no wish to remove the run.
+                note = None
             noted = None if note is None else note.same
             seen = theirs
             ahead = noted is not None and _is_ahead(theirs, ours, noted)
             if _RUN_DESCRIPTION not in theirs:
                 # No run, or one that has not arrived yet: all that is wanted of it is here.
                 theirs = {name: theirs[name] for name in theirs if ahead and name in ours}
-            if noted is not None and ahead:
+            if note is not None and noted is not None and ahead:
                 # Others may have added files, e.g. of an evaluation.
                 wanted = [name for name in theirs if name not in ours and name not in noted]
+                damaged = self._damaged(theirs, ours, note)
+                wanted += damaged
+                for name in damaged:
+                    if not _is_below(name, leave):
+                        warn(f"{self.local / name}: damaged on this disk; fetched again")
                 stale: list[str] = []
                 same = noted | _common(theirs, ours)
             else:
@@ -154,15 +185,19 @@ class Mirror:
                 self._note.unlink(missing_ok=True)
                 wanted = [name for name in theirs if ours.get(name) != theirs[name]]
                 stale = [name for name in ours if name not in theirs]
-                stale += [n for n in wanted if n in ours and _is_below(n, leave)]
+                stale += [n for n in wanted if n in ours]
                 same = {name: state for name, state in theirs.items() if name not in wanted}
             wanted = [name for name in wanted if not _is_below(name, leave)]
             # What makes others valid goes first.
-            for name in sorted([*stale, *(n for n in wanted if n in ours)], key=_validity)[::-1]:
+            for name in sorted(stale, key=_validity)[::-1]:
                 (self.local / name).unlink(missing_ok=True)
             self._remove_empty_folders()
             self._transfer("pull the run", self._download, wanted, states=theirs)
-            self._write_note(_Note({**same, **{name: theirs[name] for name in wanted}}, seen))
+            self._make_durable(wanted)
+            for name in wanted:
+                ours[name], self._places[name] = theirs[name], _place(self.local / name)
+            same |= {name: theirs[name] for name in wanted}
+            self._write_note(_Note(same, seen, places=self._placed(same, ours, note)))
 
     def push(self) -> None:
         """Send what has changed here since the last time.
@@ -182,12 +217,21 @@ class Mirror:
             # Where nothing is known, what lies there now is what will be replaced.
             note = self._noted(theirs) or _Note({}, theirs)
             noted = note.same
+            if _RUN_DESCRIPTION in noted and not ours:
+                raise ModelError(
+                    f"{self.local}: this copy of {self.remote} has been removed, so nothing was "
+                    "sent; run the command again"
+                )
+            damaged = self._damaged(theirs, ours, note)
+            for name in damaged:
+                warn(f"{self.local / name}: damaged on this disk; not sent")
             changed = [
                 name
                 for name, state in ours.items()
-                if state not in (noted.get(name), theirs.get(name))
+                if state not in (noted.get(name), theirs.get(name)) and name not in damaged
             ]
             gone = [name for name in noted if name not in ours and theirs.get(name) == noted[name]]
+            gone = [name for name in gone if name not in damaged]
             is_new = _RUN_DESCRIPTION not in theirs
             if is_new:
                 # Of an earlier run whose description has gone nothing may be taken for this one's.
@@ -204,8 +248,9 @@ class Mirror:
                     raise _changed(f"{self.remote}/{name}")
             for name, states in note.sent.items():
                 sent[name] = states + [new for new in sent.get(name, []) if new not in states]
+            self._make_durable(changed)
             # Noted first: whatever of it is found there later is this side's.
-            self._write_note(_Note(noted, note.seen, sent))
+            self._write_note(_Note(noted, note.seen, sent, note.places))
             if is_new:
                 self._remove(gone)
                 gone = []
@@ -216,7 +261,8 @@ class Mirror:
             self._remove(gone)
             same = {name: state for name, state in noted.items() if name in ours}
             same |= _common(theirs, ours)
-            self._write_note(_Note({**same, **{name: ours[name] for name in changed}}, note.seen))
+            same |= {name: ours[name] for name in changed}
+            self._write_note(_Note(same, note.seen, places=self._placed(same, ours, note)))
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -243,11 +289,51 @@ class Mirror:
 
         files = [path for path in self.local.rglob("*") if path.is_file()]
         names = {path.relative_to(self.local).as_posix(): path for path in files}
+        names = {name: path for name, path in names.items() if TEMPORARY_PREFIX not in name}
+        # Asked before they are read: what is written meanwhile is then of another place.
+        self._places = {name: _place(path) for name, path in names.items()}
         return {
-            name: _State(path.stat().st_size, crc32c_of_file(path))
-            for name, path in names.items()
-            if TEMPORARY_PREFIX not in name
+            name: _State(path.stat().st_size, crc32c_of_file(path)) for name, path in names.items()
         }
+
+    def _damaged(self, theirs: _States, ours: _States, note: _Note) -> list[str]:
+        """List what the disk has damaged, and is whole at the address; see `Mirror`."""
+
+        def is_damaged(name: str, good: _State) -> bool:
+            found = ours.get(name)
+            if found is None:
+                # Results may be removed, but what a run is made of never is.
+                return not _is_result(name)
+            if found == good:
+                return False
+            if name == _RUN_DESCRIPTION or found.size == 0:
+                return True
+            return note.places.get(name) == self._places[name]
+
+        return [
+            name
+            for name, state in note.same.items()
+            if theirs.get(name) == state and is_damaged(name, state)
+        ]
+
+    def _placed(self, same: _States, ours: _States, note: _Note | None) -> _Places:
+        """Places of what is the same on both sides; of what is not here, those of before."""
+        before = {} if note is None else note.places
+        places = {
+            name: self._places[name] if ours.get(name) == state else before.get(name)
+            for name, state in same.items()
+        }
+        return {name: place for name, place in places.items() if place is not None}
+
+    def _make_durable(self, names: list[str]) -> None:
+        from tagger.storage import in_threads
+
+        paths = [self.local / name for name in names]
+        in_threads(sync_file, paths)
+        folders = {parent for path in paths for parent in path.parents}
+        for folder in folders:
+            if folder.is_relative_to(self.local.parent):
+                sync_folder(folder)
 
     def _noted(self, theirs: _States) -> _Note | None:
         """Read what is known of the last time; None if nobody knows.
@@ -262,17 +348,20 @@ class Mirror:
                 name: [state and _State(*state) for state in states]
                 for name, states in content.get("sent", {}).items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # Earlier releases noted none.
+            places = {name: (at[0], at[1]) for name, at in content.get("places", {}).items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
         for name, states in sent.items():
             found = theirs.get(name)
             if found not in states:
                 continue
+            places.pop(name, None)
             if found is None:
                 noted.pop(name, None)
             else:
                 noted[name] = found
-        return _Note(noted, seen, sent)
+        return _Note(noted, seen, sent, places)
 
     def _write_note(self, note: _Note) -> None:
         files = {name: [state.size, state.crc32c] for name, state in note.same.items()}
@@ -285,8 +374,8 @@ class Mirror:
             name: [state and [state.size, state.crc32c] for state in states]
             for name, states in note.sent.items()
         }
-        address = str(self.remote)
-        write_json(self._note, {"address": address, "files": files, "seen": seen, "sent": sent})
+        content = {"files": files, "seen": seen, "sent": sent, "places": note.places}
+        write_json(self._note, {"address": str(self.remote), **content})
 
     def _download(self, name: str) -> None:
         self._fs.get_file(f"{self._root}/{name}", str(self.local / name))
@@ -345,6 +434,11 @@ def _is_ahead(theirs: _States, ours: _States, noted: _States) -> bool:
         or (name not in theirs and _is_seal(name))
         for name in names
     )
+
+
+def _place(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _common(theirs: _States, ours: _States) -> _States:

@@ -161,9 +161,11 @@ class RunFolder:
                 f"{self.address}: no training run here; give the folder that 'tagger train' wrote"
             ) from None
         except (OSError, ValueError) as error:
+            # Of one at an address the description was fetched again if it was damaged here only.
+            remedy = "delete the folder and train again" if self._mirror is None else "restore it"
             raise ModelError(
-                f"{self.description}: damaged ({error}); "
-                "delete the folder and train again, or choose another run.root"
+                f"{self.address / self.description.name}: damaged ({error}); {remedy}, or choose "
+                "another run.root"
             ) from None
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:

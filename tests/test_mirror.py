@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -39,9 +40,9 @@ def cloud(monkeypatch, tmp_path):
 
 
 def put(folder, files):
+    """Write files as commands do: whole, under new inodes."""
     for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
+        write_bytes(folder / name, content.encode(), durable=False)
 
 
 def state(step):
@@ -238,6 +239,155 @@ def test_a_pull_that_was_killed_is_gone_on_with(cloud, here, tmp_path, n_files):
     cloud.refused = lambda method, name: False
     mirror(there).pull()
     assert local(there) == RUN
+
+
+# Damaged here
+
+
+def damage(path, content=None):
+    """Let the disk, not a command, change a file: its inode and times stay."""
+    status = path.stat()
+    content = path.read_bytes()[:-1] + b"#" if content is None else content
+    with path.open("r+b") as file:
+        file.truncate(0)
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+DAMAGES = {"flipped": None, "empty": b"", "cut": b"w"}
+
+
+@pytest.mark.parametrize("name", ["last.weights.h5", "run.json", *state(1)])
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("pulled", [False, True], ids=["pushed", "pulled"])
+def test_what_the_disk_has_damaged_is_fetched_again(cloud, here, tmp_path, name, kind, pulled):
+    copy = here
+    if pulled:
+        copy = tmp_path / "there" / "run"
+        mirror(copy).pull()
+    damage(copy / name, DAMAGES[kind])
+    mirror(copy).pull()
+    assert local(copy) == RUN
+    mirror(copy).push()
+    assert in_bucket(cloud) == RUN
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_what_is_damaged_while_it_is_worked_on_is_not_sent(cloud, here, capfd, kind):
+    mirror(here).pull()
+    damage(here / "last.weights.h5", DAMAGES[kind])
+    put(here, {"metrics.csv": "one"})
+    mirror(here).push()
+    assert in_bucket(cloud) == {**RUN, "metrics.csv": "one"}
+    assert capfd.readouterr().err == (
+        f"warning: {here}/last.weights.h5: damaged on this disk; not sent\n"
+    )
+    mirror(here).pull()
+    assert local(here) == {**RUN, "metrics.csv": "one"}
+
+
+def test_an_empty_file_overwrites_nothing_whenever_it_was_emptied(cloud, here):
+    (here / "last.weights.h5").write_bytes(b"")
+    mirror(here).push()
+    assert in_bucket(cloud) == RUN
+    mirror(here).pull()
+    assert local(here) == RUN
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml"])
+def test_a_description_that_has_gone_from_the_disk_is_fetched_again(cloud, here, name):
+    go_on(here)
+    trained = local(here)
+    (here / name).unlink()
+    mirror(here).pull()
+    assert local(here) == trained
+    (here / name).unlink()
+    mirror(here).push()
+    assert in_bucket(cloud) == trained
+
+
+def test_a_copy_that_somebody_has_removed_is_fetched_again(cloud, here):
+    shutil.rmtree(here)
+    with pytest.raises(ModelError, match=r"has been removed, so nothing was sent; run the comma"):
+        mirror(here).push()
+    assert in_bucket(cloud) == RUN
+    mirror(here).pull()
+    assert local(here) == RUN
+
+
+def test_what_was_written_anew_after_damage_is_sent(cloud, here):
+    damage(here / "checkpoints/00000001/variables.data")
+    # The same step again: a state before its epoch was validated, and after.
+    put(here, {name: f"again {content}" for name, content in state(1).items()})
+    trained = local(here)
+    mirror(here).pull()
+    assert local(here) == trained
+    mirror(here).push()
+    assert in_bucket(cloud) == trained
+
+
+def test_what_grows_in_place_is_sent(cloud, here):
+    put(here, {"tensorboard/events": "one"})
+    mirror(here).push()
+    with (here / "tensorboard/events").open("a") as file:
+        file.write(", two")
+    mirror(here).pull()
+    mirror(here).push()
+    assert in_bucket(cloud)["tensorboard/events"] == "one, two"
+
+
+def test_a_damaged_description_of_the_copy_stops_nothing(cloud):
+    run = RunFolder.at(ADDRESS)
+    put(run.root, {**RUN, "run.json": '{"format_version": 1}'})
+    run.push()
+    (run.root / "run.json").write_text("{")
+    run.pull()
+    assert run.require() == {"format_version": 1}
+
+
+def test_who_finds_a_damaged_description_in_the_bucket_is_not_told_to_delete(cloud):
+    run = RunFolder.at(ADDRESS)
+    write_bytes(location(ADDRESS) / "run.json", b"{")
+    run.pull()
+    with pytest.raises(ModelError, match=f"^{ADDRESS}/run.json: damaged .*; restore it, or choos"):
+        run.require()
+
+
+@pytest.fixture
+def power(monkeypatch, tmp_path):
+    """Let the power go when the last note was written: what was not on the disk then is empty."""
+    on_disk, at_note = set(), []
+    fsync = os.fsync
+
+    def watch(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.parent == tmp_path / "there" and path.is_file():
+            at_note[:] = [set(on_disk)]
+        on_disk.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+
+    def cut():
+        for path in (tmp_path / "there" / "run").rglob("*"):
+            if path.stat().st_ino not in at_note[0]:
+                assert path.is_file(), path
+                path.write_bytes(b"")
+
+    return cut
+
+
+@pytest.mark.parametrize("direction", ["pull", "push"])
+def test_what_a_note_speaks_of_outlives_a_power_cut(cloud, here, tmp_path, power, direction):
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    expected = dict(RUN)
+    if direction == "push":
+        expected["tensorboard/new/events"] = "one"
+        put(there, {"tensorboard/new/events": "one"})
+        mirror(there).push()
+    power()
+    assert local(there) == expected
 
 
 # Two machines
