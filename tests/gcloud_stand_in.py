@@ -102,6 +102,9 @@ def answer(command, names, given):
             (STATE / "made-disk").write_text(given["--boot-disk-size"].removesuffix("GB") + "\n")
         case "compute instances add-metadata":
             keep_settings(given)
+        case "compute instances set-scheduling":
+            if (STATE / "no-scheduling").exists():
+                fail("unrecognized arguments: --max-run-duration")
         case "compute instances start":
             (STATE / "made-vm").write_text("RUNNING,tagger-one\n")
         case "compute instances describe":

@@ -366,6 +366,27 @@ def test_a_vm_that_was_taken_away_is_started_again_with_the_settings_of_now(stop
     )
 
 
+def test_only_other_hours_change_how_long_google_lets_the_vm_run(stopped):
+    assert stopped.run("create_vm.sh").returncode == 0
+    assert not any(" set-scheduling " in call for call in stopped.made())
+
+
+def test_a_cloud_sdk_that_cannot_change_the_hours_keeps_nobody_from_starting_the_vm(stopped):
+    stopped.programs.put("no-scheduling")
+    stopped.write(MAX_HOURS="100")
+    done = stopped.run("create_vm.sh")
+    assert done.returncode == 0
+    assert "warning: VM tagger-one: Google goes on stopping it after" in done.stderr
+    assert " compute instances start " in stopped.made()[-1]
+
+
+def test_a_vm_whose_settings_cannot_be_read_is_not_taken_for_the_same(stopped):
+    stopped.programs.put("made-settings", "NAME=tagger-one MACHINE_TYPE=g2-standard-8\n")
+    done = stopped.run("create_vm.sh")
+    assert done.returncode == 2
+    assert "cannot be read from its metadata: remove it with teardown.sh first" in done.stderr
+
+
 def test_a_disk_that_is_as_large_as_it_should_be_is_left_alone(stopped):
     assert stopped.run("create_vm.sh").returncode == 0
     assert not any(" resize " in call for call in stopped.made())
@@ -1156,6 +1177,13 @@ def test_magnatagatune_is_fetched_before_it_is_preprocessed(boot, cloud, data, s
     assert preprocess.endswith(f" --set data.root={folder}")
 
 
+def test_magnatagatune_is_checked_against_the_list_of_the_settings(boot, cloud):
+    trained(cloud)
+    sums = "https://example.org/SHA256SUMS"
+    vm = boot(CONTAINER=IMAGE, DATA_URI="magnatagatune", CHECKSUMS=sums).wait()
+    assert vm.programs.calls("docker")[2].endswith(f" --checksums {sums}")
+
+
 def test_training_that_leaves_no_bundle_in_the_bucket_has_failed(boot, cloud):
     vm = boot(CONTAINER=IMAGE, DATA_URI="").wait()
     status = status_of(cloud, vm)
@@ -1356,6 +1384,19 @@ def test_a_vm_that_was_not_stopped_after_all_stops_itself(boot, cloud):
     wait_for(lambda: vm.was_stopped)
 
 
+def test_a_reboot_that_does_not_come_is_made_up_for_by_no_halt(boot, cloud, tmp_path):
+    def prepare(vm):
+        plug_in_gpu(vm)
+        vm.programs.put("reboots")
+
+    (tmp_path / "driver.pyz").touch()
+    address = {"DRIVER_URL": f"file://{tmp_path}/driver.pyz", "REBOOT_SECONDS": "2"}
+    vm = boot(address, prepare, ACCELERATOR="nvidia-l4:1", COMMIT="1" * 40)
+    wait_for((vm.programs.state / "jobs").exists)
+    vm.shut_down().wait(60)
+    wait_for(lambda: vm.programs.calls("shutdown") == ["-r now"])
+
+
 def test_the_reboot_that_a_new_driver_needs_is_no_end(boot, cloud, tmp_path):
     def prepare(vm):
         plug_in_gpu(vm)
@@ -1413,6 +1454,8 @@ def test_training_that_a_second_signal_ends_is_not_said_to_have_saved(boot, clou
         ("TERMINATED", "failed", False),
         ("TERMINATED", "finished", False),
         ("RUNNING", "running", False),
+        # It has deleted itself.
+        ("", "finished", False),
     ],
 )
 def test_the_loop_of_the_page_starts_what_was_taken_away(
@@ -1435,9 +1478,12 @@ def test_the_loop_of_the_page_starts_what_was_taken_away(
         timeout=30,
     )
     assert (tmp_path / "started").exists() == starts
+    n_looked = sum(call.startswith("storage cat") for call in project.programs.calls("gcloud"))
+    # The loop ends where there is nothing left to wait for.
+    assert n_looked == (1 if state in {"failed", "finished"} else 2)
 
 
-def test_everything_is_sent_with_the_token_of_the_account_which_no_log_shows(
+def test_what_the_scripts_send_has_the_token_of_the_account_which_no_log_shows(
     boot, cloud, monkeypatch
 ):
     import cloud_server
@@ -1665,3 +1711,30 @@ def test_the_logs_of_all_boots_are_in_the_bucket(story):
     assert len(texts) >= 3
     assert sum("SIGTERM: finishing this step" in text for text in texts) == 1
     assert "finished: the model is gs://bucket/runs/one/bundle" in texts[-1]
+
+
+# ---- the image -----------------------------------------------------------------------------------
+
+
+def test_the_image_ends_as_a_user_that_is_not_root_and_whom_startup_knows():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users == ["tagger"]
+    # Nothing runs after that as anybody else.
+    assert [line.split()[0] for line in lines[lines.index("USER tagger") + 1 :]] == ["CMD"]
+    uid = re.search(r"useradd --uid (\d+) .*tagger", "\n".join(lines))[1]
+    assert int(uid) > 0
+    assert f"CONTAINER_USER={uid}" in (DEPLOY / "startup.sh").read_text()
+
+
+def test_all_that_the_image_copies_is_there_and_not_ignored():
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert ignored[0] == "*"
+    copied = []
+    for line in (DEPLOY / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            copied += line.split()[1:-1]
+    assert {"tagger", "preprocess", "configs", "constraints.txt"} <= set(copied)
+    for name in copied:
+        assert (DEPLOY.parents[1] / name).exists(), name
+        assert f"!{name}" in ignored

@@ -93,13 +93,23 @@ label_disk() {
 }
 
 # The settings that this VM was started with last lie in its metadata.
-require_same_vm() {
-  local made key value
-  made=$(ask compute instances describe "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
+read_made() {
+  MADE=$(ask compute instances describe "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
     '--format=value[](metadata.items.tagger-settings)')
+  [[ $OFFLINE == yes || $(made NAME) == "$NAME" ]] \
+    || die "VM $NAME: the settings that it was made with cannot be read from its metadata: remove it \
+with teardown.sh first (the bucket keeps all runs)"
+}
+
+# made KEY: what it was started with last.
+made() {
+  [[ $MADE =~ (^|$'\n')$1=([^$'\n']*) ]] && echo "${BASH_REMATCH[2]}"
+}
+
+require_same_vm() {
+  local key value
   for key in MACHINE_TYPE ACCELERATOR SPOT IMAGE_FAMILY IMAGE_PROJECT SERVICE_ACCOUNT; do
-    [[ $made =~ (^|$'\n')$key=([^$'\n']*) ]] || continue
-    value=${BASH_REMATCH[2]}
+    value=$(made "$key") || continue
     [[ $value == "${!key}" ]] || die "VM $NAME: was made with $key=$value, which cannot be changed into \
 ${!key}: put it back, or remove the VM with teardown.sh first (the bucket keeps all runs)"
   done
@@ -116,12 +126,21 @@ put it back, or remove the VM with teardown.sh first (the bucket keeps all runs)
     "--size=${DISK_GB}GB"
 }
 
+# Older Cloud SDKs cannot change it: that keeps nobody from starting the VM.
+set_run_limit() {
+  [[ $(made MAX_HOURS) != "$MAX_HOURS" ]] || return 0
+  change compute instances set-scheduling "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
+    "--instance-termination-action=STOP" "--max-run-duration=$((MAX_HOURS + 1))h" \
+    || echo "warning: VM $NAME: Google goes on stopping it after the MAX_HOURS + 1 that it was made with; \
+update the Cloud SDK, or remove the VM with teardown.sh first" >&2
+}
+
 start_again() {
+  read_made
   require_same_vm
   resize_disk
   label_disk
-  change compute instances set-scheduling "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
-    "--instance-termination-action=STOP" "--max-run-duration=$((MAX_HOURS + 1))h"
+  set_run_limit
   change compute instances add-metadata "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
     "--metadata-from-file=$FILES"
   change compute instances start "$NAME" "--project=$PROJECT" "--zone=$ZONE"

@@ -5,8 +5,9 @@
 export LC_ALL=C
 
 KEYS=(PROJECT ZONE NAME BUCKET SERVICE_ACCOUNT MACHINE_TYPE ACCELERATOR IMAGE_FAMILY IMAGE_PROJECT
-  DISK_GB SPOT MAX_HOURS AT_END REPOSITORY COMMIT CONTAINER CONFIG OVERRIDES DATA_URI STORE_URI RUN_URI)
-MAY_BE_EMPTY=" CONTAINER OVERRIDES DATA_URI "
+  DISK_GB SPOT MAX_HOURS AT_END REPOSITORY COMMIT CONTAINER CONFIG OVERRIDES DATA_URI CHECKSUMS STORE_URI
+  RUN_URI)
+MAY_BE_EMPTY=" CONTAINER OVERRIDES DATA_URI CHECKSUMS "
 DRY_RUN=no
 OFFLINE=no
 PROBLEMS=0
@@ -81,6 +82,7 @@ check_settings() {
   must OVERRIDES '[a-z_.]+=[][A-Za-z0-9._:/,+-]+( [a-z_.]+=[][A-Za-z0-9._:/,+-]+)*' \
     "section.key=value, separated by blanks"
   must DATA_URI "$object|magnatagatune(:$object)?" "a folder in gs://$BUCKET, or magnatagatune"
+  must CHECKSUMS "(gs|https)://[A-Za-z0-9._/-]+" "an address of a list of SHA-256"
   must STORE_URI "$object" "a folder in gs://$BUCKET"
   must RUN_URI "$object" "a folder in gs://$BUCKET"
   if [[ $MACHINE_TYPE =~ ^(a2-ultragpu|a3|a4|a4x|c4|c4a|c4d|g4|n4|x4)- ]]; then

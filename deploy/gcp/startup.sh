@@ -20,6 +20,7 @@ BUCKET_PATIENCE=${BUCKET_PATIENCE:-480}
 PAUSE_SECONDS=${PAUSE_SECONDS:-15}
 # A VM that is being stopped is gone by then.
 GONE_SECONDS=${GONE_SECONDS:-90}
+REBOOT_SECONDS=${REBOOT_SECONDS:-600}
 
 STATE=$ROOT/run/tagger
 WORK=$ROOT/var/lib/tagger
@@ -144,6 +145,12 @@ delete_vm() {
 # What ran the shutdown script may have been no end of the VM (an update of Google's agent runs it).
 stop_vm_if_it_stays() {
   trap - TERM INT
+  if [[ $OUTCOME == rebooting ]]; then
+    # Units may take their time to stop, and a halt now would overtake the boot.
+    sleep "$REBOOT_SECONDS"
+    [[ -e $STATE/main ]] || shutdown -r now
+    return
+  fi
   sleep "$GONE_SECONDS"
   # There, this script is at work once more.
   [[ -e $STATE/main ]] || stop_vm
@@ -339,7 +346,7 @@ read_settings() {
     key=${line%%=*}
     case $key in
       ACCELERATOR | MAX_HOURS | AT_END | REPOSITORY | COMMIT | CONTAINER | CONFIG | OVERRIDES | \
-        DATA_URI | STORE_URI | RUN_URI) printf -v "$key" '%s' "${line#*=}" ;;
+        DATA_URI | CHECKSUMS | STORE_URI | RUN_URI) printf -v "$key" '%s' "${line#*=}" ;;
     esac
   done <"$STATE/settings"
   for key in ACCELERATOR MAX_HOURS AT_END COMMIT CONFIG STORE_URI RUN_URI; do
@@ -509,6 +516,7 @@ require_gpu_in_tensorflow() {
 fetch_magnatagatune() {
   local from=()
   [[ $DATA_URI != magnatagatune:* ]] || from=(--from "${DATA_URI#*:}")
+  [[ -z ${CHECKSUMS:-} ]] || from+=(--checksums "$CHECKSUMS")
   begin "fetch MagnaTagATune"
   # Containers see this folder too.
   DATA_URI=$TAGGER_CACHE/magnatagatune
@@ -529,7 +537,8 @@ fill_store() {
   done
   # Single clips that cannot be used stop nobody; they are in the log. Python has this code for what
   # went wrong in itself, too: then there is no summary.
-  ((code == EXIT_SOME_FAILED)) && tail -n 20 "$LOG" | grep --quiet --text ' clips (.*), [1-9][0-9]* failed$' \
+  ((code == EXIT_SOME_FAILED)) \
+    && grep --quiet --text ' clips (.*), [1-9][0-9]* failed$' <<<"$(tail -n 20 "$LOG")" \
     && return
   return "$code"
 }
