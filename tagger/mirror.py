@@ -47,6 +47,8 @@ RUN_RESULTS = (
     "clip_head.npz",
     "validation_scores.npz",
 )
+# How often a run is listed that somebody else writes while it is pulled.
+_N_TRIES = 5
 # What is copied so soon that it needs no progress bar.
 _QUIET_BYTES = 32 << 20
 
@@ -159,45 +161,56 @@ class Mirror:
             If the run cannot be read, or the local folder not be written.
         """
         with self._errors():
-            theirs, ours = self._theirs(), self._ours()
-            note = self._noted(theirs)
-            if note is not None and note.same and not ours:
-                # Somebody has removed the copy; that is no wish to remove the run.
-                note = None
-            noted = None if note is None else note.same
-            seen = theirs
-            ahead = noted is not None and _is_ahead(theirs, ours, noted)
-            if _RUN_DESCRIPTION not in theirs:
-                # No run, or one that has not arrived yet: all that is wanted of it is here.
-                theirs = {name: theirs[name] for name in theirs if ahead and name in ours}
-            if note is not None and noted is not None and ahead:
-                # Others may have added files, e.g. of an evaluation.
-                wanted = [name for name in theirs if name not in ours and name not in noted]
-                damaged = self._damaged(theirs, ours, note)
-                wanted += damaged
-                for name in damaged:
-                    if not _is_below(name, leave):
-                        warn(f"{self.local / name}: damaged on this disk; fetched again")
-                stale: list[str] = []
-                same = noted | _common(theirs, ours)
-            else:
-                # Killed from here on, nothing that is here may be taken for newer.
-                self._note.unlink(missing_ok=True)
-                wanted = [name for name in theirs if ours.get(name) != theirs[name]]
-                stale = [name for name in ours if name not in theirs]
-                stale += [n for n in wanted if n in ours]
-                same = {name: state for name, state in theirs.items() if name not in wanted}
-            wanted = [name for name in wanted if not _is_below(name, leave)]
-            # What makes others valid goes first.
-            for name in sorted(stale, key=_validity)[::-1]:
-                (self.local / name).unlink(missing_ok=True)
-            self._remove_empty_folders()
-            self._transfer("pull the run", self._download, wanted, states=theirs)
-            self._make_durable(wanted)
-            for name in wanted:
-                ours[name], self._places[name] = theirs[name], _place(self.local / name)
-            same |= {name: theirs[name] for name in wanted}
-            self._write_note(_Note(same, seen, places=self._placed(same, ours, note)))
+            for n_left in reversed(range(_N_TRIES)):
+                try:
+                    self._pull_once(leave)
+                    return
+                except FileNotFoundError as error:
+                    # Written anew since it was listed: what belongs together is listed again.
+                    if not n_left or not is_remote(str(error.filename)):
+                        raise
+
+    def _pull_once(self, leave: Collection[str]) -> None:
+        """Pull the very versions that are listed now; a FileNotFoundError where one has gone."""
+        theirs, ours = self._theirs(), self._ours()
+        note = self._noted(theirs)
+        if note is not None and note.same and not ours:
+            # Somebody has removed the copy; that is no wish to remove the run.
+            note = None
+        noted = None if note is None else note.same
+        seen = theirs
+        ahead = noted is not None and _is_ahead(theirs, ours, noted)
+        if _RUN_DESCRIPTION not in theirs:
+            # No run, or one that has not arrived yet: all that is wanted of it is here.
+            theirs = {name: theirs[name] for name in theirs if ahead and name in ours}
+        if note is not None and noted is not None and ahead:
+            # Others may have added files, e.g. of an evaluation.
+            wanted = [name for name in theirs if name not in ours and name not in noted]
+            damaged = self._damaged(theirs, ours, note)
+            wanted += damaged
+            for name in damaged:
+                if not _is_below(name, leave):
+                    warn(f"{self.local / name}: damaged on this disk; fetched again")
+            stale: list[str] = []
+            same = noted | _common(theirs, ours)
+        else:
+            # Killed from here on, nothing that is here may be taken for newer.
+            self._note.unlink(missing_ok=True)
+            wanted = [name for name in theirs if ours.get(name) != theirs[name]]
+            stale = [name for name in ours if name not in theirs]
+            stale += [n for n in wanted if n in ours]
+            same = {name: state for name, state in theirs.items() if name not in wanted}
+        wanted = [name for name in wanted if not _is_below(name, leave)]
+        # What makes others valid goes first.
+        for name in sorted(stale, key=_validity)[::-1]:
+            (self.local / name).unlink(missing_ok=True)
+        self._remove_empty_folders()
+        self._transfer("pull the run", self._download, wanted, states=theirs)
+        self._make_durable(wanted)
+        for name in wanted:
+            ours[name], self._places[name] = theirs[name], _place(self.local / name)
+        same |= {name: theirs[name] for name in wanted}
+        self._write_note(_Note(same, seen, places=self._placed(same, ours, note)))
 
     def push(self) -> None:
         """Send what has changed here since the last time.
@@ -378,7 +391,9 @@ class Mirror:
         write_json(self._note, {"address": str(self.remote), **content})
 
     def _download(self, name: str) -> None:
-        self._fs.get_file(f"{self._root}/{name}", str(self.local / name))
+        self._fs.get_file(
+            f"{self._root}/{name}", str(self.local / name), generation=self._generations[name]
+        )
 
     def _upload(self, name: str) -> None:
         self._generations[name] = self._fs.put_file(

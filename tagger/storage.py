@@ -422,13 +422,36 @@ class CloudStorage(AbstractFileSystem):
                 blob = found
             return int(blob.generation)
 
-    def get_file(self, rpath: str, lpath: str, callback: Any = None, **_: Any) -> None:
-        """Download a file; it is under its local name whole or not at all."""
+    def get_file(
+        self,
+        rpath: str,
+        lpath: str,
+        callback: Any = None,
+        *,
+        generation: int | None = None,
+        **_: Any,
+    ) -> None:
+        """Download a file; it is under its local name whole or not at all.
+
+        Parameters
+        ----------
+        rpath, lpath : str
+            The file, and its local name.
+        callback : object, optional
+            Not used.
+        generation : int, optional
+            The version that is wanted; the newest by default.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none, or none of that generation.
+        """
         bucket, name = _split(self._strip_protocol(rpath))
 
         def download() -> None:
             with atomic_write(Path(lpath), durable=False) as file:
-                blob = _client().bucket(bucket).blob(name)
+                blob = _client().bucket(bucket).blob(name, generation=generation)
                 blob.download_to_file(file, **_patience(checksum="crc32c"))
 
         with _os_errors(f"{bucket}/{name}"):

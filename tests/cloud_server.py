@@ -79,6 +79,11 @@ class Handler(RequestHandler):
                     # Complete: what was answered then is answered again.
                     self.reply(200, state.storage.get_file_obj(state.bucket, name))
                     return
+            wanted = fields.get("generation", [None])[0]
+            if wanted is not None and self.generation(name) != int(wanted):
+                # Buckets keep no earlier versions unless they are asked to.
+                self.refuse(404, f"No such object: {state.bucket}/{name}")
+                return
             if condition is not None and self.generation(name) != int(condition):
                 self.refuse(412, "conditionNotMet")
                 return

@@ -570,6 +570,57 @@ def test_no_rights_are_one_clear_error(cloud, here):
         mirror(here).pull()
 
 
+# Read while another machine writes
+
+EPOCHS = {
+    number: {**RUN, "best.weights.h5": f"best {number}", "thresholds.json": f"fitted {number}"}
+    for number in range(9)
+}
+
+
+def written_meanwhile(cloud, name, *, times):
+    """Let another machine write the next epoch whenever a file is about to be fetched."""
+    written = []
+
+    def refused(method, asked):
+        if (method, asked) == ("GET", f"runs/one/{name}") and len(written) < times:
+            written.append(asked)
+            for changed in ("best.weights.h5", "thresholds.json"):
+                content = EPOCHS[len(written)][changed]
+                cloud.put(f"runs/one/{changed}", content.encode())
+        return False
+
+    cloud.refused = refused
+
+
+@pytest.mark.parametrize("name", ["best.weights.h5", "thresholds.json"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_is_written_while_it_is_pulled_is_taken_over_as_a_whole(
+    cloud, here, tmp_path, name, times
+):
+    put(here, EPOCHS[0])
+    mirror(here).push()
+    there = tmp_path / "there" / "run"
+    written_meanwhile(cloud, name, times=times)
+    mirror(there).pull()
+    assert local(there) == EPOCHS[times]
+    # What was fetched is known, so that the results of an evaluation can be sent.
+    put(there, {"evaluation/test/metrics.json": "good"})
+    cloud.sent()
+    mirror(there).push()
+    assert cloud.sent() == ["runs/one/evaluation/test/metrics.json"]
+
+
+def test_a_run_that_is_written_all_the_time_is_given_up_in_one_line(cloud, here, tmp_path):
+    put(here, EPOCHS[0])
+    mirror(here).push()
+    written_meanwhile(cloud, "best.weights.h5", times=8)
+    with pytest.raises(
+        ModelError, match=r"best\.weights\.h5: the run cannot be copied \(.*No such"
+    ):
+        mirror(tmp_path / "there" / "run").pull()
+
+
 # Two machines at once, and no lease
 
 
