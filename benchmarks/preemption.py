@@ -2,12 +2,12 @@
 
     python benchmarks/preemption.py [--write]
 
-`tagger train` on a few synthesised clips is sent SIGTERM in the middle of an epoch, as `shutdown.sh`
-does on a VM that is taken away: of the report's network and of the recipe for MagnaTagATune, with
-the run on a disk and in a bucket. The bucket is a server on this machine, so that what is seen is
-the work of both sides; a VM adds the time that its network needs for so many bytes. References are
-the step that is under way and a bare copy of the state's bytes, to the disk with fsync and with the
-client library alone to the same server.
+`tagger train` on a few synthesised clips is sent SIGTERM in the middle of an epoch, which is what
+`shutdown.sh` does on a VM that is taken away: of the report's network and of the recipe for
+MagnaTagATune, with the run on a disk and in a bucket. The bucket is a server on this machine, so
+that what is seen is the work of both sides; a VM adds the time that its network needs for so many
+bytes. References are the step that is under way and a bare copy of the state's bytes, to the disk
+with fsync and with the client library alone to the same server.
 """
 
 import argparse

@@ -1263,8 +1263,9 @@ def _zip_member(name: str, content: bytes, *, mode: int = 0) -> tuple[zipfile.Zi
 class Archives(Kind):
     """Parts of MagnaTagATune's archive, lists of checksums and notes, to what unpacks them."""
 
-    # A member without a name; an archive without clips.
+    # A member without a name; an archive without clips; damage that lies in none of the parts.
     known = (
+        ("a message that does not name the file", "fetch anew"),
         ("IndexError", "fetch_magnatagatune.py"),
         ("a message without a remedy", "holds no mp3 files"),
     )

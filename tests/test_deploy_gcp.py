@@ -962,6 +962,24 @@ def not_yet_allowed(cloud, times):
     cloud.refused = refuse
 
 
+def test_a_permission_that_is_lost_during_training_ends_with_a_status_and_the_vm_stopped(
+    boot, cloud
+):
+    def prepare(vm):
+        vm.programs.put("train", f"touch {vm.folder}/trains; sleep 4")
+
+    vm = boot(prepare=prepare, DATA_URI="", AT_END="delete")
+    wait_for((vm.folder / "trains").exists)
+    cloud.refused = lambda method, name: True
+    vm.wait()
+    # The bucket takes nothing any more: the VM's own attributes tell.
+    status = vm.guest_status()
+    assert (status["state"], status["step"]) == ("failed", "train")
+    assert "cannot be found in the bucket" in status["message"]
+    assert "the VM is not deleted" in status["message"]
+    assert vm.was_stopped
+
+
 def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(boot, cloud):
     not_yet_allowed(cloud, 2)
     vm = boot({"BUCKET_PATIENCE": "60"}, COMMIT="1" * 40).wait()
