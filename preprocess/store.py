@@ -82,17 +82,18 @@ class StoreSpec:
 
 
 def describe_front_end_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Say in words where two front-end specs differ."""
-    if ours["name"] != theirs["name"]:
-        return f"front end {theirs['name']!r} instead of {ours['name']!r}"
+    """Say in words where two front-end specs differ; of one from a file, parts may be missing."""
+    if ours.get("name") != theirs.get("name"):
+        return f"front end {theirs.get('name')!r} instead of {ours.get('name')!r}"
+    our_params, their_params = ours.get("params", {}), theirs.get("params", {})
     differences = [
-        f"{key}={theirs['params'].get(key)!r} instead of {ours['params'].get(key)!r}"
-        for key in sorted({*ours["params"], *theirs["params"]})
-        if ours["params"].get(key) != theirs["params"].get(key)
+        f"{key}={their_params.get(key)!r} instead of {our_params.get(key)!r}"
+        for key in sorted({*our_params, *their_params})
+        if our_params.get(key) != their_params.get(key)
     ]
-    if ours["version"] != theirs["version"]:
-        differences.append(f"version {theirs['version']} instead of {ours['version']}")
-    return f"front end {ours['name']!r} with " + ", ".join(differences)
+    if ours.get("version") != theirs.get("version"):
+        differences.append(f"version {theirs.get('version')} instead of {ours.get('version')}")
+    return f"front end {ours.get('name')!r} with " + ", ".join(differences)
 
 
 class Store:

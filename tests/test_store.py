@@ -668,3 +668,16 @@ def test_what_a_store_says_of_a_clip_survives_json(store):
     for clip in store.clips:
         assert StoredClip.from_json(json.loads(json.dumps(clip.to_json()))) == clip
         assert asdict(clip)["record"]["artist"] == "ann"
+
+
+@pytest.mark.parametrize("lacking", ["name", "version", "params"])
+def test_a_store_whose_front_end_lacks_a_part_is_refused_by_its_name(store, lacking):
+    def change(content):
+        del content["spec"]["front_end"][lacking]
+        content["spec"]["front_end_hash"] = "another"
+
+    change_manifest(store, change)
+    with pytest.raises(StoreError, match=f"{store.root}: holds a store made by"):
+        StoreWriter(store.root, store.spec, tags=store.tags)
+    with pytest.raises(StoreError, match=f"{store.root}: made by"):
+        Store(store.root).require_front_end(front_end(), user="the model")
