@@ -742,7 +742,7 @@ class Vm:
             "BEAT_SECONDS": "1",
             "BUCKET_PATIENCE": "0",
             "PAUSE_SECONDS": "1",
-            "TAGGER_LEASE_SECONDS": "6",
+            "TAGGER_LEASE_SECONDS": "12",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             **(environment or {}),
         }
@@ -1249,8 +1249,9 @@ def test_a_lease_that_was_lost_is_a_state_of_its_own(boot, cloud):
 def test_of_two_experiments_on_one_store_one_waits_until_the_other_has_filled_it(
     tmp_path, settings, cloud
 ):
-    diary = tmp_path / "diary"
-    fill = f"echo begin $STAND_IN_STATE >>{diary}; sleep 3; echo end $STAND_IN_STATE >>{diary}"
+    diary, go_on = tmp_path / "diary", tmp_path / "go-on"
+    until = f"until test -e {go_on}; do sleep 0.1; done"
+    fill = f"echo begin $STAND_IN_STATE >>{diary}; {until}; echo end $STAND_IN_STATE >>{diary}"
     vms = []
     try:
         for name in ("one", "two"):
@@ -1261,12 +1262,16 @@ def test_of_two_experiments_on_one_store_one_waits_until_the_other_has_filled_it
             vms[-1].programs.put("train")
             vms[-1].start()
         states = set()
+        deadline = time.monotonic() + 120
         while any(vm.process.poll() is None for vm in vms):
+            assert time.monotonic() < deadline, vms[0].log() + vms[1].log()
             states |= {
                 (json.loads(text)["state"], json.loads(text)["message"])
                 for name, text in cloud.objects().items()
                 if name.endswith("status.json")
             }
+            if any(state == "waiting" for state, _ in states):
+                go_on.touch()
             time.sleep(0.1)
         for name, vm in zip(("one", "two"), vms, strict=True):
             assert status_of(cloud, vm, run=f"runs/{name}")["state"] == "finished", vm.log()
