@@ -330,6 +330,8 @@ class _Fetching:
 
     def _damaged(self, names: Sequence[str], what: str) -> ConfigError:
         """Forget parts that are of no use, so that the next call fetches them."""
+        # Headers that are damaged may point to none of them: then it is not known which.
+        names = list(names) or list(PARTS)
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
             self._manifest.files.pop(name, None)
@@ -443,7 +445,10 @@ def _clips(members: Sequence[zipfile.ZipInfo], folder: Path) -> list[zipfile.Zip
         elif not member.is_dir():
             n_others += 1
     if not clips:
-        raise ConfigError(f"{folder / PARTS[0]}: holds no mp3 files in folders 0 to f")
+        raise ConfigError(
+            f"{folder / PARTS[0]}: holds no mp3 files in folders 0 to f; give the address of "
+            "MagnaTagATune's parts"
+        )
     if n_others:
         notice(f"{folder / PARTS[0]}: {n_others} members that are no clips are left out")
     return list(clips.values())
@@ -452,6 +457,8 @@ def _clips(members: Sequence[zipfile.ZipInfo], folder: Path) -> list[zipfile.Zip
 def _problem(member: zipfile.ZipInfo) -> str | None:
     """Say what is wrong with a member that no such archive has."""
     name = member.orig_filename
+    if not member.filename:
+        return "has no name"
     if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
         return "has an absolute path or one of another system"
     if ".." in name.split("/"):

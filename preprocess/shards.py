@@ -97,7 +97,7 @@ class Shard:
             found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
             sizes = [self.path(name).stat().st_size for name in self.names]
             of = {key: value for key, value in found.items() if key != "checksums"}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return False
         expected = [int(np.prod(self.shape(name))) * self.dtype.itemsize for name in self.names]
         return bool(of == self.description() and sizes == expected)
@@ -107,7 +107,7 @@ class Shard:
         try:
             found = json.loads((self.root / DESCRIPTION).read_text(encoding="utf-8"))
             checksums = dict(found["checksums"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             # Another process builds it just now.
             checksums = {}
         return [

@@ -34,6 +34,8 @@ from tagger.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
 from tagger.progress import warn
 
 FORMAT_VERSION = 1
+# What reading JSON that somebody has damaged raises, or made: nested too deep, numbers too large.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError)
 _PACKAGES = ("tensorflow", "tf-keras", "numpy", "librosa", "pescador", "autopool", "soundfile")
 
 
@@ -160,7 +162,7 @@ class RunFolder:
             raise ModelError(
                 f"{self.address}: no training run here; give the folder that 'tagger train' wrote"
             ) from None
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             # Of one at an address the description was fetched again if it was damaged here only.
             remedy = "delete the folder and train again" if self._mirror is None else "restore it"
             raise ModelError(
@@ -249,7 +251,7 @@ class RunFolder:
             content = json.loads(self.vocabulary.read_text(encoding="utf-8"))
             members = tuple(tuple(names) for names in content["members"])
             return Vocabulary(tuple(content["tags"]), members)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise ModelError(
                 f"{self.vocabulary}: missing or damaged ({error}); train again"
             ) from None
@@ -267,7 +269,7 @@ class RunFolder:
         try:
             content = json.loads(self.thresholds.read_text(encoding="utf-8"))["thresholds"]
             return None if content is None else [None if x is None else float(x) for x in content]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise ModelError(
                 f"{self.thresholds}: damaged ({error}); delete it or train again"
             ) from None
@@ -285,7 +287,7 @@ class RunFolder:
         try:
             content = json.loads(self.calibration.read_text(encoding="utf-8"))
             return Calibration.from_json(content, n_tags=n_tags)
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             raise ModelError(
                 f"{self.calibration}: damaged ({error}); delete it or train again"
             ) from None

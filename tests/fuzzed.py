@@ -648,9 +648,6 @@ def _require_plain(value: object, seen: dict) -> None:
 class Stores(Kind):
     """Manifests, journals and shards, to what opens a store."""
 
-    # A shard.json of lists in lists, or whose checksums are no object.
-    known = (("RecursionError", "shards.py"), ("AttributeError", "shards.py"))
-
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
         import preprocess.shards
@@ -1035,7 +1032,6 @@ class Runs(Kind):
 
     also_named = ("data.tags",)
     # Lists in lists in lists, and thresholds that no float holds.
-    known = (("RecursionError", "run_folder.py"), ("OverflowError", "run_folder.py"))
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
@@ -1262,13 +1258,6 @@ def _zip_member(name: str, content: bytes, *, mode: int = 0) -> tuple[zipfile.Zi
 
 class Archives(Kind):
     """Parts of MagnaTagATune's archive, lists of checksums and notes, to what unpacks them."""
-
-    # A member without a name; an archive without clips; damage that lies in none of the parts.
-    known = (
-        ("a message that does not name the file", "fetch anew"),
-        ("IndexError", "fetch_magnatagatune.py"),
-        ("a message without a remedy", "holds no mp3 files"),
-    )
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)

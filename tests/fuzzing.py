@@ -86,8 +86,6 @@ class Kind:
     allowed: tuple[type[Exception], ...] = ()
     # What errors name where it is no file in the folder: the key of a config, an option.
     also_named: tuple[str, ...] = ()
-    # Findings that wait to be mended, by words that occur in each; they count as refusals.
-    known: tuple[tuple[str, ...], ...] = ()
     # Whether it may be refused memory that it would not have used.
     asks_for_what_is_promised = False
     # Whether it may read what it is told to, wherever that is: configs are trusted with that.
@@ -414,8 +412,6 @@ def work(name: str, root: Path, seeds: Path, seed: int, first: int, last: int) -
             finding = f"takes {peak >> 20} MB; {finding or refusal}"
         if watch.seen:
             finding = f"{watch.seen[0]} ({len(watch.seen)} such); {finding or refusal}"
-        if finding and any(all(word in finding for word in words) for words in kind.known):
-            finding, refusal = None, "known"
         if number % 50 == 0 and _tree(canary) != untouched:
             finding = "what lies beside its folder has changed"
         done = {

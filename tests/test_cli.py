@@ -404,6 +404,7 @@ def test_a_run_without_weights_is_one_line(refusal, run):
         ("split.csv", b"\xff\xfe\xff"),
         ("config.yaml", None),
         ("config.yaml", b"a: ["),
+        ("vocabulary.json", b"[" * 100_000),
         ("best.weights.h5", b"no weights"),
     ],
 )
@@ -412,6 +413,11 @@ def test_a_missing_or_damaged_file_of_a_run_is_named(refusal, run, file, content
     if content is not None:
         (run / file).write_bytes(content)
     assert str(run / file) in refusal("evaluate", run)
+
+
+def test_thresholds_that_no_number_is_large_enough_for_are_named(refusal, run):
+    (run / "thresholds.json").write_text('{"thresholds": [1' + "0" * 400 + "]}")
+    assert str(run / "thresholds.json") in refusal("evaluate", run)
 
 
 @pytest.mark.parametrize("content", [b"epoch,x\n1,two\n", b"\xff\xfe", b"epoch\n1,2\n"])

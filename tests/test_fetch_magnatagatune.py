@@ -642,6 +642,28 @@ def test_a_member_whose_size_is_a_lie_is_refused(serve, fetch, folder):
     assert not (folder / "0" / "bomb.mp3").exists()
 
 
+def test_a_member_without_a_name_is_refused(serve, fetch):
+    files = published([("a", b"x"), *CLIPS.items()])
+    archive = bytearray(b"".join(files[part] for part in PARTS))
+    # Of the central directory: a name of one letter becomes one of none, and a comment.
+    start = archive.index(b"PK\x01\x02")
+    archive[start + 28], archive[start + 32] = 0, 1
+    third = -(-len(archive) // 3)
+    parts = {name: bytes(archive[i * third : (i + 1) * third]) for i, name in enumerate(PARTS)}
+    assert "its member '' has no name" in refusal(fetch(serve({**files, **parts})))
+
+
+def test_damage_that_lies_in_none_of_the_parts_names_them_all(serve, fetch, folder):
+    files = published()
+    archive = bytearray(b"".join(files[part] for part in PARTS))
+    start = archive.rindex(b"PK\x01\x02")
+    archive[start + 42 : start + 46] = (0x7FFFFFFF).to_bytes(4, "little")
+    third = -(-len(archive) // 3)
+    parts = {name: bytes(archive[i * third : (i + 1) * third]) for i, name in enumerate(PARTS)}
+    message = refusal(fetch(serve({**files, **parts})))
+    assert all(str(folder / part) in message for part in PARTS)
+
+
 def test_an_archive_without_clips_is_refused(serve, fetch):
     server = serve(published([("readme.txt", b"x"), ("0/deeper/a.mp3", b"x"), ("g/a.mp3", b"x")]))
     assert "holds no mp3 files in folders 0 to f" in refusal(fetch(server))

@@ -58,7 +58,7 @@ def test_a_shard_that_is_current_is_not_built_again(store, monkeypatch):
     assert open_shard(Store(store.root)).is_current()
 
 
-@pytest.mark.parametrize("damage", ["cut", "no description", "other clips", "garbage"])
+@pytest.mark.parametrize("damage", ["cut", "no description", "other clips", "garbage", "nested"])
 def test_a_shard_that_is_not_whole_or_of_other_clips_is_built_anew(store, damage):
     shard = open_shard(store)
     path = shard.path("log_mel")
@@ -66,6 +66,8 @@ def test_a_shard_that_is_not_whole_or_of_other_clips_is_built_anew(store, damage
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "no description":
         (shard.root / DESCRIPTION).unlink()
+    elif damage == "nested":
+        (shard.root / DESCRIPTION).write_text("[" * 100_000)
     elif damage == "garbage":
         (shard.root / DESCRIPTION).write_text("{")
     else:
