@@ -18,10 +18,20 @@ _COLLAPSED = re.compile(r"(gs|memory|file):/(?!/)(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
 _SCHEMES = ("gs", "memory", "file")
 # What a log must not hold: who one is at an address, what gives rights to it, and tokens. Where a
-# Path was made of an address it is https:/host.
+# Path was made of an address it is https:/host. Each pattern ends before the next place at which it
+# could begin, or takes it in: so a text is read about once, however it is made.
+_START = r"(?i)(://|\b(?:https?|ftp|gs):/)"
 _SECRETS = (
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://|\b(?:https?|ftp|gs):/)[^/?#\s'\"]*@"), r"\1***@"),
-    (re.compile(r"(?i)(\bhttps?:/[^?\s'\"]*)\?[^\s'\"()<>]*[^\s'\"()<>:;,.]"), r"\1?***"),
+    (re.compile(rf"{_START}[^/?#\s'\"]*@"), r"\1***@"),
+    # Of a password with a slash, which nobody has quoted; after a colon a short number is a port.
+    (
+        re.compile(rf"{_START}[^/?#@:\s'\"]*+:(?!\d{{1,5}}/)(?:(?!:/)[^\s'\"])*@"),
+        r"\1***@",
+    ),
+    (
+        re.compile(r"(?i)(\bhttps?:/[^?\s'\"]*+)(?:(\?)[^\s'\"()<>]*[^\s'\"()<>:;,.])?"),
+        lambda found: f"{found[1]}?***" if found[2] else found[1],
+    ),
     (
         re.compile(
             r"(?i)([?&](?:upload_id|sig|signature|token|access_token|key|x-(?:goog|amz)-[a-z-]+)=)"
