@@ -75,7 +75,7 @@ class Lease:
         """
         while True:
             generation, owner, _ = self._look()
-            if owner not in (None, self.owner):
+            if owner is not None and owner != self.owner:
                 self._watch(generation, owner)
             try:
                 self._write(generation)
@@ -85,7 +85,7 @@ class Lease:
                 continue
 
     def renew(self) -> None:
-        """Say that one is still there.
+        """Say that one is still there; where somebody has removed the object, take it again.
 
         Raises
         ------
@@ -98,9 +98,10 @@ class Lease:
             self._write(self._generation)
         except FileExistsError:
             generation, owner, mark = self._look()
-            if mark not in self._marks:
+            if owner is not None and mark not in self._marks:
                 raise self._held(owner) from None
-            # A write of one's own, of which no answer came.
+            # A write of one's own, of which no answer came; or nobody's: another one that takes it
+            # at the same time is met by the next write.
             self._generation = generation
             self.renew()
 
@@ -131,21 +132,21 @@ class Lease:
         except (ValueError, KeyError, TypeError):
             return generation, "somebody unknown", ""
 
-    def _watch(self, generation: int, owner: str | None) -> None:
+    def _watch(self, generation: int, owner: str) -> None:
         notice(f"{self.address}: held by {owner}; watching whether it is still there")
         until = time.monotonic() + self.seconds
         while time.monotonic() < until:
             time.sleep(self.seconds / 12)
             found, owner_now, _ = self._look()
             if found != generation:
-                if owner_now in (None, self.owner):
+                if owner_now is None or owner_now == self.owner:
                     return
                 raise self._held(owner_now)
         notice(f"{self.address}: {owner} has gone")
 
-    def _held(self, owner: str | None) -> LeaseHeldError:
+    def _held(self, owner: str) -> LeaseHeldError:
         return LeaseHeldError(
-            f"{self.address}: held by {owner or 'nobody'}; only one machine works on a run: "
+            f"{self.address}: held by {owner}; only one machine works on a run: "
             "stop the other one, or choose another run"
         )
 

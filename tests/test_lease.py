@@ -88,6 +88,33 @@ def test_an_owner_that_has_gone_loses_it():
     second.renew()
 
 
+def test_a_lease_that_somebody_has_removed_is_taken_again(cloud):
+    mine = lease("one")
+    mine.take()
+    location(ADDRESS).unlink()
+    mine.renew()
+    assert b"one" in cloud.objects()["runs/one.vm/lease.json"]
+    mine.renew()
+    mine.release()
+    assert cloud.objects() == {}
+
+
+def test_a_removed_lease_that_another_one_has_taken_is_lost(cloud):
+    mine = lease("one")
+    mine.take()
+    location(ADDRESS).unlink()
+
+    def refused(method, name):
+        # In the very moment in which it is to be taken again.
+        if method == "POST" and not cloud.objects():
+            cloud.put("runs/one.vm/lease.json", b'{"owner": "two"}')
+        return False
+
+    cloud.refused = refused
+    with pytest.raises(LeaseHeldError, match="held by two"):
+        mine.renew()
+
+
 def test_a_lease_of_another_one_is_not_released(cloud):
     first = lease("one")
     first.take()
