@@ -175,8 +175,10 @@ def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
             windows, padded = windows_of_file(path, front_end_of(job.spec.front_end))
             # An object at an address changes as a whole: what was read is one version or another,
             # and the older state makes the next run look again.
-            if before is None or (not is_remote(path) and _state(path) != before):
+            if not is_remote(path) and (before is None or _state(path) != before):
                 return f"{path}: has changed while it was read; run the command again"
+            if before is None:
+                return f"{path}: cannot be asked for its version now; run the command again"
             size, mtime = before
         written = write_clip(
             job.store_root, record, windows=windows, label=task.label, dtype=job.spec.dtype

@@ -254,6 +254,21 @@ def test_a_clip_that_is_missing_or_no_audio_is_named_by_its_address(cloud, music
     assert messages[2].startswith(f"{MUSIC / clips[2]}: empty file (0 bytes)")
 
 
+def test_a_clip_whose_version_a_bucket_does_not_tell_is_not_said_to_have_changed(cloud, music):
+    name = min(path.relative_to(music).as_posix() for path in music.rglob("*.mp3"))
+    asked = []
+
+    def refused(method, found):
+        asked.append(found)
+        return found == f"music/{name}" and asked.count(found) == 1
+
+    cloud.refused = refused
+    assert list(run(MUSIC, STORE).failures.values()) == [
+        f"{MUSIC / name}: cannot be asked for its version now; run the command again"
+    ]
+    assert run(MUSIC, STORE).n_written == 1
+
+
 def test_clips_in_a_bucket_are_checked(cloud, music):
     clips = sorted(path.relative_to(music).as_posix() for path in music.rglob("*.mp3"))
     (MUSIC / clips[0]).unlink()
