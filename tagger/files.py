@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,6 +19,12 @@ TEMPORARY_PREFIX = ".tmp-"
 # Between the name of a temporary folder and that of the folder that it replaces, in the name that
 # the latter has for an instant.
 _REPLACED = ".replaced-"
+
+
+# Where locks do not tell who is writing: what is so old is a leftover. Between the two renames of
+# `atomic_folder` passes an instant.
+_LEFT_SECONDS = 24 * 3600
+_RENAMED_SECONDS = 60
 
 
 # Two threads that read it at once would leave what one of them has set meanwhile.
@@ -75,20 +82,26 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def _lock(descriptor: int, *, wait: bool = True) -> bool:
-    """Lock an open file or folder until it is closed; False if another one has it."""
+def _lock(descriptor: int, *, wait: bool = True) -> bool | None:
+    """Lock an open file or folder until it is closed.
+
+    Returns
+    -------
+    bool or None
+        False if another one has it; None where nobody can tell: not all file systems have locks,
+        and NFS gives none of what is open for reading.
+    """
     try:
         # Only systems like Unix have it, and to tag nothing needs it.
         import fcntl
     except ImportError:  # pragma: no cover
-        return True
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
-        # A file system without locks.
-        return True
+        return None
     return True
 
 
@@ -178,13 +191,16 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a temporary file or folder; yields False if another one has it."""
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool | None]:
+    """Hold the lock of a temporary file or folder; yields what `_lock` says of it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        # It has gone, or this system cannot open folders.
+    except FileNotFoundError:
         yield True
+        return
+    except OSError:
+        # E.g. of a system that cannot open folders.
+        yield None
         return
     try:
         yield _lock(descriptor, wait=wait)
@@ -213,11 +229,24 @@ def _give_name(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _age(path: Path) -> float:
+    """Seconds since anything in a file or folder was written, or its name was changed."""
+    inside = [Path(at, name) for at, folders, files in os.walk(path) for name in folders + files]
+    times = [0.0]
+    for item in (path, *inside):
+        # Others may be removing it.
+        with contextlib.suppress(OSError):
+            status = item.stat()
+            times.append(max(status.st_mtime, status.st_ctime))
+    return time.time() - max(times)
+
+
 def remove_temporary_files(folder: Path) -> None:
     """Remove what writes that were killed have left directly inside `folder`.
 
-    What others are writing just now stays. A folder that was about to be replaced gets its name
-    back. At an address killed writes leave nothing.
+    What others are writing just now stays; where locks do not tell, that is all in which something
+    was written within the last day. A folder that was about to be replaced gets its name back. At
+    an address killed writes leave nothing.
     """
     if is_remote(folder):
         return
@@ -226,6 +255,11 @@ def remove_temporary_files(folder: Path) -> None:
     for leftover in leftovers:
         temporary, _, replaced = leftover.name.partition(_REPLACED)
         with _locked(folder / temporary, wait=False) as is_left:
+            if is_left is None:
+                is_left = _age(leftover) > _LEFT_SECONDS
+                if replaced and _age(leftover) > _RENAMED_SECONDS:
+                    with contextlib.suppress(OSError):
+                        leftover.rename(folder / replaced)
             if not is_left:
                 continue
             if replaced:
@@ -242,14 +276,11 @@ def remove_temporary_files(folder: Path) -> None:
 def alone(path: Path) -> Iterator[None]:
     """Let other processes, of all machines that share the disk, wait that make `path` as well.
 
-    Beside it a file is left that they lock.
+    Beside it a file is left that they lock. On a disk without locks nobody waits.
     """
-    # Only systems like Unix have it, and to tag nothing needs it.
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock.fileno())
         yield
 
 

@@ -154,6 +154,61 @@ def test_what_another_process_is_writing_is_no_leftover(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+# As a network file system may answer: no lock of what is open for reading.
+WITHOUT_LOCKS = """
+import errno, os, sys, time
+from pathlib import Path
+from tagger.files import alone, remove_temporary_files
+def hook(event, arguments):
+    if event == "fcntl.flock":
+        raise OSError(errno.EBADF, "no locks here")
+sys.addaudithook(hook)
+folder = Path(sys.argv[1])
+"""
+
+
+def without_locks(folder, code):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LOCKS + code, folder], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CLEANING = """
+later = LATER
+now = time.time
+time.time = lambda: now() + later
+remove_temporary_files(folder)
+"""
+
+
+@pytest.mark.parametrize(("later", "stays"), [(60, True), (23 * 3600, True), (25 * 3600, False)])
+def test_where_there_are_no_locks_only_what_is_old_is_a_leftover(tmp_path, later, stays):
+    (tmp_path / ".tmp-file").write_text("being written")
+    (tmp_path / ".tmp-folder").mkdir()
+    (tmp_path / ".tmp-folder" / "x").write_text("being written")
+    without_locks(tmp_path, CLEANING.replace("LATER", str(later)))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ([".tmp-file", ".tmp-folder"] if stays else [])
+
+
+@pytest.mark.parametrize(("later", "named"), [(0, False), (120, True)])
+def test_where_there_are_no_locks_a_replaced_folder_gets_its_name_back_later(
+    tmp_path, later, named
+):
+    (tmp_path / ".tmp-a.replaced-bundle").mkdir()
+    (tmp_path / ".tmp-a.replaced-bundle" / "old").write_text("old")
+    (tmp_path / ".tmp-a").mkdir()
+    without_locks(tmp_path, CLEANING.replace("LATER", str(later)))
+    assert (tmp_path / "bundle" / "old").exists() == named
+    assert (tmp_path / ".tmp-a").exists()
+
+
+def test_where_there_are_no_locks_nobody_waits_and_work_is_done(tmp_path):
+    assert without_locks(tmp_path, "with alone(folder / 'x'): print('done')") == "done\n"
+
+
 KILLED_WHILE_REPLACING = """
 import os, signal, sys
 from pathlib import Path
