@@ -61,8 +61,7 @@ class Checkpoints:
                 f"{state}: the state cannot be saved ({reason}); check disk space and rights, then "
                 "go on with --resume from the state before it"
             ) from None
-        for old in self._numbered()[:-_N_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._remove_old()
 
     def restore(self) -> dict[str, Any] | None:
         """Restore the newest state that can be read.
@@ -79,6 +78,8 @@ class Checkpoints:
         """
         if self.folder.exists():
             remove_temporary_files(self.folder)
+            # Killed while it removed one, a process has left the rest of it.
+            self._remove_old()
         states = self._numbered()
         for state in reversed(states):
             try:
@@ -95,6 +96,10 @@ class Checkpoints:
                 f"{self.folder}: no saved state can be read; start anew in another run.root"
             )
         return None
+
+    def _remove_old(self) -> None:
+        for old in self._numbered()[:-_N_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _numbered(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir())

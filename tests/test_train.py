@@ -430,6 +430,20 @@ def test_a_damaged_state_falls_back_to_the_one_before(rich, tmp_path, capsys):
     assert_same_weights(run / "last.weights.h5", straight / "last.weights.h5")
 
 
+def test_the_rest_of_a_state_that_was_being_removed_goes_as_well(rich, tmp_path):
+    config, straight = rich
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    states = {state.name for state in (run / "checkpoints").iterdir()}
+    rest = run / "checkpoints" / "00000001"
+    rest.mkdir()
+    (rest / "variables.index").write_bytes(b"x")
+    resumed = start(config, run)
+    _, messages = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, messages
+    assert {state.name for state in (run / "checkpoints").iterdir()} == states
+
+
 def test_no_readable_state_is_refused(rich, tmp_path):
     _, straight = rich
     run = tmp_path / "run"
