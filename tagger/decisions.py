@@ -129,6 +129,7 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
     run = RunFolder.at(root)
     run.pull(leave=("checkpoints", "tensorboard"))
     run.require()
+    run.warn_of_vm()
     trained = run.load_config(overrides)
     config = trained.calibration
     n_tags = len(run.load_vocabulary())

@@ -252,6 +252,7 @@ def export_run(
     if not isinstance(root, RunFolder):
         run = RunFolder.at(root)
         run.pull(leave=_NOT_NEEDED)
+        run.warn_of_vm()
         lines = export_run(run, data=data, clips=clips)
         run.push()
         return lines
@@ -388,6 +389,7 @@ def export_model(
         )
     lines = []
     if run is not None:
+        run.warn_of_vm()
         lines = export_run(run, clips=clips)
         if lines and (format_, quantize) == (DEFAULT_FORMAT, DEFAULT_QUANTIZE):
             run.push()

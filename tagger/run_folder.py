@@ -1,5 +1,6 @@
 """The run folder: everything that a training run leaves behind, and how to find it again."""
 
+import contextlib
 import csv
 import io
 import json
@@ -138,6 +139,21 @@ class RunFolder:
             if not patient or isinstance(error, RunChangedError):
                 raise
             warn(f"{error}; it is kept in {self.root} and will be sent later")
+
+    def warn_of_vm(self) -> None:
+        """Warn where a VM holds the lease of the run: what is changed now would end its training.
+
+        Where the bucket does not tell, nothing is said.
+        """
+        if self._mirror is None:
+            return
+        lease = location(f"{str(self.address).rstrip('/')}.vm/lease.json")
+        with contextlib.suppress(OSError):
+            if lease.exists():
+                warn(
+                    f"{self.address}: a VM works on this run ({lease}); if it still trains, it "
+                    "will end with an error when it meets what is changed now: wait for its end"
+                )
 
     def exists(self) -> bool:
         """Whether a run was started here."""
