@@ -47,6 +47,8 @@ RUN_RESULTS = (
     "clip_head.npz",
     "validation_scores.npz",
 )
+# Folders that several commands on one machine may fill at once.
+_EVALUATIONS = ("evaluation",)
 # How often a run is listed that somebody else writes while it is pulled.
 _N_TRIES = 5
 # What is copied so soon that it needs no progress bar.
@@ -140,6 +142,8 @@ class Mirror:
         self._root = str(cast(Any, remote).path).rstrip("/")
         # Of the files at the address, as they were listed or written last.
         self._generations: dict[str, int] = {}
+        # The one that this process has found, though it has removed it since.
+        self._last_note: _Note | None = None
         # Of the files here, as they were when they were last looked at.
         self._places: _Places = {}
 
@@ -147,8 +151,8 @@ class Mirror:
         """Make the local folder the same as the run at the address.
 
         What was changed here and did not get there stays, unless somebody else has changed the run
-        meanwhile; what is damaged here is fetched again. From where there is no run nothing is
-        fetched.
+        meanwhile: then only evaluations that another command here may be making stay. What is
+        damaged here is fetched again. From where there is no run nothing is fetched.
 
         Parameters
         ----------
@@ -196,8 +200,11 @@ class Mirror:
         else:
             # Killed from here on, nothing that is here may be taken for newer.
             self._note.unlink(missing_ok=True)
-            wanted = [name for name in theirs if ours.get(name) != theirs[name]]
-            stale = [name for name in ours if name not in theirs]
+            if note is not None:
+                self._last_note = note
+            kept = self._unsent_evaluations(theirs, ours)
+            wanted = [n for n in theirs if ours.get(n) != theirs[n] and n not in kept]
+            stale = [name for name in ours if name not in theirs and name not in kept]
             stale += [n for n in wanted if n in ours]
             same = {name: state for name, state in theirs.items() if name not in wanted}
         wanted = [name for name in wanted if not _is_below(name, leave)]
@@ -328,6 +335,23 @@ class Mirror:
             for name, state in note.same.items()
             if theirs.get(name) == state and is_damaged(name, state)
         ]
+
+    def _unsent_evaluations(self, theirs: _States, ours: _States) -> _States:
+        """States of what evaluations of this very run have written here, and nobody else there."""
+        note = self._last_note
+        if note is None:
+            return {}
+        noted = note.same
+        if theirs.get(_RUN_DESCRIPTION) != noted.get(_RUN_DESCRIPTION):
+            return {}
+        damaged = self._damaged(theirs, ours, note)
+        return {
+            name: state
+            for name, state in ours.items()
+            if _is_below(name, _EVALUATIONS)
+            and theirs.get(name) == noted.get(name) != state
+            and name not in damaged
+        }
 
     def _placed(self, same: _States, ours: _States, note: _Note | None) -> _Places:
         """Places of what is the same on both sides; of what is not here, those of before."""

@@ -522,6 +522,47 @@ def test_results_of_an_evaluation_bring_no_old_weights_back(cloud, here, tmp_pat
     assert local(here)["evaluation/test/metrics.json"] == "good"
 
 
+def test_evaluations_at_once_on_one_machine_lose_nothing_while_another_one_trains(
+    cloud, here, tmp_path
+):
+    there = tmp_path / "there" / "run"
+    old = {"evaluation/test/metrics.json": "old", "evaluation/other/metrics.json": "old"}
+    put(here, old)
+    mirror(here).push()
+    mirror(there).pull()
+    # One writes, and while it does the other one takes over what was trained on.
+    new = {"evaluation/test/metrics.json": "new", "evaluation/test/scores.npz": "new"}
+    put(there, new)
+    go_on(here)
+    put(here, {"evaluation/other/metrics.json": "of another machine"})
+    mirror(here).push()
+    mirror(there).pull()
+    expected = {**local(here), **new}
+    assert local(there) == expected
+    mirror(there).push()
+    assert in_bucket(cloud) == expected
+
+
+def test_an_evaluation_outlives_a_pull_that_lists_again(cloud, here, tmp_path):
+    put(here, EPOCHS[0])
+    mirror(here).push()
+    there = tmp_path / "there" / "run"
+    mirror(there).pull()
+    put(there, {"evaluation/test/metrics.json": "unsent"})
+    put(here, {"best.weights.h5": "best", "thresholds.json": "fitted"})
+    mirror(here).push()
+    written_meanwhile(cloud, "best.weights.h5", times=1)
+    mirror(there).pull()
+    assert local(there) == {**EPOCHS[1], "evaluation/test/metrics.json": "unsent"}
+
+
+def test_evaluations_of_another_run_are_not_taken_for_those_of_this_one(cloud, here, tmp_path):
+    put(here, {"evaluation/test/metrics.json": "unsent"})
+    cloud.put("runs/one/run.json", b"another run")
+    mirror(here).pull()
+    assert local(here) == {**RUN, "run.json": "another run"}
+
+
 def test_what_is_left_out_is_neither_fetched_nor_removed(cloud, here, tmp_path):
     there = tmp_path / "there" / "run"
     mirror(there).pull(leave=("checkpoints",))
@@ -856,6 +897,22 @@ def test_the_bundle_of_a_run_in_a_bucket_bears_the_name_of_the_run(cloud, traine
     lines = export_run(location(ADDRESS))
     assert lines[0].startswith(f"bundle: {ADDRESS}/bundle (version ")
     assert find_bundle(ADDRESS).name == "one"
+
+
+@pytest.mark.parametrize("verb", ["calibrate", "export", "export --format=litert"])
+def test_who_changes_a_run_that_a_vm_works_on_is_warned(cloud, trained, command, verb):
+    code, _, err = command(*verb.split(), ADDRESS)
+    assert code == 0 and "a VM works" not in err
+    cloud.put("runs/one.vm/lease.json", b'{"owner": "vm"}')
+    code, _, err = command(*verb.split(), ADDRESS)
+    assert code == 0
+    assert err.count(f"warning: {ADDRESS}: a VM works on this run ({ADDRESS}.vm/lease.json);") == 1
+
+
+def test_who_evaluates_a_run_that_a_vm_works_on_is_not_warned(cloud, trained, command):
+    cloud.put("runs/one.vm/lease.json", b'{"owner": "vm"}')
+    code, _, err = command("evaluate", ADDRESS)
+    assert code == 0 and "a VM works" not in err
 
 
 def test_an_export_into_the_copy_of_a_remote_bundle_is_refused(cloud, tmp_path):
