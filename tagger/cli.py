@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tagger.errors import ConfigError, TaggerError
+from tagger.locations import location, require_local
 from tagger.progress import LOG_FORMAT_VARIABLE, failed, say_error, set_log_format
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def search(
     """Try settings of a config within a space, with Optuna; go on where it stopped."""
     if space is None or output is None:
         raise ConfigError("search needs --space FILE and --output FOLDER; give both")
+    require_local(output, "--output")
     settings = _config(config, set_)
 
     from tagger.search import search as run_search
@@ -443,7 +445,7 @@ def _inputs(names: list[str] | None, files_from: Path | None) -> "list[Input]":
         listed = read_list(sys.stdin.buffer)
     elif files_from is not None:
         try:
-            with files_from.open("rb") as stream:
+            with location(files_from).open("rb") as stream:
                 listed = read_list(stream)
         except OSError as error:
             raise ConfigError(
@@ -523,6 +525,9 @@ def predict_tags(
 
     _choice("--format", format_, WRITERS.names())
     _choice("--quantize", quantize, _QUANTIZATIONS)
+    for option, place in (("--output", output), ("--taggram", taggram)):
+        if place is not None:
+            require_local(place, option)
     score = _threshold(threshold)
     _finite("--window-middle", middle)
     files = _inputs(inputs, files_from)
@@ -590,6 +595,7 @@ def embed(
     _choice("--quantize", quantize, _QUANTIZATIONS)
     _finite("--window-middle", middle)
     refuse_suffix(output)
+    require_local(output, "--output")
     files = _inputs(inputs, files_from)
     tagger = _load_tagger(model, quantize, jobs)
     n_failed = embed_files(
@@ -707,6 +713,7 @@ def demo_corpus(
     from preprocess.demo_corpus import write_demo_corpus
     from tagger.progress import progress_bar
 
+    require_local(root, "ROOT")
     if n_clips % 16:
         raise ConfigError(f"--n-clips {n_clips} is not a multiple of 16")
     with progress_bar("demo corpus", n_clips) as advance:
@@ -749,6 +756,7 @@ def fetch_magnatagatune(
     from preprocess.fetch_magnatagatune import fetch_magnatagatune as run_fetch
     from tagger.download import fetch_file
 
+    require_local(folder, "FOLDER")
     result = run_fetch(
         folder,
         fetch_file=fetch_file,

@@ -356,6 +356,7 @@ def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
     """Contents of a config file and of those that it extends, the farthest first."""
     if depth > _MAX_EXTENDS:
         raise ConfigError(f"{path}: 'extends' goes in a circle; break it")
+    path = location(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

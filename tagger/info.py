@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.store import MANIFEST, Store
-from tagger.bundle import Bundle
+from tagger.bundle import DESCRIPTION, Bundle
 from tagger.config import Config
+from tagger.locations import is_remote, location
 from tagger.models import describe_bundle
 from tagger.run_folder import RunFolder, versions
 
 _MAX_TAGS_SHOWN = 12
 # MagnaTagATune's, for a network described without any data.
 _DEFAULT_N_TAGS = 188
+# Of a run at an address.
+_NOT_NEEDED = ("bundle", "checkpoints", "evaluation", "tensorboard")
 
 
 def _tags_line(tags: tuple[str, ...]) -> str:
@@ -27,7 +30,7 @@ def describe_store(root: Path) -> list[str]:
     StoreError
         If there is none.
     """
-    store = Store(root)
+    store = Store(location(root))
     spec = store.spec
     shapes = ", ".join(f"{name} {shape}" for name, shape in spec.input_shapes.items())
     padded = sum(clip.padded for clip in store.clips)
@@ -69,12 +72,13 @@ def describe_run(root: Path) -> list[str]:
     """
     from tagger.evaluate import read_history
 
-    run = RunFolder(root)
+    run = RunFolder.at(root)
+    run.pull(leave=_NOT_NEEDED)
     description = run.require()
     config = run.load_config()
     vocabulary = run.load_vocabulary()
     lines = [
-        f"run: {root}",
+        f"run: {run.address}",
         f"clips: {description['n_clips']}, store: {config.store.root}",
         f"trained on: {description['device']['kind']} ({description['device']['description']}), "
         f"{description['precision']}",
@@ -99,9 +103,14 @@ def describe(config: Config, path: Path | None) -> list[str]:
     path : Path, optional
         A run folder, a bundle or a store.
     """
+    path = None if path is None else location(path)
     if path is not None and (path / MANIFEST).exists():
         return describe_store(path)
-    if path is not None and Bundle.is_at(path):
+    if path is not None and is_remote(path) and (path / DESCRIPTION).exists():
+        from tagger.storage import fetch_bundle
+
+        return describe_bundle(fetch_bundle(str(path)))
+    if path is not None and not is_remote(path) and Bundle.is_at(path):
         return describe_bundle(Bundle(path))
 
     from tagger.devices import choose_precision, cpu_flags, find_device
@@ -110,7 +119,7 @@ def describe(config: Config, path: Path | None) -> list[str]:
 
     if path is not None:
         lines = describe_run(path)
-        run = RunFolder(path)
+        run = RunFolder.at(path)
         config, tags = run.load_config(), run.load_vocabulary().tags
     else:
         n_tags = config.data.tags if isinstance(config.data.tags, int) else _DEFAULT_N_TAGS

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from preprocess.audio import AUDIO_SUFFIXES, find_audio_files
 from tagger.errors import AudioError, TaggerError
+from tagger.locations import file_or_object, is_remote
 
 STDIN = Path("-")
 """Audio on standard input."""
@@ -44,8 +45,8 @@ def expand_inputs(names: Iterable[str | Path]) -> list[Input]:
     Parameters
     ----------
     names : iterable of str or Path
-        Files, folders (searched at any depth, by suffix), and patterns such as
-        ``"music/**/*.mp3"`` where no file has that name.
+        Files, folders (searched at any depth, by suffix), both also at addresses, and patterns
+        such as ``"music/**/*.mp3"`` where no file has that name.
 
     Returns
     -------
@@ -66,12 +67,14 @@ def expand_inputs(names: Iterable[str | Path]) -> list[Input]:
 
 
 def _expand(name: str | Path) -> Iterator[Input]:
-    path = Path(name)
+    path = file_or_object(name)
     if _is_folder(path):
         found = _audio_below(path)
         yield from (Input(file, path) for file in found)
         if not found:
             yield Input(path)
+    elif is_remote(path):
+        yield Input(path)
     elif glob.has_magic(str(name)) and not os.path.lexists(name):
         base = _fixed_part(str(name))
         found = _matches(str(name))
@@ -124,6 +127,8 @@ def _is_folder(path: Path) -> bool:
 
 
 def _identity(path: Path) -> str:
+    if is_remote(path):
+        return str(path)
     with contextlib.suppress(OSError, ValueError):
         return os.path.realpath(path)
     return str(path)

@@ -79,6 +79,46 @@ def is_remote(path: str | PurePath) -> bool:
     return not isinstance(path, PurePath)
 
 
+def file_or_object(name: str | Path) -> Path:
+    """Path of a file, or of an object where the name is an address of a bucket.
+
+    All other names are local ones, also those that look like addresses of another kind.
+
+    Raises
+    ------
+    ConfigError
+        If it is an address of a bucket, but none that can be.
+    MissingExtraError
+        If the extra ``cloud`` is not installed and such an address is given.
+    """
+    in_bucket = is_remote(name) or _COLLAPSED.fullmatch(str(name)) is not None
+    if in_bucket and str(name).lower().startswith(("gs:", "memory:")):
+        return location(name)
+    return Path(name)
+
+
+def require_local(path: Path, what: str) -> None:
+    """Refuse an address where files are written piece by piece or gone on with.
+
+    Parameters
+    ----------
+    path : Path
+        What the user gave, e.g. ``what``'s value.
+    what : str
+        The option or argument.
+
+    Raises
+    ------
+    ConfigError
+        If it is one.
+    """
+    if is_remote(location(path)):
+        raise ConfigError(
+            f"{what} {location(path)}: is written piece by piece, which a bucket cannot; give a "
+            "local name and copy the result (gcloud storage cp)"
+        )
+
+
 def location(text: str | Path) -> Path:
     """Path of a local name or of an address.
 

@@ -18,6 +18,7 @@ from preprocess.workers import default_workers
 from tagger.aggregate import SCORES
 from tagger.bundle import Bundle
 from tagger.errors import ModelError, TaggerError
+from tagger.locations import file_or_object
 from tagger.pipeline import ClipOutputs, Pipeline, WorkerPool
 from tagger.prediction import Prediction
 from tagger.runtime import Runtime
@@ -384,7 +385,7 @@ class Tagger:
         results = pipeline.run(
             names,
             lambda number: stream_windows(
-                Path(names[number]), self.front_end, middle_seconds=middle_seconds
+                file_or_object(names[number]), self.front_end, middle_seconds=middle_seconds
             ),
         )
         with contextlib.closing(results):

@@ -12,6 +12,7 @@ from tagger import __version__
 from tagger.errors import ConfigError, TaggerError
 from tagger.inputs import STDIN, Input, Spool, open_spool
 from tagger.journal import Journal, journal_path
+from tagger.locations import file_or_object, is_remote
 from tagger.progress import failed
 from tagger.records import Selection, failed_record, make_record
 from tagger.writers import FileWriter, Header, Writer, open_writer, refuse_output
@@ -68,6 +69,8 @@ def refuse_impossible(inputs: Sequence[Input], options: Options) -> None:
         raise ConfigError(f"--taggram {options.taggram} is one picture; give a folder for several")
     if options.write_tags and any(item.path == STDIN for item in inputs):
         raise ConfigError("--write-tags cannot write into standard input; name the file")
+    if options.write_tags and any(is_remote(item.path) for item in inputs):
+        raise ConfigError("--write-tags cannot write into a bucket; copy the files and name these")
 
 
 def _is_picture(target: Path) -> bool:
@@ -199,7 +202,7 @@ class _Run:
         if self.options.write_tags and not self._write_tags(path, prediction):
             return False
         if self.journal is not None:
-            self.journal.add(Path(path), record)
+            self.journal.add(file_or_object(path), record)
         return True
 
     def _failed(self, path: str, message: str) -> None:
