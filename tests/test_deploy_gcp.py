@@ -63,6 +63,7 @@ SETTINGS = {
     "CONFIG": "configs/tiny.yaml",
     "OVERRIDES": "",
     "DATA_URI": "gs://bucket/corpus",
+    "CHECKSUMS": "",
     "STORE_URI": "gs://bucket/store",
     "RUN_URI": "gs://bucket/runs/one",
 }
