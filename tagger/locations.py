@@ -4,6 +4,7 @@ A local name is a plain `pathlib.Path`. An address is a `upath.UPath`, which has
 code that only reads, writes whole files and joins names need not know which of them it has.
 """
 
+import contextlib
 import importlib.util
 import re
 from pathlib import Path, PurePath
@@ -82,18 +83,18 @@ def is_remote(path: str | PurePath) -> bool:
 def file_or_object(name: str | Path) -> Path:
     """Path of a file, or of an object where the name is an address of a bucket.
 
-    All other names are local ones, also those that look like addresses of another kind.
+    All other names are local ones, also those that look like addresses of another kind, or of a
+    bucket that cannot be: as the one bad file that each is, it fails later, by its name.
 
     Raises
     ------
-    ConfigError
-        If it is an address of a bucket, but none that can be.
     MissingExtraError
         If the extra ``cloud`` is not installed and such an address is given.
     """
     in_bucket = is_remote(name) or _COLLAPSED.fullmatch(str(name)) is not None
     if in_bucket and str(name).lower().startswith(("gs:", "memory:")):
-        return location(name)
+        with contextlib.suppress(ConfigError):
+            return location(name)
     return Path(name)
 
 

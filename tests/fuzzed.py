@@ -1230,6 +1230,8 @@ class Lists(Kind):
         write_file(self.folder / "music/a.wav", audio_seeds()[0][1])
         # A list may name the root folder, which is then searched for as long as that takes.
         names = [text for text in (*TEXTS, *_PATHS) if text.strip("/.") or text == ".."]
+        # Whether a folder lies in a bucket is asked of the bucket.
+        names = [text for text in names if not text.startswith(("gs:", "memory:"))]
         texts = [text.encode("utf-8", "replace") for text in names]
         patterns = (
             b"**",

@@ -161,6 +161,21 @@ def test_tags_are_not_written_into_a_bucket(songs, command):
     assert "--write-tags cannot write into a bucket; copy the files and name these" in err
 
 
+def test_an_address_that_cannot_be_fails_by_its_name_and_stops_no_other(
+    songs, command, tmp_path_factory
+):
+    model = small_run(tmp_path_factory)
+    code, out, _ = command(
+        *("predict-tags", "--model", model, "--format", "csv", "--top-k", "1"),
+        *("gs://bucket/../x.wav", "gs://B!/x.wav", songs / "a.wav"),
+    )
+    assert code == 1
+    rows = [line for line in out.splitlines() if not line.startswith("#")]
+    assert len(rows) == 1 + 3
+    assert all("no such file; check the path" in row for row in rows[1:3])
+    assert "a.wav,0.000000," in rows[3]
+
+
 def test_names_that_only_look_like_addresses_are_local(tmp_path):
-    for name in ("http://x/y.mp3", "s3://b/k", "a:b.wav", "gs.wav", str(tmp_path)):
+    for name in ("http://x/y.mp3", "gs://b/../x", "s3://b/k", "a:b.wav", "gs.wav", str(tmp_path)):
         assert not hasattr(file_or_object(name), "fs"), name
