@@ -196,21 +196,25 @@ def run_holding(lease: Lease, command: Sequence[str]) -> int:
         if child is not None and child.returncode is None:
             os.kill(child.pid, number)
 
-    for caught in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(caught, pass_on)
-    lease.take()
-    taking = False
-    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_bound_to(os.getpid()))
-    # What came before there was a child.
-    for number in asked[:1]:
-        os.kill(child.pid, number)
-    held = _Held(lease, child)
-    held.wait()
-    if held.lost:
-        return EXIT_LOST
-    held.end()
-    code = child.wait()
-    return code if code >= 0 else 128 - code
+    caught = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, pass_on) for number in caught}
+    try:
+        lease.take()
+        taking = False
+        child = subprocess.Popen(command, start_new_session=True, preexec_fn=_bound_to(os.getpid()))
+        # What came before there was a child.
+        for number in asked[:1]:
+            os.kill(child.pid, number)
+        held = _Held(lease, child)
+        held.wait()
+        if held.lost:
+            return EXIT_LOST
+        held.end()
+        code = child.wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Held:
