@@ -211,8 +211,7 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool | None]:
 def _give_name(temporary: Path, path: Path) -> None:
     for file in temporary.rglob("*"):
         if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync_file(file)
     # mkdtemp makes private folders; see atomic_write.
     temporary.chmod(0o777 & ~_umask())
     # Renamed first and then removed, which takes longer: the name is free for an instant only.

@@ -611,8 +611,11 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                         tf.summary.scalar(name, value)
                     writer.flush()
             except tf.errors.OpError as error:
-                # The same values are in metrics.csv.
-                warn(f"{run.tensorboard}: cannot be written ({error.message.splitlines()[0]})")
+                reason = error.message.splitlines()[0]
+                warn(
+                    f"{run.tensorboard}: cannot be written ({reason}); check disk space and rights "
+                    "(metrics.csv holds the same values)"
+                )
             run.push(patient=True)
             monitored = row[f"validation_{config.train.monitor}"]
             notice(

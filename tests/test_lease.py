@@ -28,13 +28,16 @@ def cloud(monkeypatch):
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def handlers():
-    """Those of this process are as before afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Whoever has run a command under a lease has the handlers back that were there before."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
     yield
+    after = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         signal.signal(number, handler)
+    assert after == before
 
 
 def lease(owner, *, seconds=0.6):
@@ -130,7 +133,6 @@ def test_a_write_whose_answer_was_lost_has_taken_it(cloud):
     mine.renew()
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_command_runs_while_the_lease_is_held_and_its_exit_code_is_returned(cloud):
     assert run_holding(lease("one"), python("import time; time.sleep(1); raise SystemExit(3)")) == 3
     # Taken and renewed.
@@ -171,7 +173,7 @@ def is_gone(pid):
     return False
 
 
-@pytest.mark.usefixtures("cloud", "handlers")
+@pytest.mark.usefixtures("cloud")
 def test_a_command_whose_lease_is_another_ones_is_killed_with_all_it_started(tmp_path, capfd):
     mine, found = lease("one"), []
 
@@ -206,7 +208,7 @@ def test_a_command_does_not_outlive_the_one_that_holds_the_lease(tmp_path):
     assert is_gone(pid)
 
 
-@pytest.mark.usefixtures("cloud", "handlers")
+@pytest.mark.usefixtures("cloud")
 def test_helpers_that_a_command_has_left_are_gone_before_the_lease_is(tmp_path):
     code = SENDER.format(folder=str(tmp_path)).partition("end =")[0]
     assert run_holding(lease("one"), python(code)) == 0
@@ -252,7 +254,6 @@ def test_a_lease_taken_in_the_moment_of_its_release_stays(cloud):
     assert b"two" in cloud.objects()["runs/one.vm/lease.json"]
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_renewal_that_hangs_delays_no_end(cloud, capfd, monkeypatch):
     monkeypatch.setattr("tagger.lease._END_SECONDS", 0.3)
     answer, asked = threading.Event(), []
@@ -278,7 +279,6 @@ def test_a_renewal_that_hangs_delays_no_end(cloud, capfd, monkeypatch):
     assert "not released in time" in capfd.readouterr().err
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_renewal_that_fails_in_an_unknown_way_is_warned_of_and_repeated(cloud, capfd):
     mine = lease("one", seconds=0.6)
     renew, failures = mine.renew, [ValueError("odd")]
@@ -307,7 +307,6 @@ def test_a_signal_while_the_lease_is_being_taken_ends_it_and_starts_nothing(tmp_
     assert not (tmp_path / "begun").exists()
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_network_that_is_away_for_a_while_stops_no_command(cloud, capfd):
     cloud.refused = lambda method, name: method == "POST" and "taken" in seen
     seen = []
