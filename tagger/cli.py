@@ -428,6 +428,10 @@ FilesFromOption = Annotated[
         "--files-from", metavar="LIST", help="File with a name per line; - is standard input."
     ),
 ]
+NullOption = Annotated[
+    bool,
+    typer.Option("-0", "--null", help="Names of the list end in NUL, as 'find -print0' has them."),
+]
 
 
 def _one_thread_per_product() -> None:
@@ -435,25 +439,39 @@ def _one_thread_per_product() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def _inputs(names: list[str] | None, files_from: Path | None) -> "list[Input]":
-    from tagger.inputs import expand_inputs, read_list
+def _inputs(
+    names: list[str] | None,
+    files_from: Path | None,
+    *,
+    null: bool = False,
+    only_asked: bool = False,
+) -> "list[Input]":
+    """Files that are meant; with `only_asked`, refused where that may be more than was thought."""
+    from tagger.inputs import expand_inputs, read_list, refuse_wide_writes, refuse_writes_outside
 
     if files_from == Path("-") and "-" in (names or []):
         raise ConfigError("- and --files-from - both read standard input; give one of them")
     listed: list[str] = []
+    if files_from is None and null:
+        raise ConfigError("-0 tells how the names of a list end; give --files-from LIST with it")
     if files_from == Path("-"):
-        listed = read_list(sys.stdin.buffer)
+        listed = read_list(sys.stdin.buffer, "--files-from -", null=null)
     elif files_from is not None:
         try:
             with location(files_from).open("rb") as stream:
-                listed = read_list(stream)
+                listed = read_list(stream, f"--files-from {files_from}", null=null)
         except OSError as error:
             raise ConfigError(
                 f"--files-from {files_from}: cannot be read ({error.strerror}); check the path"
             ) from None
     if not names and not listed:
         raise ConfigError("no files given; name audio files or folders, or use --files-from")
-    return expand_inputs([*(names or []), *listed])
+    if only_asked:
+        refuse_wide_writes(names or [], listed)
+    files = expand_inputs([*(names or []), *listed])
+    if only_asked:
+        refuse_writes_outside(files)
+    return files
 
 
 def _load_tagger(model: str | None, quantize: str, jobs: int | None) -> "Tagger":
@@ -471,6 +489,7 @@ def _load_tagger(model: str | None, quantize: str, jobs: int | None) -> "Tagger"
 def predict_tags(
     inputs: InputsArgument = None,
     files_from: FilesFromOption = None,
+    null: NullOption = False,
     model: ModelOption = None,
     top_k: Annotated[
         int | None, typer.Option("--top-k", min=1, help="At most so many tags of each file.")
@@ -513,6 +532,10 @@ def predict_tags(
     undo_write_tags: Annotated[
         bool, typer.Option("--undo-write-tags", help="Only give the files their old genre back.")
     ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="Write into the files of a whole disk or home folder as well."),
+    ] = False,
     middle: MiddleOption = None,
     quantize: QuantizeOption = "none",
     jobs: JobsOption = None,
@@ -530,7 +553,8 @@ def predict_tags(
             require_local(place, option)
     score = _threshold(threshold)
     _finite("--window-middle", middle)
-    files = _inputs(inputs, files_from)
+    writes = write_tags or undo_write_tags
+    files = _inputs(inputs, files_from, null=null, only_asked=writes and not yes)
     if undo_write_tags:
         n_restored, n_failed = undo_tags(files)
         print(f"{n_restored} of {len(files)} files have their genre back")
@@ -573,6 +597,7 @@ def embed(
     ],
     inputs: InputsArgument = None,
     files_from: FilesFromOption = None,
+    null: NullOption = False,
     model: ModelOption = None,
     layer: Annotated[
         str | None,
@@ -596,7 +621,7 @@ def embed(
     _finite("--window-middle", middle)
     refuse_suffix(output)
     require_local(output, "--output")
-    files = _inputs(inputs, files_from)
+    files = _inputs(inputs, files_from, null=null)
     tagger = _load_tagger(model, quantize, jobs)
     n_failed = embed_files(
         tagger, files, output=output, layer=layer, mean=mean, middle_seconds=middle

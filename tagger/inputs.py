@@ -1,5 +1,6 @@
 """What the user names -> files: folders, patterns, lists of names, and audio on standard input."""
 
+import codecs
 import contextlib
 import glob
 import os
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from preprocess.audio import AUDIO_SUFFIXES, find_audio_files
-from tagger.errors import AudioError, TaggerError
+from tagger.errors import AudioError, ConfigError, TaggerError
 from tagger.locations import file_or_object, is_remote
 
 STDIN = Path("-")
 """Audio on standard input."""
 
 _BLOCK_BYTES = 1 << 20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# PowerShell writes lists so.
+_UTF_16_MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 @dataclass(frozen=True)
@@ -134,26 +136,128 @@ def _identity(path: Path) -> str:
     return str(path)
 
 
-def read_list(stream: BinaryIO) -> list[str]:
+def read_list(stream: BinaryIO, name: str = "the list", *, null: bool = False) -> list[str]:
     r"""Read names of files.
 
     Parameters
     ----------
     stream : BinaryIO
-        One name per line; or, where the content holds a NUL (``find -print0``), names that end
-        in one, which may then hold newlines.
+        One name per line, as UTF-8 (or whatever bytes names have here), or as UTF-16 with a byte
+        order mark, which PowerShell writes.
+    name : str
+        What messages call the list.
+    null : bool
+        Names end in a NUL (``find -print0``), and may then hold newlines.
 
     Returns
     -------
     list of str
         The names, without blank ones. Bytes that are no text are kept as `os.fsdecode` keeps them.
+
+    Raises
+    ------
+    ConfigError
+        If the content is no list of names: one name torn into pieces may be a whole disk.
     """
-    content = stream.read().removeprefix(_BYTE_ORDER_MARK)
-    if b"\0" in content:
-        names = [name for name in content.split(b"\0") if name]
-    else:
-        names = [line.removesuffix(b"\r") for line in content.split(b"\n") if line.strip()]
-    return [os.fsdecode(name) for name in names]
+    text = _decoded(stream.read(), name)
+    if null:
+        return [item for item in text.split("\0") if item]
+    if "\0" in text:
+        raise ConfigError(
+            f"{name}: holds NUL characters and is no list with a name per line; save it as UTF-8, "
+            "or give -0 if its names end in NUL, as those of 'find -print0' do"
+        )
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+
+
+def _decoded(content: bytes, name: str) -> str:
+    """Text of a list; bytes that are no text are kept as `os.fsdecode` keeps them."""
+    for mark, encoding in _UTF_16_MARKS:
+        if content.startswith(mark):
+            try:
+                return content.removeprefix(mark).decode(encoding)
+            except UnicodeError as error:
+                raise ConfigError(
+                    f"{name}: is damaged UTF-16 ({error}); save the list as UTF-8"
+                ) from None
+    return os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+
+
+def refuse_wide_writes(named: Iterable[str], listed: Iterable[str]) -> None:
+    """Refuse to write into files of which nobody can have thought; asked before any is sought.
+
+    Parameters
+    ----------
+    named : iterable of str
+        Files, folders and patterns of the command line.
+    listed : iterable of str
+        Those of a list.
+
+    Raises
+    ------
+    ConfigError
+        If a folder is a disk, a mount point, or a home folder or above one; or if a list names a
+        folder or a pattern, and not files alone.
+    """
+    for name in named:
+        folder = _searched(name)
+        wide = folder and _wide(folder)
+        if wide:
+            raise ConfigError(
+                f"{name}: is {wide}; name the folder whose files are to be changed, or give --yes "
+                "to change all below it"
+            )
+    for name in listed:
+        if _searched(name):
+            raise ConfigError(
+                f"{name}: is a folder or pattern within the list; list the files that are to be "
+                "changed, or give --yes to change all that it means"
+            )
+
+
+def refuse_writes_outside(inputs: Iterable[Input]) -> None:
+    """Refuse to write into a file that a link leads to, outside the folder that was named.
+
+    Raises
+    ------
+    ConfigError
+        If a file that was found below a folder lies elsewhere.
+    """
+    for item in inputs:
+        if item.base is None or is_remote(item.path):
+            continue
+        with contextlib.suppress(OSError):
+            real = item.path.resolve()
+            if item.path.exists() and not real.is_relative_to(item.base.resolve()):
+                raise ConfigError(
+                    f"{item.path}: is a link to {real}, outside of {item.base}; name that file "
+                    "itself, or give --yes to change it"
+                )
+
+
+def _searched(name: str) -> Path | None:
+    """Folder in which a name has files sought; None for the name of a file."""
+    path = file_or_object(name)
+    if _is_folder(path):
+        return path
+    if not is_remote(path) and glob.has_magic(name) and not os.path.lexists(name):
+        return _fixed_part(name)
+    return None
+
+
+def _wide(folder: Path) -> str | None:
+    """Say why a folder holds more than anybody may mean; None if it does not."""
+    if is_remote(folder):
+        return None
+    real = folder.resolve()
+    if real == Path(real.anchor):
+        return "a whole disk"
+    if real.is_mount():
+        return "the root of a file system"
+    with contextlib.suppress(RuntimeError):
+        if Path.home().resolve().is_relative_to(real):
+            return "a home folder, or above one"
+    return None
 
 
 def spool_stdin(stream: BinaryIO, folder: Path) -> Path:

@@ -9,8 +9,15 @@ import soundfile
 from conftest import RATE, sine
 
 from preprocess.audio import load_audio
-from tagger.errors import AudioError
-from tagger.inputs import Input, expand_inputs, read_list, spool_stdin
+from tagger.errors import AudioError, ConfigError
+from tagger.inputs import (
+    Input,
+    expand_inputs,
+    read_list,
+    refuse_wide_writes,
+    refuse_writes_outside,
+    spool_stdin,
+)
 
 
 @pytest.fixture
@@ -105,8 +112,65 @@ def test_a_list_has_a_name_per_line_and_blank_lines_are_skipped():
     assert read_list(io.BytesIO(content)) == ["one.wav", "two words.wav", " müsik.mp3"]
 
 
-def test_a_list_with_nul_has_names_that_may_hold_newlines():
-    assert read_list(io.BytesIO(b"a\nb.wav\0c.wav\0\0")) == ["a\nb.wav", "c.wav"]
+def test_names_that_end_in_nul_may_hold_newlines():
+    assert read_list(io.BytesIO(b"a\nb.wav\0c.wav\0\0"), null=True) == ["a\nb.wav", "c.wav"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_list_of_powershell_is_read_as_the_text_that_it_is(encoding):
+    content = "\ufeffmüsik/one.wav\r\ntwo.wav\r\n".encode(encoding)
+    assert read_list(io.BytesIO(content)) == ["müsik/one.wav", "two.wav"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a/b.wav\r\n".encode("utf-16-le"),
+        "\ufeffa/b.wav\r\n".encode("utf-16-le") + b"x",
+        b"a.wav\0b.wav\0",
+        b"RIFF\0\0\0\0WAVE/\0.\0",
+    ],
+)
+def test_what_is_no_text_is_refused_and_not_torn_into_names(content):
+    with pytest.raises(ConfigError, match=r"^files\.txt: .*; save it as UTF-8|save the list"):
+        read_list(io.BytesIO(content), "files.txt")
+
+
+# Writing into files
+
+
+@pytest.mark.parametrize("name", ["/", "/**/*.mp3", "/*", "~", "~/.."])
+def test_a_disk_and_a_home_folder_are_no_folders_to_write_to(name, tmp_path, monkeypatch):
+    home = tmp_path / "people" / "me"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(ConfigError, match=r": is a (whole disk|home folder).*--yes"):
+        refuse_wide_writes([name.replace("~", str(home))], [])
+    refuse_wide_writes([str(home / "music"), str(tmp_path / "other")], [])
+
+
+def test_a_mount_point_is_no_folder_to_write_to(folder, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "a")
+    with pytest.raises(ConfigError, match=r"the root of a file system.*--yes"):
+        refuse_wide_writes(["a"], [])
+    refuse_wide_writes(["a/b"], [])
+
+
+@pytest.mark.parametrize("name", ["a", ".", "a/*", "**/*.wav"])
+def test_a_list_names_files_and_no_folders_to_write_to(name, folder):
+    refuse_wide_writes([name], ["one.wav", "gone.wav"])
+    with pytest.raises(ConfigError, match=r"within the list.*--yes"):
+        refuse_wide_writes([], ["one.wav", name])
+
+
+def test_a_link_out_of_the_folder_is_not_written_to(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "other.wav"
+    elsewhere.write_bytes(b"x")
+    Path("a/link.wav").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match=r"outside of a; .*--yes"):
+        refuse_writes_outside(expand_inputs(["a"]))
+    # Named itself, it is meant.
+    refuse_writes_outside(expand_inputs(["a/link.wav"]))
 
 
 def test_names_that_are_no_unicode_lead_to_their_files(tmp_path):

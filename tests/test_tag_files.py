@@ -130,10 +130,24 @@ def test_names_may_come_from_a_file(predict, songs, tmp_path):
     assert paths_of(out) == [str(songs[2]), str(songs[1]), str(songs[0])]
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
-def test_names_may_come_through_standard_input(run, songs, end):
+def test_names_may_come_from_a_file_of_powershell(predict, songs, tmp_path):
+    text = f"\ufeff{songs[1]}\r\n{songs[0]}\r\n"
+    (tmp_path / "list.txt").write_bytes(text.encode("utf-16-le"))
+    _, out, _ = predict("--files-from", tmp_path / "list.txt", "--format=jsonl")
+    assert paths_of(out) == [str(songs[1]), str(songs[0])]
+
+
+def test_a_list_that_is_no_text_is_refused_as_a_whole(refusal, songs, tmp_path):
+    (tmp_path / "list.txt").write_bytes(f"{songs[1]}\r\n".encode("utf-16-le"))
+    line = refusal("--files-from", tmp_path / "list.txt", "--write-tags")
+    assert line.startswith(f"--files-from {tmp_path / 'list.txt'}: holds NUL characters")
+
+
+@pytest.mark.parametrize("ends", [(b"\n",), (b"\r\n",), (b"\0", "-0")])
+def test_names_may_come_through_standard_input(run, songs, ends):
+    end, *option = ends
     names = b"".join(os.fsencode(path) + end for path in songs[:2])
-    done = program(run, "--files-from", "-", "--format=jsonl", input=names)
+    done = program(run, "--files-from", "-", *option, "--format=jsonl", input=names)
     assert done.returncode == 0
     assert paths_of(done.stdout) == [str(path) for path in songs[:2]]
 
@@ -530,6 +544,23 @@ def test_a_read_only_file_is_a_failure_and_the_others_get_their_tags(predict, so
         *songs, "--write-tags", "--threshold=0", "--format=jsonl", "-o", tmp_path / "out"
     )
     assert code == 0 and genres(songs[1])
+
+
+@pytest.mark.parametrize("option", ["--write-tags", "--undo-write-tags"])
+def test_files_of_a_home_folder_or_a_listed_folder_are_written_to_only_with_yes(
+    refusal, predict, songs, tmp_path, monkeypatch, option
+):
+    before = [path.read_bytes() for path in songs]
+    home = songs[0].parent
+    (tmp_path / "list").write_text(f"{home}\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        assert "is a home folder" in refusal(home, option)
+    assert "within the list" in refusal("--files-from", tmp_path / "list", option)
+    assert [path.read_bytes() for path in songs] == before
+    code, _, _ = predict("--files-from", tmp_path / "list", option, "--yes", "--threshold=0")
+    assert code == 0
+    assert all(genres(path) for path in songs) == (option == "--write-tags")
 
 
 def test_undoing_names_files_that_cannot_be_changed(predict, songs, tmp_path):
