@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tagger.encoded_audio import encoded_audio_digest
 from tagger.errors import AudioError
 from tagger.files import TEMPORARY_PREFIX, sync_folder
 
@@ -320,6 +321,7 @@ def _edit(path: Path, change: Callable[[_Fields], bool]) -> bool:
             return False
         if not _lengths_are_true(real):
             raise _damaged(path)
+        before = _audio_of(real, path)
         temporary = _copy(real)
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file; check the path") from None
@@ -333,6 +335,11 @@ def _edit(path: Path, change: Callable[[_Fields], bool]) -> bool:
             fields.save(audio, temporary)
         if _open(temporary, path)[1].genre() != expected:
             raise _damaged(path)
+        if _audio_of(temporary, path) != before:
+            raise AudioError(
+                f"{path}: its audio would not survive, no tags were written into it; make a new "
+                f"file with 'ffmpeg -i {path.name} -c copy NEW{path.suffix}' and tag that"
+            )
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(real)
@@ -342,6 +349,13 @@ def _edit(path: Path, change: Callable[[_Fields], bool]) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def _audio_of(path: Path, name: Path) -> str:
+    try:
+        return encoded_audio_digest(path)
+    except ValueError:
+        raise _damaged(name) from None
 
 
 def _lengths_are_true(path: Path) -> bool:

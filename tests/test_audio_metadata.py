@@ -16,6 +16,7 @@ from conftest import RATE, sine
 from mutagen import id3, mp4
 
 from tagger.audio_metadata import BACKUP_FIELD, undo_tags, write_tags
+from tagger.encoded_audio import encoded_audio_digest
 from tagger.errors import AudioError
 
 FORMATS = ["mp3", "flac", "ogg", "opus", "wav", "aiff"]
@@ -229,6 +230,88 @@ def test_m4a_files_are_written_and_undone(m4a, genre):
     assert m4a.read_bytes().endswith(b"sound" * 100)
     assert undo_tags(m4a) is True
     assert dict(mp4.MP4(m4a).tags) == before
+
+
+def full(name, *content, flags=0):
+    return atom(name, struct.pack(">I", flags), *content)
+
+
+def fragmented(*, n_fragments):
+    """An MP4 in fragments, each with the place of its samples in the file."""
+    handler = full(b"hdlr", bytes(4), b"soun", bytes(13))
+    header = full(b"mdhd", struct.pack(">IIIIHH", 0, 0, RATE, RATE, 0, 0))
+    content = atom(b"ftyp", b"M4A \0\0\0\0M4A ")
+    content += atom(b"moov", atom(b"trak", atom(b"mdia", header, handler)))
+    for number in range(n_fragments):
+        place = struct.pack(">IQ", 1, len(content) + 8 + 8 + 24 + 24)
+        run = full(b"trun", struct.pack(">III", 2, 30, 20), flags=0x200)
+        content += atom(b"moof", atom(b"traf", full(b"tfhd", place, flags=1), run))
+        content += atom(b"mdat", f"{number:50}".encode())
+    return content
+
+
+@pytest.mark.parametrize("n_fragments", [1, 2, 5])
+def test_an_mp4_whose_audio_would_be_lost_is_left_as_it_was(tmp_path, n_fragments):
+    path = tmp_path / "song.m4a"
+    path.write_bytes(fragmented(n_fragments=n_fragments))
+    before, audio = path.read_bytes(), encoded_audio_digest(path)
+    if n_fragments == 1:
+        # Mutagen corrects the first place alone.
+        write_tags(path, LABELS)
+    else:
+        with pytest.raises(AudioError, match=r"would not survive.*ffmpeg -i song.m4a -c copy"):
+            write_tags(path, LABELS)
+        assert path.read_bytes() == before
+    assert encoded_audio_digest(path) == audio
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_real_mp4_in_fragments_keeps_its_audio(shared, tmp_path):
+    path = tmp_path / "song.m4a"
+    path.write_bytes((shared / "troubles" / "fragmented.m4a").read_bytes())
+    before = path.read_bytes()
+    with pytest.raises(AudioError, match="its audio would not survive"):
+        write_tags(path, LABELS)
+    assert path.read_bytes() == before
+
+
+def with_tables(offset):
+    """An MP4 with tables of its samples, which lie at `offset`."""
+    handler = full(b"hdlr", bytes(4), b"soun", bytes(13))
+    header = full(b"mdhd", struct.pack(">IIIIHH", 0, 0, RATE, RATE, 0, 0))
+    # Two chunks of two samples, then two of one.
+    tables = [
+        full(b"stsc", struct.pack(">7I", 2, 1, 2, 1, 3, 1, 1)),
+        full(b"stsz", struct.pack(">8I", 0, 6, 10, 20, 30, 40, 50, 60)),
+        full(b"stco", struct.pack(">5I", 4, *(offset + n for n in (0, 30, 100, 150)))),
+    ]
+    track = atom(b"trak", atom(b"mdia", header, handler, atom(b"minf", atom(b"stbl", *tables))))
+    return atom(b"ftyp", b"M4A \0\0\0\0M4A ") + atom(b"moov", track)
+
+
+def test_an_mp4_with_tables_is_written_and_a_wrong_table_is_noticed(tmp_path):
+    path = tmp_path / "song.m4a"
+    place = len(with_tables(0)) + 8
+    samples = atom(b"mdat", np.random.default_rng(0).bytes(210))
+    path.write_bytes(with_tables(place) + samples)
+    audio = encoded_audio_digest(path)
+    write_tags(path, LABELS)
+    assert mp4.MP4(path).tags["\xa9gen"] == LABELS
+    assert encoded_audio_digest(path) == audio
+    path.write_bytes(with_tables(place + 1) + samples)
+    assert encoded_audio_digest(path) != audio
+
+
+def test_the_digest_of_the_audio_notices_another_byte_and_no_other_tags(song):
+    audio = encoded_audio_digest(song)
+    set_fields(song, genre=["Rock"] * 2000, title="A título", comment="x" * 70_000)
+    assert encoded_audio_digest(song) == audio
+    content = bytearray(song.read_bytes())
+    # Chunks with tags may lie behind that of the audio.
+    chunk = {".wav": b"data", ".aiff": b"SSND"}.get(song.suffix)
+    content[len(content) - 600 if chunk is None else content.find(chunk) + 1000] ^= 1
+    song.write_bytes(content)
+    assert encoded_audio_digest(song) != audio
 
 
 # What cannot be written to
