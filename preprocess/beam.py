@@ -44,6 +44,7 @@ from preprocess.store import StoredClip
 from preprocess.worker_package import write_wheel
 from preprocess.workers import worker_environment
 from tagger.errors import ConfigError, StoreError
+from tagger.extras import install_command
 from tagger.files import write_bytes
 from tagger.locations import is_remote
 from tagger.progress import notice
@@ -344,7 +345,7 @@ class BeamEngine:
         if self.is_dataflow and not _has_dataflow():
             raise ConfigError(
                 "the DataflowRunner needs more of Apache Beam than is installed; install it with: "
-                "pip install 'tagger[dataflow]'"
+                f"{install_command('dataflow')}"
             )
         names = write_tasks(job.store_root, tasks, token=job.token)
         pipeline = self.pipeline(n_workers=n_workers)

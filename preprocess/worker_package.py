@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 
-_NAME = "tagger"
+from tagger.extras import DISTRIBUTION
+
 _PACKAGES = ("tagger", "preprocess")
 _EXTRA = "cloud"
 
 
 def _requirements() -> Iterator[str]:
-    for line in metadata.requires(_NAME) or []:
+    for line in metadata.requires(DISTRIBUTION) or []:
         requirement, _, marker = line.partition(";")
         if "extra" not in marker:
             yield line
@@ -46,15 +47,15 @@ def write_wheel(folder: Path) -> Path:
     Path
         The wheel.
     """
-    version = metadata.version(_NAME)
-    about = f"{_NAME}-{version}.dist-info"
+    version = metadata.version(DISTRIBUTION)
+    about = f"{DISTRIBUTION}-{version}.dist-info"
     described = [
         "Metadata-Version: 2.1",
-        f"Name: {_NAME}",
+        f"Name: {DISTRIBUTION}",
         f"Version: {version}",
         *(f"Requires-Dist: {requirement}" for requirement in _requirements()),
     ]
-    built = ["Wheel-Version: 1.0", f"Generator: {_NAME}", "Root-Is-Purelib: true"]
+    built = ["Wheel-Version: 1.0", f"Generator: {DISTRIBUTION}", "Root-Is-Purelib: true"]
     built.append("Tag: py3-none-any")
     files = dict(_files())
     files[f"{about}/METADATA"] = ("\n".join(described) + "\n").encode("utf-8")
@@ -62,7 +63,7 @@ def write_wheel(folder: Path) -> Path:
     record = f"{about}/RECORD"
     lines = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]
     files[record] = ("\n".join([*lines, f"{record},,"]) + "\n").encode("utf-8")
-    path = folder / f"{_NAME}-{version}-py3-none-any.whl"
+    path = folder / f"{DISTRIBUTION}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, content in files.items():
             wheel.writestr(name, content)

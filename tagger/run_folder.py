@@ -37,7 +37,7 @@ from tagger.progress import warn
 FORMAT_VERSION = 1
 # What reading JSON that somebody has damaged raises, or made: nested too deep, numbers too large.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError)
-_PACKAGES = ("tensorflow", "tf-keras", "numpy", "librosa", "pescador", "autopool", "soundfile")
+_PACKAGES = ("tensorflow", "tf-keras", "numpy", "pescador", "autopool", "soundfile")
 
 
 class RunFolder:

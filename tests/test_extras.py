@@ -15,7 +15,8 @@ import soundfile
 from small_bundle import make_bundle, small_model
 from small_store import make_store, small_config
 
-from tagger.extras import EXTRAS, MissingExtraError, explain
+from tagger import extras
+from tagger.extras import EXTRAS, MissingExtraError, explain, install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -92,9 +93,68 @@ def test_a_missing_package_is_explained_in_one_line(module, extra):
     error = explain(ModuleNotFoundError(f"No module named {module!r}", name=module))
     assert isinstance(error, MissingExtraError)
     assert str(error) == (
-        f"this needs {module}, which is not installed; "
-        f"install it with: pip install 'tagger[{extra}]'"
+        f"this needs {module}, which is not installed; install it with: {install_command(extra)}"
     )
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'musictagger[train]'"),
+        (
+            {"url": "file:///home/me/my%20code", "dir_info": {"editable": True}},
+            "pip install -e '/home/me/my code[train]'",
+        ),
+        ({"url": "file:///home/me/code", "dir_info": {}}, "pip install '/home/me/code[train]'"),
+        (
+            {"url": "file:///tmp/musictagger-1-py3-none-any.whl", "archive_info": {}},
+            "pip install '/tmp/musictagger-1-py3-none-any.whl[train]'",
+        ),
+        (
+            {"url": "https://example.org/musictagger.tar.gz", "archive_info": {}},
+            "pip install 'musictagger[train] @ https://example.org/musictagger.tar.gz'",
+        ),
+        (
+            {
+                "url": "https://example.org/tagger.git",
+                "vcs_info": {"vcs": "git", "commit_id": "0a1b", "requested_revision": "main"},
+            },
+            "pip install 'musictagger[train] @ git+https://example.org/tagger.git@0a1b'",
+        ),
+        (
+            {"url": "file:///srv/tagger.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b"}},
+            "pip install 'musictagger[train] @ git+file:///srv/tagger.git@0a1b'",
+        ),
+    ],
+    ids=["index", "editable", "folder", "wheel", "address", "repository", "local repository"],
+)
+def test_an_extra_comes_from_where_the_package_came_from(tmp_path, monkeypatch, origin, command):
+    about = tmp_path / "musictagger-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: musictagger\nVersion: 1\n")
+    if origin is not None:
+        (about / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "tagger" / "extras.py"))
+    assert install_command("train") == command
+
+
+def test_run_from_its_folder_the_extra_comes_from_there(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    assert install_command("train") == f"pip install -e '{ROOT}[train]'"
+
+
+def test_no_text_of_the_project_names_a_distribution_of_somebody_else():
+    files = [*ROOT.glob("*.*"), *(ROOT / "docs").rglob("*"), *(ROOT / "deploy").rglob("*")]
+    for path in (*files, *(ROOT / "tagger").rglob("*.py"), *(ROOT / "preprocess").rglob("*.py")):
+        if path.is_file():
+            assert not re.search(r"""install ['"]?tagger\b""", path.read_text("utf-8")), path
+
+
+def test_the_pinned_versions_suit_pip_on_each_python_that_is_promised():
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        # Made for Python 3.10 and older: pip refuses it, uv takes no notice.
+        assert not line.startswith("backports-strenum")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "tagger.nonsense", "numpy", None, ""])
@@ -140,7 +200,7 @@ def light():
     blocked = {
         package
         for package, distributions in metadata.packages_distributions().items()
-        if not {normal(name) for name in distributions} & (allowed | {"tagger"})
+        if not {normal(name) for name in distributions} & (allowed | {"tagger", "musictagger"})
     }
     assert {"tensorflow", "tf_keras", "sklearn", "scipy", "pandas", "h5py", "librosa"} <= blocked
     assert not {"numpy", "pydantic", "typer", "rich", "soundfile", "requests"} & blocked
@@ -215,7 +275,7 @@ def test_what_needs_an_extra_says_which_in_one_line(light, folder, tmp_path, arg
     assert "Traceback" not in done.stderr
     assert re.fullmatch(
         r"error: this needs [\w.]+, which is not installed; "
-        rf"install it with: pip install 'tagger\[{extra}\]'",
+        rf"install it with: pip install .*\[{extra}\]'",
         done.stderr.splitlines()[-1],
     ), done.stderr
     # Known before anything is downloaded.

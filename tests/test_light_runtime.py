@@ -209,14 +209,14 @@ def test_a_format_that_needs_an_extra_names_it(light, run, song, format_, extra,
         ["predict-tags", str(song), "--model", str(run), "--format", format_, "-o", output]
     )
     assert (code, out) == (2, "")
-    assert err.startswith("error: this needs ") and f"pip install 'tagger[{extra}]'" in err
+    assert err.startswith("error: this needs ") and err.endswith(f"[{extra}]'")
     assert not (song.parent / "a.parquet").exists()
 
 
 def test_embeddings_in_a_format_that_needs_an_extra_name_it(light, run, song):
     code, _, err = light(["embed", str(song), "--model", str(run), "-o", "a.parquet"])
     assert code == 2
-    assert "pip install 'tagger[parquet]'" in err
+    assert err.endswith("[parquet]'")
     assert not list(song.parent.glob("*.parquet"))
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tagger.aggregate import SCORES
 from tagger.bundle import CONFIG, MODEL_CARD
 from tagger.errors import ModelError, TaggerError
+from tagger.extras import install_command
 from tagger.prediction import Prediction
 from tagger.progress import warn
 from tagger.report.contents import (
@@ -75,7 +76,7 @@ def report_evaluation(
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
-        warn("no report, as matplotlib is not installed: pip install 'tagger[plots]'")
+        warn(f"no report, as matplotlib is not installed; {install_command('plots')} brings it")
         return {}
     from tagger.report import write_report
 
