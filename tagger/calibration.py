@@ -21,10 +21,13 @@ N_BINS = 15
 # Temperatures are sought between these: beyond, a few clips would decide.
 _LOWEST, _HIGHEST = 0.05, 20.0
 _HALVINGS = 60
-# Scores are kept this far from 0 and 1 before their logit is taken.
-_EPSILON = 1e-7
-# Share of the score itself in an isotonic map: on the levels of the curve alone scores that differ
-# would become equal, and cost ROC-AUC and PR-AUC. Far less than anything that calibration mends.
+# A tag needs so many clips that carry it, and so many that do not: of fewer, nearly any map fits.
+LEAST_OF_EACH = 5
+# Logits are kept within this: those of 0 and 1 have no end.
+_LARGEST_LOGIT = 104.0
+# Share of the score itself in every map: on levels of a curve, or where a sharp one comes close to
+# 0 and 1, scores that differ would become equal, and cost ROC-AUC and PR-AUC. Far less than
+# anything that calibration mends.
 _OWN_SHARE = 1e-3
 
 Scores = npt.NDArray[np.floating]
@@ -121,10 +124,10 @@ def measure_reliability(columns: Columns, *, n_bins: int = N_BINS) -> Reliabilit
 
 
 class _Map(Protocol):
-    """What a calibrated tag does to its scores: it keeps their order, up to rounding."""
+    """A curve that never falls from 0 to 1."""
 
     def __call__(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Scores brought closer to probabilities."""
+        """Values of the curve at scores."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that make the map again."""
@@ -137,8 +140,7 @@ class Temperature:
     temperature: float
 
     def __call__(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:  # noqa: D102
-        calibrated: npt.NDArray[np.float64] = _sigmoid(_logit(scores) / self.temperature)
-        return calibrated
+        return _sigmoid(_logit(scores) / self.temperature)
 
     def to_json(self) -> dict[str, Any]:  # noqa: D102
         return {"temperature": self.temperature}
@@ -146,18 +148,13 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Isotonic:
-    """A curve that never falls: straight between `scores` (ascending), level beyond.
-
-    A small share of the score itself is mixed in, so that the map rises everywhere.
-    """
+    """A curve that never falls: straight between `scores` (ascending), level beyond."""
 
     scores: tuple[float, ...]
     values: tuple[float, ...]
 
     def __call__(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:  # noqa: D102
-        curve = np.interp(scores, self.scores, self.values)
-        risen: npt.NDArray[np.float64] = (1 - _OWN_SHARE) * curve + _OWN_SHARE * scores
-        return risen
+        return np.interp(scores, self.scores, self.values)
 
     def to_json(self) -> dict[str, Any]:  # noqa: D102
         return {"scores": list(self.scores), "values": list(self.values)}
@@ -179,11 +176,12 @@ class Calibration:
     maps: "tuple[Temperature | Isotonic | None, ...]"
 
     def column(self, tag: int, scores: Scores) -> Scores:
-        """Calibrated scores of one tag, in the type of `scores`."""
+        """Calibrated scores of one tag, in the type of `scores` and in their order."""
         mapping = self.maps[tag]
         if mapping is None:
             return scores
-        return mapping(scores.astype(np.float64)).astype(scores.dtype)
+        wide = scores.astype(np.float64)
+        return ((1 - _OWN_SHARE) * mapping(wide) + _OWN_SHARE * wide).astype(scores.dtype)
 
     def of_columns(self, columns: npt.NDArray[np.intp]) -> "Calibration":
         """Calibration of some of the tags, in that order."""
@@ -241,7 +239,11 @@ def _isotonic_from(item: dict[str, Any]) -> Isotonic:
 
 
 def fit_calibration(
-    labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32], *, method: Method
+    labels: npt.NDArray[np.uint8],
+    scores: npt.NDArray[np.float32],
+    *,
+    method: Method,
+    least: int = LEAST_OF_EACH,
 ) -> Calibration:
     """Fit the maps of all tags, on clips that the network has not learned from.
 
@@ -253,19 +255,21 @@ def fit_calibration(
         What the network says, between 0 and 1.
     method : str
         ``"temperature"``: one number per tag, which divides its logits. ``"isotonic"``: of all
-        curves that never fall the closest, and a small share of the score itself that keeps the
-        order within its levels; needs more clips.
+        curves that never fall the closest; needs more clips.
+    least : int
+        How many clips with a tag, and how many without it, its map needs.
 
     Returns
     -------
     Calibration
-        Tags without positives or without negatives stay as they are.
+        Tags with fewer of either stay as they are.
     """
     fit = _fit_temperature if method == "temperature" else _fit_isotonic
     maps: list[Temperature | Isotonic | None] = []
     for tag in range(labels.shape[1]):
         positive = labels[:, tag] != 0
-        if 0 < np.count_nonzero(positive) < len(positive):
+        n_positive = np.count_nonzero(positive)
+        if min(n_positive, len(positive) - n_positive) >= max(least, 1):
             maps.append(fit(positive, scores[:, tag].astype(np.float64)))
         else:
             maps.append(None)
@@ -273,24 +277,36 @@ def fit_calibration(
 
 
 def _logit(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return np.log(clipped) - np.log1p(-clipped)
+    with np.errstate(divide="ignore"):
+        logits = np.log(scores) - np.log1p(-scores)
+    return np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)
 
 
 def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # Of a large negative number the exponential would overflow.
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    # Of a large number the exponential would overflow, and one minus a small one is 1: scores near
+    # 0 would become equal.
+    small = np.exp(-np.abs(logits))
+    values: npt.NDArray[np.float64] = np.where(logits < 0, small, 1.0) / (1 + small)
+    return values
 
 
 def _fit_temperature(
     positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> Temperature:
-    """Temperature of least cross-entropy: a single minimum, between slopes of other signs."""
+    """Temperature of least cross-entropy: a single minimum, between slopes of other signs.
+
+    The targets are not 0 and 1 but what so few clips can tell of them: Platt, "Probabilistic
+    outputs for support vector machines" (1999). Where all clips are told apart, the best
+    temperature for 0 and 1 would be zero, and every score would become 0 or 1.
+    """
+    n_positive = int(np.count_nonzero(positive))
+    n_negative = len(positive) - n_positive
+    targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     logits = _logit(scores)
     low, high = 1 / _HIGHEST, 1 / _LOWEST
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if float(((_sigmoid(middle * logits) - positive) * logits).sum()) > 0:
+        if float(((_sigmoid(middle * logits) - targets) * logits).sum()) > 0:
             high = middle
         else:
             low = middle

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tagger.calibration import Calibration, fit_calibration
+from tagger.calibration import LEAST_OF_EACH, Calibration, fit_calibration
 from tagger.config import CalibrationConfig
 from tagger.errors import ModelError
 from tagger.files import atomic_write, write_json
 from tagger.metrics import thresholds_for_precision
+from tagger.progress import warn
 from tagger.run_folder import RunFolder
 from tagger.tasks import Task
 
@@ -57,6 +58,14 @@ def fit_decisions(
     calibration = None
     if config.method != "none":
         calibration = fit_calibration(labels, scores, method=config.method)
+        n_left = sum(item is None for item in calibration.maps)
+        if n_left:
+            n_tags = len(calibration.maps)
+            warn(
+                f"calibration: {n_left} of {n_tags} tags keep their scores, as fewer "
+                f"than {LEAST_OF_EACH} of {len(labels)} validation clips carry them or do not; "
+                "calibrate with more clips"
+            )
         scores = calibration(scores)
         thresholds = task.thresholds(labels, scores)
     if config.thresholds == "precision":
