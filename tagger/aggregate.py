@@ -84,3 +84,19 @@ class ClipScorer:
         if self.head is not None:
             return self.head(outputs)
         return clip_scores(outputs[SCORES], self.aggregate, alpha=self.alpha)
+
+    def over_time(
+        self, outputs: Mapping[str, npt.NDArray[np.float32]], *, hop_seconds: float
+    ) -> npt.NDArray[np.float32]:
+        """Scores of each window [shape=(n_windows, n_tags)], by what scores the clip.
+
+        Parameters
+        ----------
+        outputs
+            As of `__call__`.
+        hop_seconds : float
+            From the start of a window to that of the next.
+        """
+        if self.head is not None:
+            return self.head.over_time(outputs, hop_seconds=hop_seconds)
+        return outputs[SCORES]

@@ -19,6 +19,12 @@ from tagger.npz_files import open_arrays
 # Mean, maximum and deviation.
 N_STATISTICS = 3
 
+# What is said of a window is said of so much around it: the statistics of a moment are not those of
+# a clip, for which the head was fitted.
+STRETCH_SECONDS = 10.0
+# Stretches whose statistics are computed together: their embeddings are copied.
+_STRETCHES_AT_ONCE = 256
+
 # A thousand tags of ten thousand features take a sixth of it.
 _MOST_BYTES = 256 << 20
 
@@ -71,6 +77,39 @@ class ClipHead:
     def __call__(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> Floats:
         """Scores of one clip [shape=(n_tags,), dtype=float32]; `outputs` as of `clip_features`."""
         return self.of_features(clip_features(outputs, self.layers)[np.newaxis])[0]
+
+    def over_time(
+        self, outputs: Mapping[str, npt.NDArray[np.floating]], *, hop_seconds: float
+    ) -> Floats:
+        """Scores of the stretch of `STRETCH_SECONDS` around each window.
+
+        Parameters
+        ----------
+        outputs : mapping of str to np.ndarray [shape=(n_windows, n_dimensions)]
+            As of `clip_features`.
+        hop_seconds : float
+            From the start of a window to that of the next.
+
+        Returns
+        -------
+        np.ndarray [shape=(n_windows, n_tags), dtype=float32]
+            Near its ends a clip's first and last stretch; of a clip that is no longer than one,
+            its own scores for each window.
+        """
+        n_windows = len(outputs[self.layers[0]])
+        length = min(max(1, round(STRETCH_SECONDS / hop_seconds)), n_windows)
+        n_stretches = n_windows - length + 1
+        scores = []
+        for first in range(0, n_stretches, _STRETCHES_AT_ONCE):
+            last = min(first + _STRETCHES_AT_ONCE, n_stretches) + length - 1
+            features = []
+            for layer in self.layers:
+                values = outputs[layer][first:last].astype(np.float64)
+                stretches = np.lib.stride_tricks.sliding_window_view(values, length, axis=0)
+                features += [f(axis=-1) for f in (stretches.mean, stretches.max, stretches.std)]
+            scores.append(self.of_features(np.concatenate(features, axis=1).astype(np.float32)))
+        around = np.clip(np.arange(n_windows) - length // 2, 0, n_stretches - 1)
+        return np.concatenate(scores)[around]
 
     def of_features(self, features: Floats) -> Floats:
         """Scores [shape=(n_clips, n_tags)] of features [shape=(n_clips, n_features)]."""

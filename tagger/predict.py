@@ -15,7 +15,6 @@ from preprocess.audio import prepare_waveform
 from preprocess.features import FRONT_ENDS, FrontEnd
 from preprocess.windows import stream_windows
 from preprocess.workers import default_workers
-from tagger.aggregate import SCORES
 from tagger.bundle import Bundle
 from tagger.errors import ModelError, TaggerError
 from tagger.locations import file_or_object
@@ -110,8 +109,8 @@ class Tagger:
         self.calibration = bundle.calibration()
         self.jobs = jobs or default_workers()
         self._clip_scorer = bundle.clip_scorer()
-        # What of the network makes a prediction: the taggram and, for the clip, maybe others.
-        self._asked = tuple({SCORES: None} | dict.fromkeys(self._clip_scorer.outputs))
+        # What of the network makes a prediction.
+        self._asked = self._clip_scorer.outputs
         self._file = bundle.verified(bundle.export("litert", quantize).file)
         self._runtimes = WorkerPool(lambda: Runtime(self._file, sizes=bundle.outputs))
 
@@ -395,8 +394,8 @@ class Tagger:
         return found.offset_seconds + self.front_end.window_starts(n_windows)
 
     def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
-        taggram = found.outputs[SCORES]
         scores = self._clip_scorer(found.outputs)
+        taggram = self._clip_scorer.over_time(found.outputs, hop_seconds=self.front_end.hop_seconds)
         if self.calibration is not None:
             # Windows go by the same curves, so that a threshold means the same for them.
             scores, taggram = self.calibration(scores), self.calibration(taggram)

@@ -1,10 +1,12 @@
 import io
+import json
 import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import make_store, small_config
@@ -67,6 +69,27 @@ def test_huge_logits_are_certain_scores_without_a_warning():
 def test_with_a_head_the_scores_of_windows_are_not_asked_for():
     assert ClipScorer("mean").outputs == ("scores",)
     assert ClipScorer("mean", head=a_head()).outputs == ("pooled",)
+
+
+@pytest.mark.parametrize(("n_windows", "hop", "length"), [(30, 0.96, 10), (600, 2.0, 5)])
+def test_a_window_has_the_scores_of_the_ten_seconds_around_it(n_windows, hop, length):
+    embeddings = RNG.normal(size=(n_windows, 4)).astype(np.float32)
+    head = a_head()
+    found = head.over_time({"pooled": embeddings}, hop_seconds=hop)
+    assert found.shape == (n_windows, 3)
+    for window in (0, 3, n_windows // 2, n_windows - 1):
+        start = min(max(window - length // 2, 0), n_windows - length)
+        alone = head({"pooled": embeddings[start : start + length]})
+        np.testing.assert_allclose(found[window], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_windows", [1, 4, 10])
+def test_each_window_of_a_short_clip_has_the_scores_of_the_clip(n_windows):
+    outputs = {"pooled": RNG.normal(size=(n_windows, 4)).astype(np.float32)}
+    head = a_head()
+    scorer = ClipScorer("mean", head=head)
+    found = scorer.over_time(outputs, hop_seconds=0.96)
+    np.testing.assert_allclose(found, [scorer(outputs)] * n_windows, rtol=1e-6)
 
 
 # Its file
@@ -262,9 +285,23 @@ def test_prediction_gives_the_scores_that_evaluation_measures(trained):
     head = head_of(trained / "run")
     embeddings = {layer: tagger.embed(samples, 16000, layer=layer).values for layer in head.layers}
     np.testing.assert_allclose(prediction.scores, head(embeddings), atol=1e-6)
-    # The taggram is of windows, as ever.
+    # No clip is longer than what is said of each of its windows.
     assert prediction.taggram.shape == (4, 3)
-    assert not np.allclose(prediction.taggram.mean(axis=0), prediction.scores, atol=1e-3)
+    np.testing.assert_allclose(prediction.taggram, [prediction.scores] * 4, atol=1e-6)
+
+
+@pytest.mark.parametrize("segments", ["--segments", "--merge"])
+def test_segments_of_a_clip_do_not_contradict_it(trained, command, tmp_path, segments):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, 0.1 * np.random.default_rng(0).standard_normal(16000 * 6), 16000)
+    call = ("predict-tags", "--model", trained / "run", song, "--format=json")
+    whole = json.loads(command(*call)[1])[0]["tags"]
+    scores = {tag["label"]: tag["score"] for tag in whole}
+    found = json.loads(command(*call, segments, "--threshold=0")[1])[0]
+    rows = found["tags"] if "tags" in found else found["segments"]
+    assert rows
+    for row in rows:
+        assert row["score"] == pytest.approx(scores[row["label"]], abs=1e-5)
 
 
 def test_the_bundle_names_the_figures_of_both_ways(trained):

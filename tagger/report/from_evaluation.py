@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tagger.aggregate import SCORES
 from tagger.bundle import CONFIG, MODEL_CARD
 from tagger.errors import ModelError, TaggerError
 from tagger.extras import install_command
@@ -142,10 +141,9 @@ def window_scores_of(
 
     def taggram(place: int) -> Prediction:
         scorer = model.clip_scorer
-        outputs = model.window_outputs(
-            store.read(rows[place]), list(dict.fromkeys((SCORES, *scorer.outputs)))
-        )
-        scores, clip_scores = outputs[SCORES], scorer(outputs)
+        outputs = model.window_outputs(store.read(rows[place]), scorer.outputs)
+        scores = scorer.over_time(outputs, hop_seconds=front_end.hop_seconds)
+        clip_scores = scorer(outputs)
         if calibration is not None:
             scores, clip_scores = calibration(scores), calibration(clip_scores)
         times = front_end.window_starts(len(scores))
