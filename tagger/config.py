@@ -138,7 +138,10 @@ class StreamConfig(Section):
         int | None,
         Field(ge=1, description="disjoint parts of clips and batch; null: one per device"),
     ] = None
-    evaluation_batch_size: Annotated[int, Field(ge=1, description="patches at once")] = 128
+    evaluation_batch_size: Annotated[int, Field(ge=1, description="patches at once, at most")] = 128
+    evaluation_batch_mb: Annotated[
+        int, Field(ge=1, description="memory of the largest layer for patches at once")
+    ] = 256
 
 
 class BackboneConfig(EntryConfig):

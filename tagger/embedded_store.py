@@ -16,6 +16,7 @@ from preprocess.store import Store, StoreSpec
 from tagger.config import Config
 from tagger.files import json_hash
 from tagger.progress import notice
+from tagger.score import windows_at_once
 
 if TYPE_CHECKING:
     from tagger.model import TaggerModel
@@ -49,7 +50,7 @@ class EmbeddedStore(Store):
         )
         self._store = store
         self._embed = model.embed_windows
-        self._n_at_once = config.stream.evaluation_batch_size
+        self._n_at_once = windows_at_once(model, config.stream)
         self._shard: Shard | None = None
 
     def prepare(self) -> None:

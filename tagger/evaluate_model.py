@@ -30,6 +30,8 @@ from tagger.runtime import Runtime
 from tagger.score_table import ScoreTable
 
 _CLIPS_AT_ONCE = 1024
+# What a network makes of a window may take some megabytes.
+_WINDOWS_AT_ONCE = 16
 
 Scores = npt.NDArray[np.float32]
 
@@ -214,5 +216,17 @@ def _of_store(tagger: Tagger, store: Store, plan: Plan) -> Iterator[Scores]:
     )
     scorer = bundle.clip_scorer()
     for row in plan.rows:
-        windows = {name: array.astype(np.float32) for name, array in store.read(row).items()}
-        yield scorer(runtime(windows))
+        windows = store.read(row)
+        n_windows = len(next(iter(windows.values())))
+        parts = [
+            runtime(
+                {
+                    name: array[at : at + _WINDOWS_AT_ONCE].astype(np.float32)
+                    for name, array in windows.items()
+                }
+            )
+            for at in range(0, n_windows, _WINDOWS_AT_ONCE)
+        ]
+        yield scorer(
+            {name: np.concatenate([part[name] for part in parts]) for name in scorer.outputs}
+        )

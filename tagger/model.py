@@ -1,5 +1,6 @@
 """Compose front end, backbone, head and task from a config; the only place that joins them."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,16 @@ class TaggerModel:
             return {SCORES: self.score_windows(windows)}
         outputs = self._all_outputs(_as_tensors(windows))
         return {name: tf.cast(outputs[name], tf.float32).numpy() for name in names}
+
+    @property
+    def window_bytes(self) -> int:
+        """Memory that the largest layer takes for a window when windows are scored, in bytes."""
+        shapes = [
+            output.shape[1:]
+            for layer in self._scorer.layers
+            for output in tf.nest.flatten(layer.output)
+        ]
+        return max(math.prod(shape) for shape in shapes) * tf.float32.size
 
     def copy_weights(self, other: "TaggerModel") -> None:
         """Take the values of another model of the same config."""

@@ -20,6 +20,12 @@ class ScoringStoppedError(Exception):
     """Somebody wanted to stop before all clips had their scores."""
 
 
+def windows_at_once(model: "TaggerModel", config: StreamConfig) -> int:
+    """How many windows are scored together: networks differ a hundredfold in what one takes."""
+    fitting = (config.evaluation_batch_mb << 20) // model.window_bytes
+    return max(1, min(config.evaluation_batch_size, fitting))
+
+
 def score_clips(
     model: "TaggerModel",
     store: "Store",
@@ -109,7 +115,7 @@ def vectors_of_clips(
     batches = prefetched_evaluation_batches(
         store,
         rows,
-        batch_size=config.evaluation_batch_size,
+        batch_size=windows_at_once(model, config),
         prefetch=config.prefetch,
     )
     with progress_bar(title, len(rows)) as advance:

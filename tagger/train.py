@@ -47,6 +47,7 @@ _MAY_DIFFER = frozenset(
         # What the run began with holds.
         "stream.shares",
         "stream.evaluation_batch_size",
+        "stream.evaluation_batch_mb",
         "train.checkpoint_minutes",
         "train.strategy",
         "model.clip_head.name",

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from small_store import make_store
 
 from preprocess.features import FRONT_ENDS
 from tagger.config import load_config
 from tagger.errors import ConfigError, ModelError
 from tagger.keras import keras, tf
 from tagger.model import build_model
+from tagger.score import score_clips, windows_at_once
 
 FRONT_END = FRONT_ENDS.create("vggish", {})
 NARROW = ["model.backbone.params.width=0.05", "model.head.params.units=16"]
@@ -199,3 +201,34 @@ def test_windows_too_small_for_four_pools_are_refused():
 def test_a_missing_input_names_what_the_front_end_gives():
     with pytest.raises(ConfigError, match=r"'spectrum'.*log_mel"):
         model("model.backbone.params.input=spectrum")
+
+
+@pytest.mark.parametrize(
+    ("front_end", "backbone", "most", "n_windows"),
+    [
+        # The published VGGish keeps 64 filters on the whole patch: 1.5 MiB.
+        ("vggish", "vggish", 256, 128),
+        ("vggish", "vggish", 15, 10),
+        # MusiCNN has 59 x 204 answers for each of 187 frames: 8.6 MiB.
+        ("musicnn", "musicnn", 256, 29),
+        ("musicnn", "musicnn", 1, 1),
+    ],
+)
+def test_as_many_windows_are_scored_at_once_as_fit_into_memory(
+    front_end, backbone, most, n_windows
+):
+    overrides = [f"front_end.name={front_end}", f"model.backbone.name={backbone}"]
+    config = load_config(None, [*overrides, f"stream.evaluation_batch_mb={most}"])
+    network = build_model(config, config.make_front_end(), ["tag"])
+    assert windows_at_once(network, config.stream) == n_windows
+
+
+def test_how_many_windows_are_scored_at_once_changes_no_score(tmp_path):
+    store = make_store(tmp_path / "store", n_clips=8, n_windows=7)
+    network = model(n_tags=3)
+    found = []
+    for most in ("stream.evaluation_batch_mb=1", "stream.evaluation_batch_mb=256"):
+        config = load_config(None, [most]).stream
+        found.append(score_clips(network, store, rows=[5, 0, 3], config=config))
+    assert found[0].shape == (3, 3)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
