@@ -1,6 +1,5 @@
 """A new front end, backbone, head or task is one file and one config; nothing else is touched."""
 
-import ast
 import textwrap
 from pathlib import Path
 
@@ -234,90 +233,3 @@ def test_a_new_front_end_backbone_head_and_task_train_and_predict(extended, caps
     assert prediction.scores.sum() == pytest.approx(1)
     WRITERS.get("bare")(sys.stdout, header).write(make_record(prediction, Selection()))
     assert capsys.readouterr().out == "loud\n"
-
-
-def imports_of(path: Path) -> list[tuple[str, bool]]:
-    """Modules that a file imports, and whether at its top level (outside functions)."""
-    tree = ast.parse(path.read_text())
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(function)
-    }
-    # Imports for type checkers alone are never run.
-    typing_only = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-        for node in ast.walk(block)
-    }
-    found = []
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) not in inside) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.append((str(node.module), id(node) not in inside))
-            found += [(f"{node.module}.{a.name}", id(node) not in inside) for a in node.names]
-    return found
-
-
-SOURCES = sorted(
-    path for name in ("preprocess", "tagger") for path in (REPOSITORY / name).rglob("*.py")
-)
-
-
-def test_preprocess_takes_only_small_helpers_from_tagger():
-    allowed = {
-        "tagger.errors",
-        "tagger.files",
-        "tagger.locations",
-        "tagger.progress",
-        "tagger.registry",
-    }
-    for path in (REPOSITORY / "preprocess").rglob("*.py"):
-        if path.name == "__main__.py":
-            continue  # the same command line, under another name
-        for module, _ in imports_of(path):
-            if module.startswith("tagger"):
-                assert any(module == a or module.startswith(a + ".") for a in allowed), (
-                    path,
-                    module,
-                )
-
-
-def test_keras_layers_are_known_to_the_model_side_alone():
-    allowed = {
-        "keras.py",
-        "pooling.py",
-        "filter_banks.py",
-        "model.py",
-        "checkpoint.py",
-        "losses.py",
-        "optimizer.py",
-        "steps.py",
-    }
-    for path in SOURCES:
-        if path.name in allowed and path.parent.name == "tagger":
-            continue
-        for module, top_level in imports_of(path):
-            heavy = module.startswith(("tagger.keras", "tensorflow", "tf_keras", "autopool"))
-            assert not (heavy and top_level), f"{path} imports {module} at its top level"
-
-
-def test_pescador_is_known_to_the_stream_alone():
-    users = [p.name for p in SOURCES if any(m.startswith("pescador") for m, _ in imports_of(p))]
-    assert users == ["stream.py"]
-
-
-def test_audio_is_decoded_and_resampled_in_one_place():
-    users = {
-        str(path.relative_to(REPOSITORY))
-        for path in SOURCES
-        if any(m.split(".")[0] in ("soundfile", "soxr") for m, _ in imports_of(path))
-    }
-    # The demo corpus and the excerpts of a report are written.
-    writers = {"preprocess/demo_corpus/corpus.py", "tagger/report/excerpts.py"}
-    assert users - writers == {"preprocess/audio.py"}

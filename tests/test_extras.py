@@ -1,6 +1,5 @@
 """Promises of a light installation: what it lacks is named, and it suffices for tagging."""
 
-import ast
 import json
 import re
 import subprocess
@@ -43,39 +42,11 @@ def distribution_of(package):
 BASE = distribution_names(PROJECT["dependencies"])
 
 
-def imported_packages():
-    """Every foreign package that the code imports, with a file that does."""
-    found = {}
-    for path in [*(ROOT / "tagger").rglob("*.py"), *(ROOT / "preprocess").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module]
-            else:
-                continue
-            for name in names:
-                found[name.partition(".")[0]] = path
-    own = {"tagger", "preprocess", *sys.stdlib_module_names}
-    return {name: path for name, path in found.items() if name not in own}
-
-
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
 def test_an_extra_brings_the_package_that_it_is_named_for(package, extra):
     brought = distribution_names(PROJECT["optional-dependencies"][extra])
     assert distribution_of(package) in brought
     assert distribution_of(package) not in BASE
-
-
-def test_every_import_comes_with_the_base_or_an_extra():
-    packages = imported_packages()
-    assert {"numpy", "tensorflow", "google"} <= packages.keys()
-    unknown = {
-        name: path
-        for name, path in packages.items()
-        if distribution_of(name) not in BASE and name not in EXTRAS
-    }
-    assert unknown == {}
 
 
 def test_the_extra_all_brings_every_extra_but_that_of_dataflow():

@@ -1,6 +1,5 @@
 """Promises of the pooling layers, and of where TensorFlow is imported."""
 
-import ast
 import os
 import re
 import subprocess
@@ -168,34 +167,10 @@ def test_a_grid_that_keeps_its_frequencies_is_pooled_over_time_band_by_band(kind
 # Where TensorFlow is imported
 
 
-def imported(path):
-    """Dotted names of all imports of a source file, wherever they stand."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def importers(pattern):
-    names = {path.relative_to(ROOT).as_posix(): imported(path) for path in SOURCES}
-    return [path for path in names if any(re.fullmatch(pattern, name) for name in names[path])]
-
-
 def test_one_file_alone_sets_the_keras_flag():
     setting = re.compile(r"^[^#\n]*TF_USE_LEGACY_KERAS.*=", re.MULTILINE)
     setters = [path for path in SOURCES if setting.search(path.read_text(encoding="utf-8"))]
     assert [path.relative_to(ROOT).as_posix() for path in setters] == ["tagger/keras.py"]
-
-
-def test_one_module_alone_imports_tensorflow_and_keras():
-    assert importers(r"(tensorflow|tf_keras|keras)(\..*)?") == ["tagger/keras.py"]
-
-
-def test_the_pooling_layers_alone_import_autopool_for_tensorflow():
-    assert importers(r"autopool(\..*)?") == ["tagger/pooling.py"]
 
 
 def test_the_published_pooling_layer_is_built_on_the_same_keras():
