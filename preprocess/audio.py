@@ -16,8 +16,8 @@ from typing import IO, Any, BinaryIO, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tagger.addresses import is_remote
 from tagger.errors import AudioError
-from tagger.locations import is_remote
 
 Waveform = npt.NDArray[np.float32]
 # Of all channels [shape=(n_samples, n_channels)].

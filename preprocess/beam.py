@@ -43,10 +43,10 @@ from preprocess.run import ClipTask, Job, Outcome, front_end_of, process_clip
 from preprocess.store import StoredClip
 from preprocess.worker_package import write_wheel
 from preprocess.workers import worker_environment
+from tagger.addresses import is_remote
 from tagger.errors import ConfigError, StoreError
 from tagger.extras import install_command
 from tagger.files import write_bytes
-from tagger.locations import is_remote
 from tagger.progress import notice
 
 # Without its extra gcp, which Dataflow alone needs, Beam warns as it is imported.

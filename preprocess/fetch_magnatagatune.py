@@ -21,9 +21,9 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, Field, ValidationError
 
+from tagger.addresses import without_secrets
 from tagger.errors import ConfigError, TaggerError
 from tagger.files import alone, atomic_write, remove_temporary_files, sha256_of_file, write_text
-from tagger.locations import without_secrets
 from tagger.progress import notice, progress_bar
 
 ADDRESS = "https://mirg.city.ac.uk/datasets/magnatagatune/"

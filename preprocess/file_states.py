@@ -3,8 +3,8 @@
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from tagger.addresses import is_remote
 from tagger.errors import StoreError
-from tagger.locations import is_remote
 
 State = tuple[int, int]
 

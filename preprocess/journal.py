@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from tagger.addresses import is_remote
 from tagger.files import atomic_write
-from tagger.locations import is_remote
 
 JOURNAL = "journal.jsonl"
 _FOLDER = "journal"

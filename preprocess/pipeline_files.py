@@ -18,9 +18,9 @@ from typing import Any
 
 from preprocess.store import StoredClip, StoreSpec, StoreWriter
 from preprocess.stored_clips import FinishedClips
+from tagger.addresses import is_remote
 from tagger.errors import StoreError
 from tagger.files import content_hash, write_bytes
-from tagger.locations import is_remote
 
 FOLDER = "pipeline"
 TASKS = f"{FOLDER}/tasks"

@@ -25,9 +25,9 @@ from preprocess.store import (
 )
 from preprocess.windows import windows_of_file
 from preprocess.workers import WorkerDied, default_workers, map_in_processes
+from tagger.addresses import is_remote
 from tagger.errors import AudioError, StoreError
 from tagger.files import json_hash_of_list, write_text
-from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar
 
 DEAD_LETTERS = "dead_letters.jsonl"

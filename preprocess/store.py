@@ -30,9 +30,10 @@ from preprocess.manifest import read_manifest, write_manifest
 from preprocess.stored_clips import CLIP_FOLDER, FinishedClips, StoredClips
 from preprocess.stored_clips import StoredClip as StoredClip
 from preprocess.stored_clips import clip_file_name as clip_file_name
+from tagger.addresses import is_remote
 from tagger.errors import StoreError
 from tagger.files import content_hash, remove_temporary_files, write_bytes
-from tagger.locations import is_remote, location
+from tagger.locations import location
 
 SCHEMA_VERSION = 1
 _DTYPES = ("float16", "float32")

@@ -10,7 +10,7 @@ from preprocess.store import Store
 from preprocess.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
 from tagger.config import Config
 from tagger.errors import ConfigError
-from tagger.mirror import local_store
+from tagger.store_copy import local_store
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tagger.addresses import without_secrets
+from tagger.cache import cache_folder
 from tagger.errors import ModelError
 from tagger.files import content_hash, sha256_of_file, sync_folder, write_json
-from tagger.locations import location, without_secrets
+from tagger.locations import location
 from tagger.progress import notice, progress_bar
 
 if TYPE_CHECKING:
@@ -54,15 +56,6 @@ class _TransientError(Exception):
 
 class _NoSuchFileError(ModelError):
     """The server answers that it has no such file."""
-
-
-def cache_folder() -> Path:
-    """Folder of downloaded files: ``$TAGGER_CACHE``, or ``tagger`` in the user's cache."""
-    configured = os.environ.get("TAGGER_CACHE")
-    if configured:
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tagger"
 
 
 def cached_download(remote: RemoteFile, *, n_tries: int = 5) -> Path:

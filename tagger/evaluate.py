@@ -27,15 +27,15 @@ from tagger.files import write_json
 from tagger.leakage import Leakage, find_leakage
 from tagger.locations import location
 from tagger.metrics import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
-from tagger.mirror import local_store
 from tagger.prediction import Prediction
 from tagger.protocol_names import Clips, ProtocolUse, archive_names, clips_of
 from tagger.protocol_plan import plan_of
 from tagger.protocols import Selection
 from tagger.report.from_evaluation import report_evaluation, window_scores_of
-from tagger.run_folder import RunFolder, write_csv
+from tagger.run_folder import RunFolder, read_history, write_csv
 from tagger.score_files import first_line, open_scores, write_scores
 from tagger.score_table import Columns, ScoreTable
+from tagger.store_copy import local_store
 
 SCHEMA_VERSION = 2
 # Clips that are scored before their scores go to the table.
@@ -487,26 +487,6 @@ def write_results(
     columns = zip(tags, metrics.n_positive, *figures, strict=True)
     write_csv(files["per tag"], ["tag", "n_positive", *TAG_FIGURES], list(columns))
     return files
-
-
-def read_history(run: RunFolder) -> list[dict[str, float]]:
-    """Rows of a run's metrics per epoch; empty before the first epoch has ended.
-
-    Raises
-    ------
-    ModelError
-        If the file is damaged.
-    """
-    import csv
-
-    if not run.metrics.exists():
-        return []
-    try:
-        with run.metrics.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [{key: float(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise ModelError(f"{run.metrics}: damaged ({error}); delete it or train again") from None
 
 
 def to_json_text(evaluation: Evaluation) -> str:

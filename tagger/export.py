@@ -407,7 +407,7 @@ def export_model(
 
 def best_row(run: RunFolder, config: Config) -> dict[str, float]:
     """Metrics of a run's best epoch; empty before the first has ended."""
-    from tagger.evaluate import read_history
+    from tagger.run_folder import read_history
     from tagger.tasks import TASKS
 
     history = read_history(run)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tagger.locations import is_remote
+from tagger.addresses import is_remote
 
 # Names of files and folders that are still being written.
 TEMPORARY_PREFIX = ".tmp-"

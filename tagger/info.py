@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.store import MANIFEST, Store
+from tagger.addresses import is_remote
 from tagger.bundle import DESCRIPTION, Bundle
 from tagger.config import Config
-from tagger.locations import is_remote, location
+from tagger.locations import location
 from tagger.models import describe_bundle
 from tagger.run_folder import RunFolder, versions
 
@@ -70,7 +71,7 @@ def describe_run(root: Path) -> list[str]:
     ModelError
         If there is none, or it is of another version.
     """
-    from tagger.evaluate import read_history
+    from tagger.run_folder import read_history
 
     run = RunFolder.at(root)
     run.pull(leave=_NOT_NEEDED)
@@ -107,15 +108,15 @@ def describe(config: Config, path: Path | None) -> list[str]:
     if path is not None and (path / MANIFEST).exists():
         return describe_store(path)
     if path is not None and is_remote(path) and (path / DESCRIPTION).exists():
-        from tagger.storage import fetch_bundle
+        from tagger.fetch_bundle import fetch_bundle
 
         return describe_bundle(fetch_bundle(str(path)))
     if path is not None and not is_remote(path) and Bundle.is_at(path):
         return describe_bundle(Bundle(path))
 
     from tagger.devices import choose_precision, cpu_flags, find_device
+    from tagger.find_weights import load_backbone_weights
     from tagger.model import build_model
-    from tagger.weights import load_backbone_weights
 
     if path is not None:
         lines = describe_run(path)

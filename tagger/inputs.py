@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from preprocess.audio import AUDIO_SUFFIXES, find_audio_files
+from tagger.addresses import is_remote
 from tagger.errors import AudioError, ConfigError, TaggerError
-from tagger.locations import file_or_object, is_remote
+from tagger.locations import file_or_object
 
 STDIN = Path("-")
 """Audio on standard input."""

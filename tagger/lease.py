@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from tagger.addresses import is_remote, without_secrets
 from tagger.errors import ConfigError, TaggerError
-from tagger.locations import is_remote, location, without_secrets
+from tagger.locations import location
 from tagger.progress import notice, say_error, warn
 
 # Exit codes: the lease is another one's, or has become another one's while the command ran.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,15 @@ from preprocess.features import FrontEnd
 from tagger.aggregate import SCORES, ClipScorer
 from tagger.backbones import BACKBONES, Backbone
 from tagger.clip_head import ClipHead
-from tagger.config import Config
 from tagger.errors import ConfigError, ModelError
 from tagger.files import atomic_write
 from tagger.heads import HEADS
 from tagger.keras import keras, tf
 from tagger.pooling import pooling_layer
 from tagger.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from tagger.config import Config
 
 
 class TaggerModel:
@@ -34,7 +36,7 @@ class TaggerModel:
         Names of the outputs; without any the network ends at the embedding and has no head.
     """
 
-    def __init__(self, config: Config, front_end: FrontEnd, tags: Sequence[str]) -> None:
+    def __init__(self, config: "Config", front_end: FrontEnd, tags: Sequence[str]) -> None:
         self.tags = tuple(tags)
         self.aggregate = config.model.aggregate
         self.task: Task = TASKS.create(config.task.name, config.task.params)
@@ -308,7 +310,7 @@ def _freeze(embedding_model: Any, freeze: str) -> None:
 
 
 def build_model(
-    config: Config, front_end: FrontEnd, tags: Sequence[str], *, precision: str = "float32"
+    config: "Config", front_end: FrontEnd, tags: Sequence[str], *, precision: str = "float32"
 ) -> TaggerModel:
     """Build the network of a config.
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TextIO
 
+from tagger.addresses import without_secrets
 from tagger.errors import ConfigError
-from tagger.locations import without_secrets
 
 Advance = Callable[[int, str], None]
 

@@ -19,6 +19,7 @@ from preprocess.index import ClipIndex
 from preprocess.splits import Parts
 from preprocess.vocabulary import Vocabulary
 from tagger import __version__
+from tagger.addresses import is_remote
 from tagger.calibration import Calibration
 from tagger.clip_head import ClipHead
 from tagger.config import Config, load_config
@@ -30,7 +31,7 @@ from tagger.files import (
     write_json,
     write_text,
 )
-from tagger.locations import is_remote, location
+from tagger.locations import location
 from tagger.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
 from tagger.progress import warn
 
@@ -399,3 +400,23 @@ def git_commit() -> str:
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def read_history(run: RunFolder) -> list[dict[str, float]]:
+    """Rows of a run's metrics per epoch; empty before the first epoch has ended.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged.
+    """
+    import csv
+
+    if not run.metrics.exists():
+        return []
+    try:
+        with run.metrics.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [{key: float(value) for key, value in row.items()} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ModelError(f"{run.metrics}: damaged ({error}); delete it or train again") from None

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagger import __version__
+from tagger.addresses import is_remote
 from tagger.errors import ConfigError, TaggerError
 from tagger.inputs import STDIN, Input, Spool, open_spool
 from tagger.journal import Journal, journal_path
-from tagger.locations import file_or_object, is_remote
+from tagger.locations import file_or_object
 from tagger.progress import failed
 from tagger.records import Selection, failed_record, make_record
 from tagger.writers import FileWriter, Header, Writer, open_writer, refuse_output

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from preprocess.run import store_hash
 from preprocess.splits import PARTS
 from preprocess.store import Store
+from tagger.addresses import is_remote
 from tagger.config import Config, TrainConfig
 from tagger.data import PreparedData, prepare_data
 from tagger.decisions import save_decisions
 from tagger.distribution import Distribution, find_distribution, synchronize_normalization
 from tagger.errors import ConfigError, ModelError
 from tagger.files import json_hash
-from tagger.locations import is_remote
 from tagger.progress import notice, progress_bar, warn
 from tagger.run_folder import RunFolder, write_csv
 from tagger.score import ScoringStoppedError, score_clips
@@ -294,13 +294,13 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     from tagger.checkpoint import Checkpoints
     from tagger.devices import choose_precision, cpu_flags, find_device
     from tagger.embedded_store import EmbeddedStore
+    from tagger.find_weights import load_backbone_weights
     from tagger.fit_clip_head import require_layers, settle_clip_head
     from tagger.keras import keras, tf
     from tagger.model import build_model
     from tagger.optimizer import learning_rate, make_averaging, make_optimizer
     from tagger.steps import make_train_step
     from tagger.stream import TrainingStream, prefetched_side_by_side
-    from tagger.weights import load_backbone_weights
 
     # Refused before there is a run of it that could neither begin nor go on.
     augmented = augmented_inputs(config.augment, front_end)

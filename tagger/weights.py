@@ -1,4 +1,4 @@
-"""Published weights: find them, read them, and put them into a network by name and shape."""
+"""Published weights: read them, and put them into a network by name and shape."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,22 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tagger.bundle import WEIGHTS
-from tagger.download import RemoteFile, cached_download
 from tagger.errors import ModelError
 
-# Weights that can be named instead of given as a path.
-REGISTERED: dict[str, RemoteFile] = {
-    # VGGish as published by its authors. They give no checksum; the smoke test tells whether the
-    # right weights arrived.
-    "vggish": RemoteFile(
-        url="https://storage.googleapis.com/audioset/vggish_model.ckpt",
-        name="vggish_model.ckpt",
-        sha256=None,
-    ),
-}
-
-_CHECKPOINT_SUFFIXES = (".index", ".meta")
+CHECKPOINT_SUFFIXES = (".index", ".meta")
 # Kinds of variables, as TensorFlow 1 and Keras call them.
 _KERNEL_NAMES = frozenset({"weights", "kernel"})
 _BIAS_NAMES = frozenset({"biases", "bias"})
@@ -35,36 +22,6 @@ _NOT_WEIGHTS = (
     "save_counter",
     "optimizer_weights/",
 )
-
-
-def resolve_weights(name: str) -> Path:
-    """Path of a weight file given by its path, by a model, or by a name.
-
-    Parameters
-    ----------
-    name : str
-        A file; the folder of a training run or of a bundle; a name of `REGISTERED`, which is
-        downloaded at need; or that of a registered model, which is pulled at need.
-
-    Raises
-    ------
-    ModelError
-        If there is neither such a file nor such a model or name, or it cannot be had.
-    """
-    if name in REGISTERED:
-        return cached_download(REGISTERED[name])
-    path = Path(name)
-    if path.is_file() or any(Path(f"{path}{suffix}").is_file() for suffix in _CHECKPOINT_SUFFIXES):
-        return path
-    from tagger.models import find_bundle, is_model_folder, registered_models
-
-    models = registered_models()
-    if is_model_folder(path) or name in models:
-        return find_bundle(name).verified(WEIGHTS)
-    raise ModelError(
-        f"{name}: no such weight file, no model's folder and no registered name "
-        f"({', '.join(dict.fromkeys((*REGISTERED, *models)))}); check model.backbone.weights"
-    )
 
 
 def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -212,20 +169,3 @@ def load_by_layer_name(model: Any, path: Path) -> list[str]:
     for weight, tensor in matched.items():
         variables[weight].assign(tensors[tensor])
     return sorted(matched.values())
-
-
-def load_backbone_weights(model: Any, name: str) -> list[str]:
-    """Load weights given by path or registered name into the backbone of a `TaggerModel`.
-
-    Returns
-    -------
-    list of str
-        What was loaded, and how the published smoke test ended, a line each.
-    """
-    path = resolve_weights(name)
-    used = model.backbone.load_weights(model.embedding_model, path)
-    lines = [f"{len(used)} tensors loaded from {path}"]
-    test = model.backbone.smoke_test(model.embedding_model)
-    if test is not None:
-        lines.append(f"published smoke test: {test}")
-    return lines

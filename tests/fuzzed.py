@@ -1063,8 +1063,7 @@ class Runs(Kind):
         self._files = {path.name: path.read_bytes() for path in run.iterdir()}
 
     def _entry(self, root: Path):
-        from tagger.evaluate import read_history
-        from tagger.run_folder import RunFolder
+        from tagger.run_folder import RunFolder, read_history
 
         def enter():
             run = RunFolder.at(str(root))

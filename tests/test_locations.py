@@ -19,10 +19,11 @@ pytest.importorskip("upath")
 from cloud_server import running
 from upath import UPath
 
+from tagger.addresses import is_remote
 from tagger.config import load_config
 from tagger.errors import ConfigError
 from tagger.files import atomic_write, sha256_of_file, write_bytes, write_json, write_text
-from tagger.locations import is_remote, location
+from tagger.locations import location
 
 ROOT = "gs://bucket/some/folder"
 

@@ -464,7 +464,7 @@ def test_vggish_is_pulled_in_its_real_size(own_cache, tmp_path, monkeypatch):
         if "fc" in name:
             tensors[name] *= 0.2
     path = write_checkpoint(tmp_path / "published" / "vggish_model.ckpt", tensors)
-    monkeypatch.setattr("tagger.weights.resolve_weights", lambda _: path)
+    monkeypatch.setattr("tagger.find_weights.resolve_weights", lambda _: path)
     expected_figures(tensors, monkeypatch)
     del tensors
     bundle = pull("vggish")

@@ -32,7 +32,8 @@ from tagger.data import prepare_data
 from tagger.errors import AudioError, ConfigError, StoreError
 from tagger.files import write_bytes
 from tagger.locations import location
-from tagger.mirror import local_copy, local_store
+from tagger.mirror import local_copy
+from tagger.store_copy import local_store
 
 STORE = location("gs://bucket/stores/small")
 MUSIC = location("gs://bucket/music")

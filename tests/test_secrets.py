@@ -9,9 +9,10 @@ import time
 import pytest
 
 from tagger import download
+from tagger.addresses import without_secrets
 from tagger.download import RemoteFile, cached_download, fetch_file
 from tagger.errors import ConfigError, ModelError
-from tagger.locations import location, without_secrets
+from tagger.locations import location
 from tagger.progress import notice, say_error, set_log_format, warn
 
 SECRET = "hush-hush-0123456789"

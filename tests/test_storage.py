@@ -24,9 +24,9 @@ from small_bundle import files_of, make_bundle, rewrite
 
 from tagger.bundle import DESCRIPTION, Bundle
 from tagger.errors import ModelError
+from tagger.fetch_bundle import fetch_bundle
 from tagger.models import find_bundle
 from tagger.predict import Tagger
-from tagger.storage import fetch_bundle
 
 URI = "gs://bucket/models/small"
 

@@ -161,7 +161,7 @@ def weights_of(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["vggish", "vggish_tempo"])
 def test_weights_of_vggish_are_loaded_as_far_as_they_go_and_its_own_altogether(weights_of, name):
-    from tagger.weights import load_backbone_weights
+    from tagger.find_weights import load_backbone_weights
 
     path, theirs = weights_of[name]
     model = build("vggish_tempo")
@@ -175,7 +175,7 @@ def test_weights_of_vggish_are_loaded_as_far_as_they_go_and_its_own_altogether(w
 
 
 def test_a_frozen_branch_without_weights_is_refused(weights_of):
-    from tagger.weights import load_backbone_weights
+    from tagger.find_weights import load_backbone_weights
 
     load_backbone_weights(build("vggish_tempo", freeze="conv4_2"), str(weights_of["vggish"][0]))
     frozen = build("vggish_tempo", freeze="all")

@@ -14,15 +14,16 @@ from small_bundle import make_bundle, small_model
 
 import tagger.model
 from preprocess.features import FRONT_ENDS
-from tagger import weights
+from tagger import find_weights
 from tagger.backbones import SmokeTest
 from tagger.config import load_config
 from tagger.download import RemoteFile
 from tagger.errors import ModelError
+from tagger.find_weights import load_backbone_weights, resolve_weights
 from tagger.info import describe
 from tagger.keras import keras, tf
 from tagger.model import build_model
-from tagger.weights import load_backbone_weights, match_tensors, read_tensors, resolve_weights
+from tagger.weights import match_tensors, read_tensors
 
 # The names of the published checkpoint, with the shapes of its kernels.
 BODY = {
@@ -334,7 +335,7 @@ def test_a_registered_name_is_downloaded_and_loaded(tmp_path, monkeypatch, one_m
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/model.ckpt"
-    monkeypatch.setitem(weights.REGISTERED, "vggish", RemoteFile(url, "model.ckpt", None))
+    monkeypatch.setitem(find_weights.REGISTERED, "vggish", RemoteFile(url, "model.ckpt", None))
     monkeypatch.setenv("TAGGER_CACHE", str(tmp_path / "cache"))
     try:
         lines = load_backbone_weights(one_model, "vggish")

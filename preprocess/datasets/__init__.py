@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess.index import ClipIndex, refuse_repeats
+from tagger.addresses import is_remote
 from tagger.errors import ConfigError
-from tagger.locations import is_remote
 from tagger.registry import Entry, Registry
 
 if TYPE_CHECKING:

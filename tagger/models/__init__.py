@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tagger.bundle import DESCRIPTION, WEIGHTS, Bundle
-from tagger.download import cache_folder
+from tagger.cache import cache_folder
 from tagger.errors import ModelError
 from tagger.files import sha256_of_file
 
@@ -167,7 +167,7 @@ def find_bundle(model: str | Path) -> Bundle:
     """
     name = str(model)
     if name.startswith(GS_PREFIX):
-        from tagger.storage import fetch_bundle
+        from tagger.fetch_bundle import fetch_bundle
 
         return fetch_bundle(name)
     path = Path(model)

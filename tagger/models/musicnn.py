@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagger.bundle import Bundle
-from tagger.download import cache_folder
+from tagger.cache import cache_folder
 from tagger.errors import ModelError
 from tagger.files import remove_temporary_files, sha256_of_file, temporary_folder
 from tagger.models import RegisteredModel

@@ -15,9 +15,9 @@ class VggishModel(RegisteredModel):
     def pull(self, root: Path, *, clips: tuple[Path, ...] = ()) -> Bundle:  # noqa: D102
         from tagger.config import load_config
         from tagger.export import Source, parity_windows, write_bundle
+        from tagger.find_weights import resolve_weights
         from tagger.model import build_model
         from tagger.progress import notice
-        from tagger.weights import resolve_weights
 
         config = load_config(
             None, ["model.backbone.name=vggish", "model.backbone.params.embedding=true"]
