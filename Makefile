@@ -1,6 +1,6 @@
 # make demo: a trained tagger in a few minutes. make test: the tests. make check: all checks.
-# make bench: speed and memory, into benchmarks/README.md. make audit: what advisories say of the
-# pinned versions.
+# make campaign: the long tests. make bench: speed and memory, into benchmarks/README.md.
+# make audit: what advisories say of the pinned versions.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,7 +12,7 @@ DEMO ?= demo
 DEMO_ROOTS = --set data.root=$(DEMO)/corpus --set store.root=$(DEMO)/store \
 	--set run.root=$(DEMO)/run
 
-.PHONY: setup demo test check audit bench format clean
+.PHONY: setup demo test campaign check audit bench format clean
 
 setup: $(READY)
 
@@ -36,14 +36,20 @@ demo: setup
 	@$(TAGGER) evaluate $(DEMO)/run
 	@echo "taggram: $(DEMO)/taggram.png"
 
+# Two processes: what the tests start takes processors of its own.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The long tests: more kills, faults and mutated inputs, drawn anew each time. The header shows the
+# seed that they are drawn from; SEED=that draws the same again.
+campaign: setup
+	$(BIN)/python -m pytest --campaign $(if $(SEED),--seed $(SEED))
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Asks the index and its advisories; a version of which nothing is known there fails as well.
 audit: setup

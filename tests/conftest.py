@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -50,10 +51,62 @@ def pytest_addoption(parser):
         action="store_true",
         help="write the golden values anew instead of comparing with them",
     )
-    parser.addoption("--kills", type=int, default=20, help="moments at which each verb is killed")
-    parser.addoption("--kill-seed", type=int, default=0, help="what these are drawn from")
-    parser.addoption("--fuzz-inputs", type=int, default=23_000, help="mutated inputs in all")
-    parser.addoption("--fuzz-seed", type=int, default=0, help="what these are drawn from")
+    parser.addoption(
+        "--campaign",
+        action="store_true",
+        help="run the long tests, which are left out otherwise, and no others",
+    )
+    parser.addoption(
+        "--seed",
+        type=int,
+        help="what tests draw from; otherwise 0, and with --campaign another each time",
+    )
+    parser.addoption(
+        "--kills", type=int, help="moments at which each verb is killed: 1; with --campaign 20"
+    )
+    parser.addoption(
+        "--fuzz-inputs", type=int, help="mutated inputs in all: 3,000; with --campaign 23,000"
+    )
+
+
+def pytest_configure(config):
+    option = config.option
+    if hasattr(config, "workerinput"):
+        # A process of pytest-xdist: the seed was drawn where it was started.
+        option.seed = config.workerinput["seed"]
+    elif option.seed is None:
+        option.seed = random.SystemRandom().randrange(2**31) if option.campaign else 0
+    if option.kills is None:
+        option.kills = 20 if option.campaign else 1
+    if option.fuzz_inputs is None:
+        option.fuzz_inputs = 23_000 if option.campaign else 3_000
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell a process of pytest-xdist the seed."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_report_header(config):
+    return f"seed: {config.option.seed} (--seed {config.option.seed} repeats it)"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `campaign` run with --campaign, and all others without it."""
+    wanted, others = [], []
+    for item in items:
+        is_long = item.get_closest_marker("campaign") is not None
+        (wanted if is_long == config.option.campaign else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = wanted
+
+
+@pytest.fixture(scope="session")
+def seed(request):
+    """What tests draw from: the same number where it is given, or where nothing is."""
+    return request.config.option.seed
 
 
 def sine(frequency_hz, seconds, *, rate=RATE, amplitude=1.0):
