@@ -233,3 +233,18 @@ def ports(number: int) -> list[int]:
     for opened in sockets:
         opened.close()
     return found
+
+
+def quick_some(values, quick):
+    """Values of a parametrization, of which only those in `quick` are for the quick run."""
+    assert set(quick) <= set(values), f"{quick} are not all in {values}"
+    return [
+        value if value in quick else pytest.param(value, marks=pytest.mark.campaign)
+        for value in values
+    ]
+
+
+@pytest.fixture
+def without_export(monkeypatch):
+    """Let training end without a bundle, whose making takes longer than a short training."""
+    monkeypatch.setattr("tagger.export.export_run", lambda run, **_: [])
