@@ -7,10 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TAGGER := $(BIN)/tagger
-# Folder of the demo: its corpus, store and run.
+# Folder of the demo: its corpus, store and run; and options and settings for a smaller one, as
+# DEMO_CORPUS='--n-clips 64' DEMO_SETTINGS='--set train.epochs=2'.
 DEMO ?= demo
+DEMO_CORPUS ?=
+DEMO_SETTINGS ?=
 DEMO_ROOTS = --set data.root=$(DEMO)/corpus --set store.root=$(DEMO)/store \
-	--set run.root=$(DEMO)/run
+	--set run.root=$(DEMO)/run $(DEMO_SETTINGS)
 
 .PHONY: setup demo test campaign check audit bench format clean
 
@@ -26,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: setup
-	$(TAGGER) demo-corpus $(DEMO)/corpus
+	$(TAGGER) demo-corpus $(DEMO)/corpus $(DEMO_CORPUS)
 	$(TAGGER) preprocess --config configs/demo.yaml $(DEMO_ROOTS)
 	$(TAGGER) train --config configs/demo.yaml $(DEMO_ROOTS) --resume
 	@echo; echo "A clip that training has not heard:"
