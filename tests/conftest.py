@@ -248,3 +248,9 @@ def quick_some(values, quick):
 def without_export(monkeypatch):
     """Let training end without a bundle, whose making takes longer than a short training."""
     monkeypatch.setattr("tagger.export.export_run", lambda run, **_: [])
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Let reports be written without drawing, which takes longer than a small evaluation."""
+    monkeypatch.setattr("tagger.report._png", lambda figure: b"no picture")

@@ -17,6 +17,9 @@ from preprocess.vocabulary import resolve_vocabulary
 from tagger import cli, run_folder
 from tagger.run_folder import RunFolder
 
+# What a report shows is tested elsewhere.
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ROOT = Path(__file__).parents[1]
 VERBS = [
     "preprocess",

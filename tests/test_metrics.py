@@ -644,7 +644,9 @@ def run(tmp_path_factory, tmp_path):
     return shutil.copytree(small_run(tmp_path_factory), tmp_path / "run")
 
 
-def test_the_table_of_a_run_lies_in_the_run(run, no_temporary_folder, monkeypatch):
+def test_the_table_of_a_run_lies_in_the_run(
+    run, no_temporary_folder, monkeypatch, without_pictures
+):
     def score_clips(model, store, *, rows, **_):
         return np.zeros((len(rows), len(model.tags)), np.float32)
 

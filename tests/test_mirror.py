@@ -30,6 +30,9 @@ from tagger.models import find_bundle
 from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
 
+# What a report shows is tested elsewhere.
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ADDRESS = "gs://bucket/runs/one"
 
 

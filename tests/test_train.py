@@ -35,7 +35,7 @@ from tagger.run_folder import RunFolder
 from tagger.train import Progress, _note_epoch, _should_stop, train
 
 # What a training learns is the same whether or not a bundle is made of it.
-pytestmark = pytest.mark.usefixtures("without_export")
+pytestmark = pytest.mark.usefixtures("without_export", "without_pictures")
 
 RUN_FILES = {
     "run.json",
