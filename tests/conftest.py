@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -254,3 +256,27 @@ def without_export(monkeypatch):
 def without_pictures(monkeypatch):
     """Let reports be written without drawing, which takes longer than a small evaluation."""
     monkeypatch.setattr("tagger.report._png", lambda figure: b"no picture")
+
+
+_converted = {}
+
+
+@pytest.fixture
+def remembered_conversions(monkeypatch):
+    """Let LiteRT convert a network once: for tests of what is done with the file it gives."""
+    from tagger.exporters.litert import LitertExporter
+
+    convert = LitertExporter.write
+
+    def write(self, model, path, quantize):
+        # Names that Keras numbers differ each time.
+        layers = re.sub(r'_\d+"', '"', json.dumps(model.output_model.get_config(), default=str))
+        digest = hashlib.blake2b(f"{quantize} {layers}".encode())
+        for weight in model.weights.values():
+            digest.update(weight.numpy().tobytes())
+        if digest.digest() not in _converted:
+            convert(self, model, path, quantize)
+            _converted[digest.digest()] = path.read_bytes()
+        path.write_bytes(_converted[digest.digest()])
+
+    monkeypatch.setattr(LitertExporter, "write", write)

@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, tmp_path):
+def run(trained, tmp_path, remembered_conversions):
     """A copy of the run that may be changed."""
     return shutil.copytree(trained / "run", tmp_path / "run")
 
@@ -69,7 +69,7 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture
-def bundle(small, tmp_path):
+def bundle(small, tmp_path, remembered_conversions):
     """A bundle that may be changed."""
     return Bundle(shutil.copytree(small, tmp_path / "bundle"))
 

@@ -856,7 +856,7 @@ def test_no_run_in_a_bucket_is_named_by_its_address(cloud):
 
 
 @pytest.fixture
-def trained(cloud, tmp_path_factory):
+def trained(cloud, tmp_path_factory, remembered_conversions):
     """A trained run in the bucket, with its store; the local run is returned."""
     run = small_run(tmp_path_factory)
     for folder, address in ((run, ADDRESS), (run.parent / "store", "gs://bucket/store")):

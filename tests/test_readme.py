@@ -57,9 +57,9 @@ def sound(seconds: float, seed: int) -> np.ndarray:
     return 0.1 * tones + 0.01 * rng.standard_normal(round(seconds * 16000))
 
 
-# Fewer and shorter clips, and a training that need not be good.
+# Fewer and shorter clips (of fewer there are no intervals), and a training that need not be good.
 SMALL_DEMO = (
-    "DEMO_CORPUS='--n-clips 128 --seconds 3' DEMO_SETTINGS='--set train.epochs=2 "
+    "DEMO_CORPUS='--n-clips 192 --seconds 2' DEMO_SETTINGS='--set train.epochs=2 "
     "--set stream.steps_per_epoch=8 --set model.backbone.params.width=0.1'"
 )
 
@@ -121,6 +121,7 @@ def test_the_demo_model_is_good(tmp_path):
     assert metrics["n_clips"] >= 30
 
 
+@pytest.mark.campaign
 def test_make_demo_again_repeats_nothing(demo):
     folder, _ = demo
     before = (folder / "demo/run/last.weights.h5").stat().st_mtime_ns
@@ -185,6 +186,7 @@ def test_models_are_pulled_by_the_commands_of_the_readme(home, musicnn_cache):
     assert "penultimate (200)" in printed
 
 
+@pytest.mark.campaign
 def test_the_demo_model_is_exported_by_the_commands_of_the_readme(home):
     printed = run(blocks_with("README.md", "--format savedmodel"), home).stdout
     assert printed.count("largest difference from Keras") == 3
@@ -197,13 +199,18 @@ def test_the_first_screen_shows_what_it_is_and_both_commands():
 
 
 def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
-    printed = run(blocks_with("README.md", "--config my_music.yaml --check"), home).stdout
+    commands = blocks_with("README.md", "--config my_music.yaml --check")
+    small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
+    commands, n_replaced = re.subn(r"(tagger train .*)", rf"\1 {small}", commands)
+    assert n_replaced == 1
+    printed = run(commands, home).stdout
     assert "path,start,end,tag,score,error" in printed
     assert list((home / "pictures").glob("*.png"))
     # The newest run was taken where none was named.
     assert "guitar" in printed
 
 
+@pytest.mark.campaign
 def test_settings_are_searched_by_the_command_of_the_readme(home):
     (home / "space.yaml").write_text(blocks_with("README.md", "{low: 0.0003"))
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
@@ -216,6 +223,7 @@ def test_settings_are_searched_by_the_command_of_the_readme(home):
     assert (home / "runs/search/trials/0001/bundle/bundle.json").exists()
 
 
+@pytest.mark.campaign
 def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
     home, monkeypatch, tmp_path
 ):
@@ -257,6 +265,7 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
     assert "gs://my-bucket/patches: 32 clips (32 written" in printed
 
 
+@pytest.mark.campaign
 def test_two_machines_train_together_by_the_commands_of_the_readme(home):
     commands = blocks_with("README.md", "TF_CONFIG")
     for address, port in zip(("10.0.0.2:2222", "10.0.0.3:2222"), ports(2), strict=True):
@@ -272,6 +281,7 @@ def test_two_machines_train_together_by_the_commands_of_the_readme(home):
     assert (home / "runs/joint/bundle/bundle.json").exists()
 
 
+@pytest.mark.campaign
 def test_magnatagatunes_commands_do_what_the_readme_says(home):
     """With one epoch and a narrow network: the full size takes a GPU."""
     small = (

@@ -25,7 +25,7 @@ STORE, RUN = "gs://bucket/store", "gs://bucket/runs/one"
 
 
 @pytest.fixture
-def cloud(monkeypatch, tmp_path):
+def cloud(monkeypatch, tmp_path, remembered_conversions):
     monkeypatch.setenv("TAGGER_CACHE", str(tmp_path / "cache"))
     with running(monkeypatch) as server:
         make_store(location(STORE), n_clips=32)
