@@ -677,6 +677,7 @@ def test_no_other_trouble_is_put_down_to_the_learning_rate(run, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux")
+@pytest.mark.campaign
 def test_memory_does_not_grow_with_the_clips(tmp_path):
     # 40,000 clips and 188 tags: 38 MB of labels and scores, and as much again for each copy.
     rng = np.random.default_rng(0)
