@@ -1,18 +1,21 @@
 # make demo: a trained tagger in a few minutes. make test: the tests. make check: all checks.
-# make bench: speed and memory, into benchmarks/README.md. make audit: what advisories say of the
-# pinned versions.
+# make campaign: the long tests. make bench: speed and memory, into benchmarks/README.md.
+# make audit: what advisories say of the pinned versions.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TAGGER := $(BIN)/tagger
-# Folder of the demo: its corpus, store and run.
+# Folder of the demo: its corpus, store and run; and options and settings for a smaller one, as
+# DEMO_CORPUS='--n-clips 64' DEMO_SETTINGS='--set train.epochs=2'.
 DEMO ?= demo
+DEMO_CORPUS ?=
+DEMO_SETTINGS ?=
 DEMO_ROOTS = --set data.root=$(DEMO)/corpus --set store.root=$(DEMO)/store \
-	--set run.root=$(DEMO)/run
+	--set run.root=$(DEMO)/run $(DEMO_SETTINGS)
 
-.PHONY: setup demo test check audit bench format clean
+.PHONY: setup demo test campaign check audit bench format clean
 
 setup: $(READY)
 
@@ -26,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: setup
-	$(TAGGER) demo-corpus $(DEMO)/corpus
+	$(TAGGER) demo-corpus $(DEMO)/corpus $(DEMO_CORPUS)
 	$(TAGGER) preprocess --config configs/demo.yaml $(DEMO_ROOTS)
 	$(TAGGER) train --config configs/demo.yaml $(DEMO_ROOTS) --resume
 	@echo; echo "A clip that training has not heard:"
@@ -36,8 +39,14 @@ demo: setup
 	@$(TAGGER) evaluate $(DEMO)/run
 	@echo "taggram: $(DEMO)/taggram.png"
 
+# Two processes: what the tests start takes processors of its own.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The long tests: more kills, faults and mutated inputs, drawn anew each time. The header shows the
+# seed that they are drawn from; SEED=that draws the same again.
+campaign: setup
+	$(BIN)/python -m pytest --campaign $(if $(SEED),--seed $(SEED))
 
 check: setup
 	$(BIN)/ruff check .
@@ -45,7 +54,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Asks the index and its advisories; a version of which nothing is known there fails as well.
 audit: setup

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
+import re
 import signal
 import socket
 import sys
@@ -50,10 +53,62 @@ def pytest_addoption(parser):
         action="store_true",
         help="write the golden values anew instead of comparing with them",
     )
-    parser.addoption("--kills", type=int, default=20, help="moments at which each verb is killed")
-    parser.addoption("--kill-seed", type=int, default=0, help="what these are drawn from")
-    parser.addoption("--fuzz-inputs", type=int, default=23_000, help="mutated inputs in all")
-    parser.addoption("--fuzz-seed", type=int, default=0, help="what these are drawn from")
+    parser.addoption(
+        "--campaign",
+        action="store_true",
+        help="run the long tests, which are left out otherwise, and no others",
+    )
+    parser.addoption(
+        "--seed",
+        type=int,
+        help="what tests draw from; otherwise 0, and with --campaign another each time",
+    )
+    parser.addoption(
+        "--kills", type=int, help="moments at which each verb is killed: 1; with --campaign 20"
+    )
+    parser.addoption(
+        "--fuzz-inputs", type=int, help="mutated inputs in all: 3,000; with --campaign 23,000"
+    )
+
+
+def pytest_configure(config):
+    option = config.option
+    if hasattr(config, "workerinput"):
+        # A process of pytest-xdist: the seed was drawn where it was started.
+        option.seed = config.workerinput["seed"]
+    elif option.seed is None:
+        option.seed = random.SystemRandom().randrange(2**31) if option.campaign else 0
+    if option.kills is None:
+        option.kills = 20 if option.campaign else 1
+    if option.fuzz_inputs is None:
+        option.fuzz_inputs = 23_000 if option.campaign else 3_000
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell a process of pytest-xdist the seed."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_report_header(config):
+    return f"seed: {config.option.seed} (--seed {config.option.seed} repeats it)"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `campaign` run with --campaign, and all others without it."""
+    wanted, others = [], []
+    for item in items:
+        is_long = item.get_closest_marker("campaign") is not None
+        (wanted if is_long == config.option.campaign else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = wanted
+
+
+@pytest.fixture(scope="session")
+def seed(request):
+    """What tests draw from: the same number where it is given, or where nothing is."""
+    return request.config.option.seed
 
 
 def sine(frequency_hz, seconds, *, rate=RATE, amplitude=1.0):
@@ -180,3 +235,48 @@ def ports(number: int) -> list[int]:
     for opened in sockets:
         opened.close()
     return found
+
+
+def quick_some(values, quick):
+    """Values of a parametrization, of which only those in `quick` are for the quick run."""
+    assert set(quick) <= set(values), f"{quick} are not all in {values}"
+    return [
+        value if value in quick else pytest.param(value, marks=pytest.mark.campaign)
+        for value in values
+    ]
+
+
+@pytest.fixture
+def without_export(monkeypatch):
+    """Let training end without a bundle, whose making takes longer than a short training."""
+    monkeypatch.setattr("tagger.export.export_run", lambda run, **_: [])
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Let reports be written without drawing, which takes longer than a small evaluation."""
+    monkeypatch.setattr("tagger.report._png", lambda figure: b"no picture")
+
+
+_converted = {}
+
+
+@pytest.fixture
+def remembered_conversions(monkeypatch):
+    """Let LiteRT convert a network once: for tests of what is done with the file it gives."""
+    from tagger.exporters.litert import LitertExporter
+
+    convert = LitertExporter.write
+
+    def write(self, model, path, quantize):
+        # Names that Keras numbers differ each time.
+        layers = re.sub(r'_\d+"', '"', json.dumps(model.output_model.get_config(), default=str))
+        digest = hashlib.blake2b(f"{quantize} {layers}".encode())
+        for weight in model.weights.values():
+            digest.update(weight.numpy().tobytes())
+        if digest.digest() not in _converted:
+            convert(self, model, path, quantize)
+            _converted[digest.digest()] = path.read_bytes()
+        path.write_bytes(_converted[digest.digest()])
+
+    monkeypatch.setattr(LitertExporter, "write", write)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import RATE, TINY_CLIPS, noise
+from conftest import RATE, TINY_CLIPS, noise, quick_some
 from threadpoolctl import threadpool_limits
 
 from preprocess import run as run_module
@@ -85,8 +85,12 @@ def local(corpus, root, *, index=None, n_workers=1, **kwargs):
     )
 
 
+PROCESSES = "--direct_running_mode=multi_processing"
+
+
 def by_beam(corpus, root, *options, index=None, n_workers=2, **kwargs):
-    engine = BeamEngine(options)
+    """A pipeline whose workers are threads of this process, unless it is told otherwise."""
+    engine = BeamEngine(options or ["--direct_running_mode=multi_threading"])
     return local(corpus, root, index=index, n_workers=n_workers, engine=engine, **kwargs)
 
 
@@ -129,7 +133,7 @@ def test_a_pipeline_writes_the_same_store_as_local_runs(corpus, tmp_path):
     results = [
         local(corpus, tmp_path / "one", n_workers=1),
         local(corpus, tmp_path / "two", n_workers=2),
-        by_beam(corpus, tmp_path / "beam", n_workers=2),
+        by_beam(corpus, tmp_path / "beam", PROCESSES, n_workers=2),
     ]
     assert counts(results[0]) == (N_CLIPS - 1, 0, 0, 1)
     assert results[1:] == results[:1] * 2
@@ -140,17 +144,18 @@ def test_a_pipeline_writes_the_same_store_as_local_runs(corpus, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_real_clips_give_the_same_store_as_a_local_run(shared, tmp_path):
     scenes = shared / "scenes"
     if not scenes.exists():
         pytest.skip("the reference data is not beside the checkout")
     index = read_index(scenes).subset(list(range(0, 640, 20)))
     local(scenes, tmp_path / "local", index=index)
-    assert counts(by_beam(scenes, tmp_path / "beam", index=index)) == (32, 0, 0, 0)
+    assert counts(by_beam(scenes, tmp_path / "beam", PROCESSES, index=index)) == (32, 0, 0, 0)
     assert files(tmp_path / "beam") == files(tmp_path / "local")
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
+@pytest.mark.parametrize("mode", quick_some(["in_memory", "multi_threading"], ["in_memory"]))
 def test_the_way_in_which_workers_run_changes_nothing(corpus, tmp_path, mode):
     local(corpus, tmp_path / "local")
     by_beam(corpus, tmp_path / "beam", f"--direct_running_mode={mode}", n_workers=1)
@@ -309,14 +314,17 @@ needs_proc = pytest.mark.skipif(
 @needs_proc
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("first", "pattern", "n_files", "second"),
-    [("local", "clips/*/*.pkl", 40, by_beam), ("beam", f"{RESULTS}/*/*.jsonl", 1, local)],
+    ("first", "pattern", "n_files", "second", "n_clips"),
+    [
+        ("local", "clips/*/*.pkl", 40, by_beam, 200),
+        pytest.param(*("beam", f"{RESULTS}/*/*.jsonl", 1, local, 800), marks=pytest.mark.campaign),
+    ],
 )
 def test_a_run_that_was_killed_is_finished_by_the_other_engine(
-    tmp_path, first, pattern, n_files, second
+    tmp_path, first, pattern, n_files, second, n_clips
 ):
     corpus, root = tmp_path / "corpus", tmp_path / "killed"
-    index = write_long_corpus(corpus, 800)
+    index = write_long_corpus(corpus, n_clips)
     with begun(corpus, root, first, pattern=pattern, n_files=n_files) as process:
         workers = workers_of(process)
         process.kill()
@@ -326,7 +334,7 @@ def test_a_run_that_was_killed_is_finished_by_the_other_engine(
         Store(root)
     result = second(corpus, root, index=index)
     assert result.n_kept > 0
-    assert result.n_written == 800 - result.n_kept > 0
+    assert result.n_written == n_clips - result.n_kept > 0
     local(corpus, tmp_path / "whole", index=index, n_workers=2)
     assert files(root) == files(tmp_path / "whole")
 
@@ -349,6 +357,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(tmp_path):
 
 @needs_proc
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_worker_that_is_killed_as_it_starts_ends_the_run_as_well(tmp_path):
     """Beam itself would wait for it for ever."""
     corpus, root = tmp_path / "corpus", tmp_path / "store"
@@ -366,6 +375,7 @@ def test_a_worker_that_is_killed_as_it_starts_ends_the_run_as_well(tmp_path):
 
 @needs_proc
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_an_interrupted_pipeline_stops_at_once_and_says_what_is_kept(tmp_path):
     corpus, root = tmp_path / "corpus", tmp_path / "store"
     write_long_corpus(corpus, 800)

@@ -41,6 +41,10 @@ READERS = {
 }
 
 
+# What the conversion itself gives is tested with the exports.
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "bundle"

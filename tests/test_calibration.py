@@ -290,7 +290,7 @@ def test_a_file_that_holds_no_calibration_is_refused(change):
 
 
 @pytest.fixture
-def run(tmp_path_factory, tmp_path):
+def run(tmp_path_factory, tmp_path, remembered_conversions):
     """A trained run."""
     return shutil.copytree(small_run(tmp_path_factory), tmp_path / "run")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import quick_some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import make_store, small_config
@@ -248,7 +249,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(trained, tmp_path) -> Path:
+def run(trained, tmp_path, remembered_conversions) -> Path:
     shutil.copytree(trained / "run", tmp_path / "run")
     return tmp_path / "run"
 
@@ -337,7 +338,7 @@ def test_a_head_of_other_weights_counts_as_none_and_is_fitted_anew(run, trained)
     np.testing.assert_allclose(head_of(run).weights, right.weights, atol=1e-5)
 
 
-@pytest.mark.parametrize("content", [None, b"no archive"])
+@pytest.mark.parametrize("content", quick_some([None, b"no archive"], [None]))
 def test_an_export_without_the_validation_scores_says_what_to_do(run, trained, content):
     shutil.rmtree(run / "bundle")
     (run / "validation_scores.npz").unlink()

@@ -773,7 +773,15 @@ class Vm:
 
     def shut_down(self):
         """Start shutdown.sh, as the VM does when it is taken away."""
-        return subprocess.Popen(["bash", str(DEPLOY / "shutdown.sh")], env=self.environment)
+        with (self.folder / "shutdown.txt").open("ab") as said:
+            return subprocess.Popen(
+                ["bash", str(DEPLOY / "shutdown.sh")], stdout=said, env=self.environment
+            )
+
+    @property
+    def ran_out_of_time(self):
+        """Whether shutdown.sh has given up waiting."""
+        return "the time is over" in (self.folder / "shutdown.txt").read_text()
 
     def cut_power(self):
         """Kill whatever still runs on it, at once."""
@@ -1304,9 +1312,8 @@ def test_a_vm_that_is_taken_away_while_it_installs_says_so(boot, cloud):
 
     vm = boot(prepare=prepare)
     wait_for(lambda: any("-m uv" in call for call in vm.programs.calls("venv-python")))
-    began = time.monotonic()
     vm.shut_down().wait(60)
-    assert time.monotonic() - began < 15
+    assert not vm.ran_out_of_time
     assert status_of(cloud, vm)["state"] == "preempted"
 
 
@@ -1527,19 +1534,42 @@ def test_what_the_scripts_send_has_the_token_of_the_account_which_no_log_shows(
     assert not any(b"t0ken" in content for content in cloud.objects().values())
 
 
-def test_shutdown_of_an_idle_vm_takes_no_time(tmp_path, settings, cloud):
+def test_shutdown_of_an_idle_vm_waits_for_nothing(tmp_path, settings, cloud):
     vm = Vm(tmp_path / "vm", settings)
-    started = time.monotonic()
-    assert vm.shut_down().wait(20) == 0
-    assert time.monotonic() - started < 5
+    for name in ("sleep", "curl", "systemctl"):
+        program = vm.programs.folder / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{vm.programs.state}/calls\n')
+        program.chmod(0o755)
+    assert vm.shut_down().wait(60) == 0
+    assert not (vm.programs.state / "calls").exists()
     vm.off()
 
 
 # ---- from nothing to a model, and back from being taken away -------------------------------------
 
 
+class Pair:
+    """What happened to two VMs that began one run at once."""
+
+    def __init__(self, folder, cloud, settings):
+        self.folder, self.cloud, self.settings = folder, cloud, settings
+        whole = {**settings, "RUN_URI": "gs://bucket/runs/whole"}
+        self.vms = [
+            Vm(folder / f"pair{number}", whole, name=f"pair-{number}", number=str(number))
+            for number in (1, 2)
+        ]
+        try:
+            for vm in self.vms:
+                vm.start()
+            for vm in self.vms:
+                vm.wait()
+        finally:
+            for vm in self.vms:
+                vm.off()
+
+
 class Story:
-    """What happened to three VMs: two began one run at once, and one was stopped thrice.
+    """What happened to a VM that was stopped thrice.
 
     Its power was cut while it filled its store, it was taken away while it trained, and its power
     was cut again while it sent its bundle.
@@ -1547,17 +1577,8 @@ class Story:
 
     def __init__(self, folder, cloud, settings):
         self.cloud = cloud
-        whole = {**settings, "RUN_URI": "gs://bucket/runs/whole"}
-        self.pair = [
-            Vm(folder / f"pair{number}", whole, name=f"pair-{number}", number=str(number))
-            for number in (1, 2)
-        ]
         self.one = Vm(folder / "one", {**settings, "STORE_URI": "gs://bucket/store-one"})
         try:
-            for vm in self.pair:
-                vm.start()
-            for vm in self.pair:
-                vm.wait()
             self.cut_power_at("store-one/", times=8)
             self.half_filled = self.cloud.objects("store-one/")
             self.take_away()
@@ -1567,8 +1588,7 @@ class Story:
             self.half_sent = self.cloud.objects("runs/one/")
             self.one.start().wait()
         finally:
-            for vm in (*self.pair, self.one):
-                vm.off()
+            self.one.off()
 
     def cut_power_at(self, prefix, *, times=1):
         """Boot, and kill all at once when so many objects of this prefix are being written."""
@@ -1607,12 +1627,10 @@ class Story:
         self.one.start()
         assert saving.wait(150), self.one.log()
         self.one.metadata.values["instance/preempted"] = "TRUE"
-        began = time.monotonic()
         shutdown = self.one.shut_down()
         wait_for(lambda: "SIGTERM" in self.one.log())
         told.set()
         shutdown.wait(60)
-        self.seconds_to_save = time.monotonic() - began
         self.one.cut_power()
         self.taken_status = status_of(self.cloud, self.one)
         self.taken_objects = self.cloud.objects("runs/one/")
@@ -1620,7 +1638,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, code):
+def pair(tmp_path_factory, code):
     from preprocess.demo_corpus import write_demo_corpus
 
     folder = tmp_path_factory.mktemp("story")
@@ -1633,7 +1651,13 @@ def story(tmp_path_factory, code):
         for path in (folder / "corpus").rglob("*.*"):
             name = path.relative_to(folder / "corpus").as_posix()
             location(f"gs://bucket/corpus/{name}").write_bytes(path.read_bytes())
-        yield Story(folder, cloud, settings)
+        yield Pair(folder, cloud, settings)
+
+
+@pytest.fixture(scope="module")
+def story(pair):
+    """In the bucket of the pair, whose run nobody has interrupted."""
+    return Story(pair.folder, pair.cloud, pair.settings)
 
 
 def weights(content):
@@ -1647,40 +1671,39 @@ def weights(content):
     return found
 
 
-def test_of_two_vms_that_boot_at_once_one_finishes_and_the_other_says_why_not(story):
+def test_of_two_vms_that_boot_at_once_one_finishes_and_the_other_says_why_not(pair):
     states = {}
-    for vm in story.pair:
-        status = status_of(story.cloud, vm, run="runs/whole")
+    for vm in pair.vms:
+        status = status_of(pair.cloud, vm, run="runs/whole")
         states[status["state"]] = status["message"]
-    assert states.keys() == {"finished", "refused"}, [vm.log() for vm in story.pair]
+    assert states.keys() == {"finished", "refused"}, [vm.log() for vm in pair.vms]
     assert re.search(r"lease\.json: held by pair-[12] \([12]\); only one", states["refused"])
-    assert all(vm.was_stopped for vm in story.pair)
+    assert all(vm.was_stopped for vm in pair.vms)
 
 
-def test_from_first_boot_to_an_uploaded_bundle_and_a_final_status(story):
-    objects = story.cloud.objects("runs/whole/")
+def test_from_first_boot_to_an_uploaded_bundle_and_a_final_status(pair):
+    objects = pair.cloud.objects("runs/whole/")
     assert {"run.json", "bundle/bundle.json", "best.weights.h5", "metrics.csv"} <= objects.keys()
     assert json.loads(objects["run.json"])["versions"]["commit"] in {
-        status_of(story.cloud, vm, run="runs/whole")["commit"] for vm in story.pair
+        status_of(pair.cloud, vm, run="runs/whole")["commit"] for vm in pair.vms
     }
     (finished,) = [
-        vm
-        for vm in story.pair
-        if status_of(story.cloud, vm, run="runs/whole")["state"] == "finished"
+        vm for vm in pair.vms if status_of(pair.cloud, vm, run="runs/whole")["state"] == "finished"
     ]
-    status = status_of(story.cloud, finished, run="runs/whole")
+    status = status_of(pair.cloud, finished, run="runs/whole")
     assert status["message"] == "the model is gs://bucket/runs/whole/bundle"
     assert status["run"] == "gs://bucket/runs/whole"
-    assert "epoch 2" in logs_in(story.cloud, finished, run="runs/whole")
-    assert "runs/whole.vm/lease.json" not in story.cloud.objects()
+    assert "epoch 2" in logs_in(pair.cloud, finished, run="runs/whole")
+    assert "runs/whole.vm/lease.json" not in pair.cloud.objects()
 
 
-def test_a_clip_that_cannot_be_used_stops_no_vm(story):
-    for vm in (*story.pair, story.one):
-        assert "1 failed" in vm.log()
-    assert status_of(story.cloud, story.one)["state"] == "finished"
+def test_a_clip_that_cannot_be_used_stops_no_vm(pair):
+    logs = [vm.log() for vm in pair.vms]
+    assert any("1 failed" in log for log in logs), logs
+    assert "runs/whole/bundle/bundle.json" in pair.cloud.objects()
 
 
+@pytest.mark.campaign
 def test_a_store_whose_vm_lost_its_power_ends_as_one_that_was_filled_at_once(story):
     assert "manifest.json" not in story.half_filled
     assert any(name.endswith(".pkl") for name in story.half_filled)
@@ -1691,17 +1714,19 @@ def test_a_store_whose_vm_lost_its_power_ends_as_one_that_was_filled_at_once(sto
     checksums = [{clip["file"]: clip["checksum"] for clip in clips} for clips in stores]
     assert checksums[0] == checksums[1]
     assert len(checksums[0]) == 15
+    assert "1 failed" in story.one.log()
 
 
+@pytest.mark.campaign
 def test_a_bundle_that_was_half_sent_when_the_power_went_is_sent(story):
     assert "bundle/bundle.json" not in story.half_sent
     assert "last.weights.h5" in story.half_sent
     assert "bundle/bundle.json" in story.cloud.objects("runs/one/")
 
 
-def test_a_vm_that_is_taken_away_saves_within_25_seconds_and_says_so(story):
-    print(f"from the signal to the last upload: {story.seconds_to_save:.1f} s")
-    assert story.seconds_to_save < 25
+@pytest.mark.campaign
+def test_a_vm_that_is_taken_away_saves_in_its_time_and_says_so(story):
+    assert not story.one.ran_out_of_time
     assert story.taken_status["state"] == "preempted"
     assert story.taken_status["message"] == (
         "what was learned is saved; start the VM again to go on"
@@ -1712,6 +1737,7 @@ def test_a_vm_that_is_taken_away_saves_within_25_seconds_and_says_so(story):
     assert "bundle/bundle.json" not in story.taken_objects
 
 
+@pytest.mark.campaign
 def test_booted_again_it_ends_with_the_weights_of_a_run_that_was_never_interrupted(story):
     import numpy as np
 
@@ -1729,6 +1755,7 @@ def test_booted_again_it_ends_with_the_weights_of_a_run_that_was_never_interrupt
             np.testing.assert_array_equal(got[layer], value, err_msg=f"{name}: {layer}")
 
 
+@pytest.mark.campaign
 def test_the_logs_of_all_boots_are_in_the_bucket(story):
     logs = story.cloud.objects("runs/one.vm/tagger-one/log")
     texts = [logs[name].decode() for name in sorted(logs)]

@@ -1,6 +1,7 @@
 """Promises of training on several devices and machines; machines are processes on loopback."""
 
 import csv
+import functools
 import json
 import os
 import re
@@ -10,12 +11,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ports
+from conftest import ports, quick_some
 from small_store import make_store, small_config
 
 from tagger.augment import mixup_plan, mixup_plans
@@ -127,22 +129,30 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def joint(store) -> dict[tuple[str, ...], Path]:
-    """Runs of one process with the joint batch, with and without batch normalisation."""
-    runs = {}
-    for more in (PLAIN, ()):
+def joint(store) -> Callable[[tuple[str, ...]], Path]:
+    """Gives the run of one process with the joint batch and some settings."""
+
+    @functools.cache
+    def run_with(more: tuple[str, ...]) -> Path:
         run = store.parent / f"joint-{len(more)}"
-        train(
-            small_config(
-                store.parent, *SAME_EVERYWHERE, *more, "stream.shares=2", f"run.root={run}"
-            )
-        )
-        runs[more] = run
-    return runs
+        settings = (*SAME_EVERYWHERE, *more, "stream.shares=2", f"run.root={run}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tagger.export.export_run", lambda run, **_: [])
+            train(small_config(store.parent, *settings))
+        return run
+
+    return run_with
+
+
+# Without batch normalisation the curves are nearest.
+PAIRS = [
+    (PLAIN, TOLERANCE),
+    pytest.param((), TOLERANCE_NORMALISED, marks=pytest.mark.campaign),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("more", "tolerance"), [(PLAIN, TOLERANCE), ((), TOLERANCE_NORMALISED)])
+@pytest.mark.parametrize(("more", "tolerance"), PAIRS)
 def test_two_machines_learn_what_one_learns_from_the_joint_batch(
     store, joint, more, tolerance, tmp_path
 ):
@@ -151,24 +161,25 @@ def test_two_machines_learn_what_one_learns_from_the_joint_batch(
     assert [status for status, _ in found] == [0, 0], found
     for column in ("train_loss", "validation_loss"):
         np.testing.assert_allclose(
-            curve(run, column), curve(joint[more], column), rtol=tolerance, err_msg=column
+            curve(run, column), curve(joint(more), column), rtol=tolerance, err_msg=column
         )
     assert (run / "bundle" / "bundle.json").exists()
     assert json.loads((run / "run.json").read_text())["n_shares"] == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("more", "tolerance"), [(PLAIN, TOLERANCE), ((), TOLERANCE_NORMALISED)])
+@pytest.mark.parametrize(("more", "tolerance"), PAIRS)
 def test_two_devices_learn_what_one_learns_from_the_joint_batch(
     store, joint, more, tolerance, tmp_path
 ):
     run = tmp_path / "run"
     arguments = overrides(store, run, *more, "train.strategy=mirrored")
     subprocess.run([sys.executable, "-c", TWO_DEVICES, "train", *arguments], check=True)
-    np.testing.assert_allclose(curve(run), curve(joint[more]), rtol=tolerance)
+    np.testing.assert_allclose(curve(run), curve(joint(more)), rtol=tolerance)
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_two_machines_learn_from_embeddings_that_one_of_them_makes(store, tmp_path):
     # Batch normalisation of the backbone is what machines read together.
     cached = (
@@ -188,15 +199,16 @@ def test_two_machines_learn_from_embeddings_that_one_of_them_makes(store, tmp_pa
 
 
 @pytest.mark.slow
-def test_other_shares_are_another_curve(store, joint, tmp_path):
+def test_other_shares_are_another_curve(store, joint, tmp_path, without_export):
     # What the two tests above hold equal could differ.
     run = tmp_path / "run"
     train(small_config(store.parent, *SAME_EVERYWHERE, *PLAIN, f"run.root={run}"))
-    difference = np.abs(curve(run) / curve(joint[PLAIN]) - 1)
+    difference = np.abs(curve(run) / curve(joint(PLAIN)) - 1)
     assert difference.max() > 100 * TOLERANCE
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_signal_to_one_machine_stops_all_and_they_go_on_as_if_never_stopped(store, tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     # Long enough for the signal to come in the middle; with dropout, whose state is kept as well.
@@ -227,17 +239,18 @@ def test_a_signal_to_one_machine_stops_all_and_they_go_on_as_if_never_stopped(st
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_of_two_machines_goes_on_with_one_device(store, joint, tmp_path):
     run = tmp_path / "run"
     found = outcome(start_workers(overrides(store, run, *PLAIN, "train.epochs=1")))
     assert [status for status, _ in found] == [0, 0], found
     settings = (*SAME_EVERYWHERE, *PLAIN, f"run.root={run}")
     train(small_config(store.parent, *settings), resume=True)
-    np.testing.assert_allclose(curve(run), curve(joint[PLAIN]), rtol=TOLERANCE)
+    np.testing.assert_allclose(curve(run), curve(joint(PLAIN)), rtol=TOLERANCE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["in the loop", "in the validation"])
+@pytest.mark.parametrize("when", quick_some(["in the loop", "in the validation"], ["in the loop"]))
 def test_a_machine_that_is_lost_is_one_line_of_the_others(store, tmp_path, when):
     run = tmp_path / "run"
     if when == "in the loop":
@@ -269,7 +282,7 @@ def test_a_machine_that_is_lost_is_one_line_of_the_others(store, tmp_path, when)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("difference", ["step", "settings", "resumed"])
+@pytest.mark.parametrize("difference", quick_some(["step", "settings", "resumed"], ["settings"]))
 def test_machines_that_would_train_something_else_refuse_together(store, tmp_path, difference):
     one, other = tmp_path / "one", tmp_path / "other"
     if difference == "settings":
@@ -412,7 +425,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused(store, n_shares):
         streams_of(store, n_shares)
 
 
-def test_a_resumed_run_keeps_its_shares(store, tmp_path):
+def test_a_resumed_run_keeps_its_shares(store, tmp_path, without_export):
     settings = [*SAME_EVERYWHERE, "train.epochs=1", f"run.root={tmp_path / 'run'}"]
     train(small_config(store.parent, *settings, "stream.shares=2"))
     assert RunFolder(tmp_path / "run").require()["n_shares"] == 2

@@ -184,7 +184,8 @@ def light():
             check=False,
             timeout=120,
             cwd=cwd,
-            env={"PATH": "", "HOME": "/nonexistent", **environment},
+            # This code, wherever another copy is installed.
+            env={"PATH": "", "HOME": "/nonexistent", "PYTHONPATH": str(ROOT), **environment},
         )
 
     return run

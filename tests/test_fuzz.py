@@ -1,7 +1,7 @@
 """Promises about what others have made: whatever it holds, it is read or refused, and no more.
 
 For each kind of input a process of its own is given mutated ones (see ``fuzzing.py`` and
-``fuzzed.py``). Let them be more with ``--fuzz-inputs``, and others with ``--fuzz-seed``.
+``fuzzed.py``). Let them be more with ``--fuzz-inputs``, and others with ``--seed``.
 """
 
 import ast
@@ -60,7 +60,7 @@ def survive(request, seeds, tmp_path):
     def fuzz_kind(name):
         in_all = request.config.getoption("--fuzz-inputs")
         n = max(20, in_all * SHARES[name] // sum(SHARES.values()))
-        outcome = fuzz(name, tmp_path, seeds, seed=request.config.getoption("--fuzz-seed"), n=n)
+        outcome = fuzz(name, tmp_path, seeds, seed=request.config.option.seed, n=n)
         print(outcome)
         assert not outcome.findings, "\n\n".join(map(str, outcome.findings))
         # Neither whole files alone, nor nothing but their first bytes.

@@ -3,7 +3,7 @@
 20 moments in each of five verbs, drawn from a seed: a third before a change of the disk or a
 message to the bucket, a third at a time with all processes, a third at a time with its workers
 outliving it. After each of them nothing half written may pass for whole. ``--kills`` and
-``--kill-seed`` ask for others.
+``--seed`` ask for others.
 """
 
 import hashlib
@@ -108,7 +108,7 @@ def kill_again_and_again(
 def kills(request):
     return {
         "n_kills": request.config.getoption("--kills"),
-        "seed": [request.config.getoption("--kill-seed"), len(request.node.name)],
+        "seed": [request.config.option.seed, len(request.node.name)],
     }
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -220,43 +219,15 @@ def test_embeddings_in_a_format_that_needs_an_extra_name_it(light, run, song):
     assert not list(song.parent.glob("*.parquet"))
 
 
-# Speed of what should feel immediate
-
-
-def best_time(*arguments, limit):
-    """Shortest of several runs: others may disturb one of them."""
-    best = float("inf")
-    for _ in range(8):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=ROOT)
-        best = min(best, time.perf_counter() - started)
-        if best < limit:
-            break
-    return best
-
-
 IMPORT = """
-import sys, time
-started = time.perf_counter()
+import sys
 import tagger
-print(time.perf_counter() - started)
 print([name for name in ("numpy", "requests", "pydantic", "soundfile") if name in sys.modules])
 """
 
 
-def test_importing_the_package_takes_less_than_50_ms_and_brings_nothing_heavy():
-    best = float("inf")
-    for _ in range(8):
-        done = subprocess.run(
-            [sys.executable, "-c", IMPORT], capture_output=True, text=True, cwd=ROOT, check=True
-        )
-        seconds, heavy = done.stdout.splitlines()
-        assert heavy == "[]"
-        best = min(best, float(seconds))
-        if best < 0.05:
-            break
-    assert best < 0.05
-
-
-def test_help_comes_within_three_tenths_of_a_second():
-    assert best_time("-m", "tagger", "--help", limit=0.3) < 0.3
+def test_importing_the_package_brings_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout == "[]\n"

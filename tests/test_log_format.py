@@ -18,6 +18,11 @@ from tagger.cli import _log_format_first
 ROOT = Path(__file__).parents[1]
 MAIN = "from tagger.cli import main; main()"
 
+WITHOUT_EXPORT = """
+import tagger.export
+tagger.export.export_run = lambda run, **_: []
+"""
+
 
 def run(*arguments, program=MAIN, code=0, environment=None):
     """Run the command line in a process of its own: stdout, and the lines of stderr."""
@@ -83,6 +88,7 @@ def test_a_training_tells_the_values_of_each_epoch(corpus, tmp_path):
     _, lines = run(
         *("train", *where, "--log-format=json"),
         *("--set", "train.epochs=2", "--set", "model.backbone.params.width=0.0625"),
+        program=WITHOUT_EXPORT + MAIN,
     )
     epochs = [event for event in events(lines) if event["event"] == "epoch"]
     assert [event["epoch"] for event in epochs] == [1, 2]

@@ -644,7 +644,9 @@ def run(tmp_path_factory, tmp_path):
     return shutil.copytree(small_run(tmp_path_factory), tmp_path / "run")
 
 
-def test_the_table_of_a_run_lies_in_the_run(run, no_temporary_folder, monkeypatch):
+def test_the_table_of_a_run_lies_in_the_run(
+    run, no_temporary_folder, monkeypatch, without_pictures
+):
     def score_clips(model, store, *, rows, **_):
         return np.zeros((len(rows), len(model.tags)), np.float32)
 
@@ -675,6 +677,7 @@ def test_no_other_trouble_is_put_down_to_the_learning_rate(run, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux")
+@pytest.mark.campaign
 def test_memory_does_not_grow_with_the_clips(tmp_path):
     # 40,000 clips and 188 tags: 38 MB of labels and scores, and as much again for each copy.
     rng = np.random.default_rng(0)

@@ -15,6 +15,7 @@ pytest.importorskip("gcp_storage_emulator")
 pytest.importorskip("upath")
 
 from cloud_server import running
+from conftest import quick_some
 from small_bundle import files_of, make_bundle
 from small_model import small_run
 
@@ -28,6 +29,9 @@ from tagger.mirror import Mirror, RunChangedError
 from tagger.models import find_bundle
 from tagger.predict import Tagger
 from tagger.run_folder import RunFolder
+
+# What a report shows is tested elsewhere.
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 ADDRESS = "gs://bucket/runs/one"
 
@@ -168,7 +172,7 @@ def states_of(files):
     return sorted(int(step) for step in steps)
 
 
-@pytest.mark.parametrize("n_writes", range(7))
+@pytest.mark.parametrize("n_writes", quick_some(range(7), [3]))
 def test_a_push_that_was_killed_leaves_a_valid_run(cloud, here, tmp_path, n_writes):
     go_on(here)
     cloud.refused = writes_until(n_writes)
@@ -221,7 +225,7 @@ def test_a_bundle_is_unsealed_while_its_files_are_exchanged(cloud, here):
     assert found == dict.fromkeys(bundle, "two")
 
 
-@pytest.mark.parametrize("n_files", range(6))
+@pytest.mark.parametrize("n_files", quick_some(range(6), [3]))
 def test_a_pull_that_was_killed_is_gone_on_with(cloud, here, tmp_path, n_files):
     left = [n_files]
 
@@ -257,8 +261,10 @@ def damage(path, content=None):
 DAMAGES = {"flipped": None, "empty": b"", "cut": b"w"}
 
 
-@pytest.mark.parametrize("name", ["last.weights.h5", "run.json", *state(1)])
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize(
+    "name", quick_some(["last.weights.h5", "run.json", *state(1)], ["last.weights.h5"])
+)
+@pytest.mark.parametrize("kind", quick_some(list(DAMAGES), ["flipped"]))
 @pytest.mark.parametrize("pulled", [False, True], ids=["pushed", "pulled"])
 def test_what_the_disk_has_damaged_is_fetched_again(cloud, here, tmp_path, name, kind, pulled):
     copy = here
@@ -411,7 +417,7 @@ def third_state(folder):
     shutil.rmtree(folder / "checkpoints" / "00000002")
 
 
-@pytest.mark.parametrize("n_writes", range(8))
+@pytest.mark.parametrize("n_writes", quick_some(range(8), [4]))
 def test_training_after_a_push_that_was_cut_off_is_not_lost(cloud, here, tmp_path, n_writes):
     go_on(here)
     cloud.refused = writes_until(n_writes)
@@ -426,7 +432,7 @@ def test_training_after_a_push_that_was_cut_off_is_not_lost(cloud, here, tmp_pat
     assert in_bucket(cloud) == trained
 
 
-@pytest.mark.parametrize("n_writes", range(8))
+@pytest.mark.parametrize("n_writes", quick_some(range(8), [4]))
 def test_nor_is_that_after_a_first_push_that_was_cut_off(cloud, tmp_path, n_writes):
     folder = tmp_path / "run"
     mirror(folder).pull()
@@ -461,7 +467,7 @@ def test_training_goes_on_after_a_push_that_was_cut_off_twice(cloud, here):
     assert local(here) == trained
 
 
-@pytest.mark.parametrize("n_writes", range(5))
+@pytest.mark.parametrize("n_writes", quick_some(range(5), [2]))
 def test_a_run_gone_on_with_elsewhere_replaces_what_was_half_sent(cloud, here, tmp_path, n_writes):
     go_on(here)
     cloud.refused = writes_until(n_writes)
@@ -702,7 +708,7 @@ def test_a_run_that_another_machine_has_gone_on_with_is_not_overwritten(cloud, h
     assert local(there) == trained
 
 
-@pytest.mark.parametrize("n_requests", range(14))
+@pytest.mark.parametrize("n_requests", quick_some(range(14), [5, 9]))
 def test_of_two_pushes_at_once_none_overwrites_the_other(cloud, here, tmp_path, n_requests):
     there = two_machines(tmp_path)
     go_on(here)
@@ -850,7 +856,7 @@ def test_no_run_in_a_bucket_is_named_by_its_address(cloud):
 
 
 @pytest.fixture
-def trained(cloud, tmp_path_factory):
+def trained(cloud, tmp_path_factory, remembered_conversions):
     """A trained run in the bucket, with its store; the local run is returned."""
     run = small_run(tmp_path_factory)
     for folder, address in ((run, ADDRESS), (run.parent / "store", "gs://bucket/store")):
@@ -899,7 +905,9 @@ def test_the_bundle_of_a_run_in_a_bucket_bears_the_name_of_the_run(cloud, traine
     assert find_bundle(ADDRESS).name == "one"
 
 
-@pytest.mark.parametrize("verb", ["calibrate", "export", "export --format=litert"])
+@pytest.mark.parametrize(
+    "verb", quick_some(["calibrate", "export", "export --format=litert"], ["export"])
+)
 def test_who_changes_a_run_that_a_vm_works_on_is_warned(cloud, trained, command, verb):
     code, _, err = command(*verb.split(), ADDRESS)
     assert code == 0 and "a VM works" not in err

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import quick_some
 from published_musicnn import OUTPUTS, run_published
 from small_bundle import make_bundle, small_model
 from test_weights import BODY, FULLY_CONNECTED, published_tensors, write_checkpoint
@@ -205,7 +206,7 @@ def clips(shared):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick_some(NAMES, ["vgg-mtt"]))
 def test_a_converted_model_answers_as_the_published_graph(
     clips, musicnn_cache, tmp_path, monkeypatch, name
 ):
@@ -457,6 +458,7 @@ def test_vggish_gives_embeddings_and_no_tags(served_vggish, narrow, command, mon
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_vggish_is_pulled_in_its_real_size(own_cache, tmp_path, monkeypatch):
     tensors = published_tensors({**BODY, **FULLY_CONNECTED})
     # Smaller ones, as those that were trained.

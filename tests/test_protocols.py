@@ -22,6 +22,9 @@ from tagger.leakage import find_leakage
 from tagger.protocols import PROTOCOLS, Selection
 from tagger.score_table import ArrayColumns
 
+# What a report shows is tested elsewhere.
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 REFERENCE = "magnatagatune/reference/musicnn_mtat_won_test.npz"
 OWN = Selection(np.empty(0, dtype=str), Vocabulary((), ()))
 

@@ -57,14 +57,24 @@ def sound(seconds: float, seed: int) -> np.ndarray:
     return 0.1 * tones + 0.01 * rng.standard_normal(round(seconds * 16000))
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """`make demo` for real, into a folder of its own; the folder, and what it printed."""
+# Fewer and shorter clips (of fewer there are no intervals), and a training that need not be good.
+SMALL_DEMO = (
+    "DEMO_CORPUS='--n-clips 192 --seconds 2' DEMO_SETTINGS='--set train.epochs=2 "
+    "--set stream.steps_per_epoch=8 --set model.backbone.params.width=0.1'"
+)
+
+
+def make_demo(folder: Path, variables: str = "") -> str:
     if not (REPOSITORY / ".venv" / ".ready").exists():
         pytest.skip("make demo would set up .venv first: run these tests with make test")
+    return run(f"make demo DEMO={folder / 'demo'} {variables}", REPOSITORY).stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """`make demo` into a folder of its own, but small; the folder, and what it printed."""
     folder = tmp_path_factory.mktemp("readme")
-    done = run(f"make demo DEMO={folder / 'demo'}", REPOSITORY)
-    return folder, done.stdout
+    return folder, make_demo(folder, SMALL_DEMO)
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +112,20 @@ def test_make_demo_ends_with_tags_the_table_and_the_pictures(demo):
     assert all(path.exists() for path in named)
 
 
-def test_the_demo_model_is_good(demo):
-    folder, _ = demo
-    metrics = json.loads((folder / "demo/run/evaluation/test/metrics.json").read_text())
+@pytest.mark.campaign
+def test_the_demo_model_is_good(tmp_path):
+    make_demo(tmp_path)
+    metrics = json.loads((tmp_path / "demo/run/evaluation/test/metrics.json").read_text())
     assert metrics["roc_auc_macro"] >= 0.93
     assert metrics["n_tags_scored"] >= 12
     assert metrics["n_clips"] >= 30
 
 
+@pytest.mark.campaign
 def test_make_demo_again_repeats_nothing(demo):
     folder, _ = demo
     before = (folder / "demo/run/last.weights.h5").stat().st_mtime_ns
-    run(f"make demo DEMO={folder / 'demo'}", REPOSITORY)
+    make_demo(folder, SMALL_DEMO)
     assert (folder / "demo/run/last.weights.h5").stat().st_mtime_ns == before
 
 
@@ -174,6 +186,7 @@ def test_models_are_pulled_by_the_commands_of_the_readme(home, musicnn_cache):
     assert "penultimate (200)" in printed
 
 
+@pytest.mark.campaign
 def test_the_demo_model_is_exported_by_the_commands_of_the_readme(home):
     printed = run(blocks_with("README.md", "--format savedmodel"), home).stdout
     assert printed.count("largest difference from Keras") == 3
@@ -186,13 +199,18 @@ def test_the_first_screen_shows_what_it_is_and_both_commands():
 
 
 def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
-    printed = run(blocks_with("README.md", "--config my_music.yaml --check"), home).stdout
+    commands = blocks_with("README.md", "--config my_music.yaml --check")
+    small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
+    commands, n_replaced = re.subn(r"(tagger train .*)", rf"\1 {small}", commands)
+    assert n_replaced == 1
+    printed = run(commands, home).stdout
     assert "path,start,end,tag,score,error" in printed
     assert list((home / "pictures").glob("*.png"))
     # The newest run was taken where none was named.
     assert "guitar" in printed
 
 
+@pytest.mark.campaign
 def test_settings_are_searched_by_the_command_of_the_readme(home):
     (home / "space.yaml").write_text(blocks_with("README.md", "{low: 0.0003"))
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
@@ -205,6 +223,7 @@ def test_settings_are_searched_by_the_command_of_the_readme(home):
     assert (home / "runs/search/trials/0001/bundle/bundle.json").exists()
 
 
+@pytest.mark.campaign
 def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
     home, monkeypatch, tmp_path
 ):
@@ -246,6 +265,7 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
     assert "gs://my-bucket/patches: 32 clips (32 written" in printed
 
 
+@pytest.mark.campaign
 def test_two_machines_train_together_by_the_commands_of_the_readme(home):
     commands = blocks_with("README.md", "TF_CONFIG")
     for address, port in zip(("10.0.0.2:2222", "10.0.0.3:2222"), ports(2), strict=True):
@@ -261,6 +281,7 @@ def test_two_machines_train_together_by_the_commands_of_the_readme(home):
     assert (home / "runs/joint/bundle/bundle.json").exists()
 
 
+@pytest.mark.campaign
 def test_magnatagatunes_commands_do_what_the_readme_says(home):
     """With one epoch and a narrow network: the full size takes a GPU."""
     small = (

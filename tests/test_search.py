@@ -22,14 +22,26 @@ SPACE = {
 }
 
 
+def prepared(folder):
+    """A folder with a store, a config and a space."""
+    make_store(folder / "store", n_clips=32, n_windows=3)
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    small_config(folder, "train.epochs=2", "stream.steps_per_epoch=3").save(folder / "config.yaml")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path):
-    make_store(tmp_path / "store", n_clips=32, n_windows=3)
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    small_config(tmp_path, "train.epochs=2", "stream.steps_per_epoch=3").save(
-        tmp_path / "config.yaml"
-    )
-    return tmp_path
+    return prepared(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A folder like the one above in which three trials were trained, and what they gave."""
+    folder = tmp_path_factory.mktemp("searched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tagger.export.export_run", lambda run, **_: [])
+        return prepared(folder), run_search(folder, 3)
 
 
 def run_search(folder, n_trials, **changes):
@@ -57,8 +69,8 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_trials_lie_within_the_space_and_each_is_a_run_that_can_be_used(folder):
-    result = run_search(folder, 3)
+def test_trials_lie_within_the_space_and_each_is_a_run_that_can_be_used(searched):
+    folder, result = searched
     assert result.finished and result.n_failed == 0
     assert len(result.trials) == 3 == len(rows(folder))
     for trial in result.trials:
@@ -76,8 +88,8 @@ def test_trials_lie_within_the_space_and_each_is_a_run_that_can_be_used(folder):
     assert len({str(trial.settings) for trial in result.trials}) == 3
 
 
-def test_the_best_trial_comes_first_and_its_config_is_kept(folder):
-    result = run_search(folder, 3)
+def test_the_best_trial_comes_first_and_its_config_is_kept(searched):
+    folder, result = searched
     values = [trial.value for trial in result.trials]
     assert values == sorted(values, reverse=True)
     best = load_config(folder / "found" / "best.yaml")
@@ -89,7 +101,8 @@ def test_the_best_trial_comes_first_and_its_config_is_kept(folder):
     assert lines[1].split()[:2] == [str(result.trials[0].number), f"{values[0]:.4f}"]
 
 
-def test_a_search_goes_on_with_what_it_has(folder):
+def test_a_search_goes_on_with_what_it_has(folder, quick):
+    quick(lambda config: config.train.learning_rate)
     first = run_search(folder, 1)
     again = run_search(folder, 2)
     assert len(again.trials) == 2
@@ -101,6 +114,7 @@ def test_a_search_goes_on_with_what_it_has(folder):
 KILLED = """
 import os, sys
 from pathlib import Path
+import tagger.export
 import tagger.train
 from tagger.config import load_config
 from tagger.search import search
@@ -111,13 +125,14 @@ def dies(config, *, resume=False, profile_input=False, whole=tagger.train.train)
     os._exit(9)
 
 tagger.train.train = dies
+tagger.export.export_run = lambda run, **_: []
 folder = Path(sys.argv[1])
 search(load_config(folder / "config.yaml"), folder / "space.yaml", folder=folder / "found",
        n_trials=2)
 """
 
 
-def test_a_trial_that_was_killed_goes_on_where_it_was(folder, capsys):
+def test_a_trial_that_was_killed_goes_on_where_it_was(folder, capsys, without_export):
     killed = subprocess.run([sys.executable, "-c", KILLED, folder], capture_output=True, text=True)
     assert killed.returncode == 9, killed.stderr
     result = run_search(folder, 2)
@@ -128,18 +143,16 @@ def test_a_trial_that_was_killed_goes_on_where_it_was(folder, capsys):
     assert config.train.learning_rate == first.settings["train.learning_rate"]
 
 
-def test_a_trial_that_fails_is_counted_and_stops_no_other(folder, monkeypatch, capsys):
-    import tagger.train
+def test_a_trial_that_fails_is_counted_and_stops_no_other(folder, quick, capsys):
+    calls = []
 
-    whole, calls = tagger.train.train, []
-
-    def first_fails(config, **options):
+    def first_fails(config):
         calls.append(config)
         if len(calls) == 1:
             raise ModelError("diverged")
-        return whole(config, **options)
+        return 0.5
 
-    monkeypatch.setattr(tagger.train, "train", first_fails)
+    quick(first_fails)
     result = run_search(folder, 2)
     assert result.n_failed == 1
     assert result.trials[-1].value is None
@@ -173,7 +186,9 @@ def test_a_search_is_the_same_however_often_it_is_stopped(folder, quick):
     assert len({str(trial.settings) for trial in straight.trials}) == 14
 
 
-def test_a_first_trial_that_cannot_begin_leaves_the_folder_free_for_a_mended_config(folder):
+def test_a_first_trial_that_cannot_begin_leaves_the_folder_free_for_a_mended_config(
+    folder, without_export
+):
     path = folder / "config.yaml"
     right = path.read_text()
     # What only the store can tell.
@@ -239,7 +254,8 @@ def test_what_all_trials_have_in_common_is_refused_in_a_space(tmp_path, key):
         read_space(path)
 
 
-def test_another_space_in_the_same_folder_is_refused(folder):
+def test_another_space_in_the_same_folder_is_refused(folder, quick):
+    quick(lambda config: 0.5)
     run_search(folder, 1)
     (folder / "space.yaml").write_text("train.learning_rate: [0.1, 0.2]")
     with pytest.raises(ConfigError, match="another config or space; choose another --output"):
@@ -276,7 +292,8 @@ def test_a_key_that_the_config_does_not_have_is_refused_before_anything_runs(fol
     assert not (folder / "found").exists()
 
 
-def test_the_command_prints_the_table(folder, command):
+def test_the_command_prints_the_table(folder, command, quick):
+    quick(lambda config: 0.5)
     code, output, _ = command(
         "search",
         "--config",

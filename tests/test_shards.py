@@ -198,7 +198,7 @@ def test_mixed_batches_show_every_clip_and_window_equally_often(store):
     assert (counts == 8).all()
 
 
-def test_training_from_the_shard_gives_the_same_weights(tmp_path):
+def test_training_from_the_shard_gives_the_same_weights(tmp_path, without_export):
     make_store(tmp_path / "store", n_clips=32)
     histories = []
     for shard in ("false", "true"):
@@ -211,7 +211,9 @@ def test_training_from_the_shard_gives_the_same_weights(tmp_path):
         assert pickles["validation_loss"] == shard["validation_loss"]
 
 
-def test_the_share_of_time_spent_waiting_for_data_is_told_if_asked(tmp_path, capsys):
+def test_the_share_of_time_spent_waiting_for_data_is_told_if_asked(
+    tmp_path, capsys, without_export
+):
     make_store(tmp_path / "store", n_clips=32)
     train(small_config(tmp_path, "train.epochs=1"), profile_input=True)
     line = next(line for line in capsys.readouterr().err.splitlines() if "  input: " in line)
