@@ -26,9 +26,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from prediction import write_table
 
-from tagger.bootstrap import difference_of, plan_draws, resample
-from tagger.metrics import metrics_of_columns
-from tagger.score_files import open_scores
+from tagger.metrics.bootstrap import difference_of, plan_draws, resample
+from tagger.metrics.figures import metrics_of_columns
+from tagger.metrics.score_files import open_scores
 
 BASE = "base"
 METRIC = "pr_auc_macro"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.store import Store
-from preprocess.windows import windows_of_file
-from tagger.bundle import Bundle
-from tagger.export import load_model
-from tagger.metrics import multilabel_metrics
-from tagger.run_folder import RunFolder
+from preprocess.signal.windows import windows_of_file
+from preprocess.store.store import Store
+from tagger.bundle.read import Bundle
+from tagger.bundle.write import load_model
+from tagger.metrics.figures import multilabel_metrics
+from tagger.runs.folder import RunFolder
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def watch():
         time.sleep(0.1)
 
 threading.Thread(target=watch, daemon=True).start()
-from tagger.cli import main
+from tagger.cli.main import main
 sys.argv[1:] = ["preprocess", "--set", f"data.root={root}", "--set", f"store.root={store}"]
 started = time.perf_counter()
 try:
@@ -71,7 +71,7 @@ except SystemExit as stop:
 tell(time.perf_counter() - started, worker=max(peaks.values(), default=0.0))
 """
 INDEX = """
-from preprocess.datasets import DATASETS
+from preprocess.clips.datasets import DATASETS
 import pandas
 dataset = DATASETS.create("magnatagatune", {})
 started = time.perf_counter()
@@ -79,17 +79,17 @@ index = dataset.index(root)
 tell(time.perf_counter() - started)
 """
 OPEN = """
-import tagger.data
+import tagger.train.data
 from tagger.config import load_config
 config = load_config(None, [f"store.root={store}", "data.tags=50"])
 started = time.perf_counter()
-data = tagger.data.prepare_data(config)
+data = tagger.train.data.prepare_data(config)
 opened = time.perf_counter() - started
 """
 STORE = f"{OPEN}tell(opened)\n"
 STREAM = f"""{OPEN}
 from tagger.config import StreamConfig
-from tagger.stream import TrainingStream
+from tagger.train.stream import TrainingStream
 import pescador
 settings = StreamConfig.model_validate(json.loads(sys.argv[3]))
 rows = data.rows("train")
@@ -100,8 +100,8 @@ next(stream.batches())
 tell(time.perf_counter() - started)
 """
 EVALUATE = """
-from tagger.evaluate import evaluate_scores
-import tagger.metrics, tagger.score_files, tagger.score_table
+from tagger.evaluate.evaluate import evaluate_scores
+import tagger.metrics.figures, tagger.metrics.score_files, tagger.metrics.score_table
 started = time.perf_counter()
 evaluate_scores(root)
 tell(time.perf_counter() - started)
@@ -246,7 +246,7 @@ def main() -> None:
         work = Path(temporary)
         source = arguments.clips
         if source is None:
-            from preprocess.demo_corpus import write_demo_corpus
+            from preprocess.clips.demo_corpus import write_demo_corpus
 
             n_clips = -(-arguments.n_clips // 16) * 16
             source = work / "clips"

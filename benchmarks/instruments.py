@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from preprocess.datasets import DATASETS
-from preprocess.splits import split_parts
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.splits import split_parts
 from tagger import Tagger
 from tagger.config import load_config
-from tagger.metrics import multilabel_metrics
+from tagger.metrics.figures import multilabel_metrics
 
 # Instruments and voices among MagnaTagATune's 50 most frequent tags; the rest are genres, tempi,
 # moods and negations.

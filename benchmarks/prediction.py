@@ -30,10 +30,10 @@ START, END = "<!-- prediction: start -->\n", "<!-- prediction: end -->\n"
 
 def clips_in(folder: Path | None, work: Path, n_clips: int) -> list[Path]:
     """Clips of MagnaTagATune's format: those given, or synthesised ones."""
-    from preprocess.audio import find_audio_files
+    from preprocess.signal.audio import find_audio_files
 
     if folder is None:
-        from preprocess.demo_corpus import write_demo_corpus
+        from preprocess.clips.demo_corpus import write_demo_corpus
 
         folder = work / "clips"
         write_demo_corpus(folder, n_clips=-(-n_clips // 16) * 16, clip_seconds=CLIP_SECONDS, seed=0)
@@ -119,9 +119,9 @@ BARE = """
 import json, sys, time
 import numpy as np
 from pathlib import Path
-from preprocess.audio import load_audio
-from tagger.predict import Tagger
-from tagger.runtime import Runtime
+from preprocess.signal.audio import load_audio
+from tagger.tagging.tagger import Tagger
+from tagger.bundle.runtime import Runtime
 model, n_threads, files = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 loaded = Tagger.load(model)
 front_end = loaded.front_end
@@ -153,9 +153,9 @@ def result_of(
 
 def vggish_bundle(folder: Path) -> Path:
     """VGGish of width 1 with 188 tags; random weights compute as fast as others."""
+    from tagger.bundle.write import Source, parity_windows, write_bundle
     from tagger.config import load_config
-    from tagger.export import Source, parity_windows, write_bundle
-    from tagger.model import build_model
+    from tagger.network.model import build_model
 
     config = load_config(None, [])
     tags = tuple(f"tag {number}" for number in range(188))
@@ -170,11 +170,11 @@ def runtimes(bundles: dict[str, Path], n_runs: int) -> list[str]:
     import numpy as np
     import onnxruntime
 
-    from preprocess.features import FRONT_ENDS
-    from tagger.bundle import Bundle
-    from tagger.errors import ModelError
-    from tagger.export import add_export, parity_windows
-    from tagger.runtime import Runtime
+    from preprocess.signal.features import FRONT_ENDS
+    from tagger.base.errors import ModelError
+    from tagger.bundle.read import Bundle
+    from tagger.bundle.runtime import Runtime
+    from tagger.bundle.write import add_export, parity_windows
 
     rows = []
     for name, folder in bundles.items():
@@ -222,7 +222,7 @@ def runtimes(bundles: dict[str, Path], n_runs: int) -> list[str]:
 
 def machine() -> str:
     """Processor, cores and versions."""
-    from tagger.devices import find_device
+    from tagger.network.devices import find_device
 
     packages = ("ai-edge-litert", "tensorflow", "librosa", "numpy", "onnxruntime")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
@@ -246,8 +246,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into benchmarks/README.md")
     arguments = parser.parse_args()
 
-    from tagger.models import pull
-    from tagger.models.musicnn import cached_wheel
+    from tagger.bundle.models import pull
+    from tagger.bundle.models.musicnn import cached_wheel
 
     n_runs = arguments.n_runs
     cores = len(os.sched_getaffinity(0))

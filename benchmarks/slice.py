@@ -30,16 +30,16 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parent))
 from prediction import CLIP_SECONDS, clips_in, machine, process, write_table
 
-from preprocess.audio import load_audio
-from preprocess.features import FRONT_ENDS
-from preprocess.features._frames import complex_spectra, frame_chunks, periodic_hann
-from preprocess.features.vggish import mel_matrix
-from preprocess.index import ClipRecord
-from preprocess.run import ClipTask, Job, process_clip
-from preprocess.safe_pickle import dumps
-from preprocess.store import StoreSpec
-from preprocess.workers import default_workers, worker_environment
-from tagger.files import content_hash, write_bytes
+from preprocess.clips.index import ClipRecord
+from preprocess.engines.run import ClipTask, Job, process_clip
+from preprocess.engines.workers import default_workers, worker_environment
+from preprocess.signal.audio import load_audio
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.signal.features._frames import complex_spectra, frame_chunks, periodic_hann
+from preprocess.signal.features.vggish import mel_matrix
+from preprocess.store.store import StoreSpec
+from tagger.base.files import content_hash, write_bytes
+from tagger.untrusted.pickles import dumps
 
 START, END = "<!-- slice: start -->\n", "<!-- slice: end -->\n"
 RATE, FRAME, HOP, N_FFT, PATCH = 16000, 400, 160, 512, 96
@@ -62,7 +62,7 @@ def bare(job: tuple[str, str]) -> int:
 # Run in a process of its own, with the same start as the command.
 BARE = """
 import json, sys
-from preprocess.workers import map_in_processes
+from preprocess.engines.workers import map_in_processes
 from slice import bare
 if __name__ == "__main__":
     jobs, n_workers = json.loads(open(sys.argv[1]).read()), int(sys.argv[2])

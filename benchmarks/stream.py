@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.features import FRONT_ENDS
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.shards import Shard, open_shard
-from preprocess.store import Store, StoredClip, StoreSpec, StoreWriter, write_clip
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.shards import Shard, open_shard
+from preprocess.store.store import Store, StoredClip, StoreSpec, StoreWriter, write_clip
 from tagger.config import StreamConfig
-from tagger.stream import TrainingStream
+from tagger.train.stream import TrainingStream
 
 sys.path.insert(0, str(Path(__file__).parent))
 from prediction import machine, write_table

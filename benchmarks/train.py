@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from prediction import machine, write_table
 
 from tagger.config import load_config
-from tagger.devices import find_device
-from tagger.distribution import find_distribution
-from tagger.keras import keras, tf
-from tagger.model import TaggerModel, build_model
-from tagger.steps import make_train_step
+from tagger.network.devices import find_device
+from tagger.network.keras import keras, tf
+from tagger.network.model import TaggerModel, build_model
+from tagger.train.distribution import find_distribution
+from tagger.train.steps import make_train_step
 
 N_TAGS = 188
 START, END = "<!-- train: start -->\n", "<!-- train: end -->\n"

@@ -35,18 +35,18 @@ def log_mel_patches(
 
     Raises
     ------
-    tagger.errors.AudioError
+    tagger.base.errors.AudioError
         If the waveform is empty or holds NaN or infinity.
-    tagger.errors.ConfigError
+    tagger.base.errors.ConfigError
         If `hop_seconds` is not a positive multiple of the 10 ms frame hop.
 
     Warns
     -----
-    preprocess.features.ShortClipWarning
+    preprocess.signal.features.ShortClipWarning
         If the clip is shorter than a patch and was padded with zeros to one.
     """
-    from preprocess.audio import prepare_waveform
-    from preprocess.features import FRONT_ENDS
+    from preprocess.signal.audio import prepare_waveform
+    from preprocess.signal.features import FRONT_ENDS
 
     front_end = FRONT_ENDS.create("vggish", {"hop_seconds": hop_seconds})
     prepared = prepare_waveform(waveform, sample_rate, target_rate=front_end.sample_rate)

@@ -10,13 +10,13 @@ __version__ = "0.1.0"
 __all__ = ["Embedding", "Prediction", "Tagger", "__version__", "top_tags"]
 
 if TYPE_CHECKING:
-    from tagger.predict import Embedding, Prediction, Tagger, top_tags
+    from tagger.tagging.tagger import Embedding, Prediction, Tagger, top_tags
 
 
 def __getattr__(name: str) -> Any:
     # NumPy and the rest take a tenth of a second to import: only who asks for them waits.
     if name in __all__:
-        from tagger import predict
+        from tagger.tagging import tagger as predict
 
         return getattr(predict, name)
     raise AttributeError(f"module 'tagger' has no attribute {name!r}")

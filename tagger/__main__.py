@@ -1,6 +1,6 @@
 """``python -m tagger`` is the same as ``tagger``."""
 
-from tagger.cli import main
+from tagger.cli.main import main
 
 if __name__ == "__main__":
     main()

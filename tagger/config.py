@@ -21,17 +21,17 @@ from pydantic import (
     model_validator,
 )
 
-from preprocess import safe_yaml
-from preprocess.datasets import DATASETS
-from preprocess.features import FRONT_ENDS, FrontEnd
-from preprocess.splits import SPLITS
-from tagger.backbones import BACKBONES
-from tagger.errors import ConfigError
-from tagger.files import write_text
-from tagger.heads import HEADS
-from tagger.locations import location
-from tagger.registry import Registry, describe_validation_error
-from tagger.tasks import TASKS
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.splits import SPLITS
+from preprocess.signal.features import FRONT_ENDS, FrontEnd
+from tagger.base.errors import ConfigError
+from tagger.base.files import write_text
+from tagger.base.registry import Registry, describe_validation_error
+from tagger.cloud.locations import location
+from tagger.network.backbones import BACKBONES
+from tagger.network.heads import HEADS
+from tagger.network.tasks import TASKS
+from tagger.untrusted import yaml as safe_yaml
 
 _MAX_EXTENDS = 10
 

@@ -138,9 +138,9 @@ def shared():
 @pytest.fixture(scope="session")
 def musicnn_cache(tmp_path_factory):
     """Cache folder in which musicnn-mtt has been pulled, for tests to set as TAGGER_CACHE."""
-    from tagger.errors import ModelError
-    from tagger.models import pull
-    from tagger.models.musicnn import cached_wheel
+    from tagger.base.errors import ModelError
+    from tagger.bundle.models import pull
+    from tagger.bundle.models.musicnn import cached_wheel
 
     cache = tmp_path_factory.mktemp("musicnn_cache")
     with pytest.MonkeyPatch.context() as patch:
@@ -210,7 +210,7 @@ def command(monkeypatch, capfd):
     """Run a command line in this process: exit code, stdout, stderr."""
 
     def call(*arguments):
-        from tagger import cli
+        from tagger.cli import main as cli
 
         monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
         capfd.readouterr()
@@ -249,13 +249,13 @@ def quick_some(values, quick):
 @pytest.fixture
 def without_export(monkeypatch):
     """Let training end without a bundle, whose making takes longer than a short training."""
-    monkeypatch.setattr("tagger.export.export_run", lambda run, **_: [])
+    monkeypatch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
 
 
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Let reports be written without drawing, which takes longer than a small evaluation."""
-    monkeypatch.setattr("tagger.report._png", lambda figure: b"no picture")
+    monkeypatch.setattr("tagger.evaluate.report._png", lambda figure: b"no picture")
 
 
 _converted = {}
@@ -264,7 +264,7 @@ _converted = {}
 @pytest.fixture
 def remembered_conversions(monkeypatch):
     """Let LiteRT convert a network once: for tests of what is done with the file it gives."""
-    from tagger.exporters.litert import LitertExporter
+    from tagger.bundle.exporters.litert import LitertExporter
 
     convert = LitertExporter.write
 

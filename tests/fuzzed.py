@@ -147,9 +147,9 @@ class Audio(Kind):
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
-        from preprocess.audio import load_audio
-        from preprocess.features import FRONT_ENDS
-        from preprocess.windows import stream_windows, windows_of_file
+        from preprocess.signal.audio import load_audio
+        from preprocess.signal.features import FRONT_ENDS
+        from preprocess.signal.windows import stream_windows, windows_of_file
 
         self._load_audio, self._stream = load_audio, stream_windows
         self._windows_of_file = windows_of_file
@@ -193,7 +193,7 @@ class Metadata(Kind):
     asks_for_what_is_promised = True
 
     def _entry(self, path: Path, undo: bool):
-        from tagger.audio_metadata import undo_tags, write_tags
+        from tagger.tagging.file_tags import undo_tags, write_tags
 
         def enter():
             if undo:
@@ -212,7 +212,7 @@ class Metadata(Kind):
         ]
 
     def make(self, rng):
-        from tagger.audio_metadata import write_tags
+        from tagger.tagging.file_tags import write_tags
 
         suffix, content = mutated_audio(rng)
         if rng.random() < 0.6:
@@ -295,9 +295,9 @@ class Annotations(Kind):
     also_named = ("data.tags", "data.synonyms")
 
     def _entry(self, name: str, params: dict, *, split: str, wanted: object = "all"):
-        from preprocess.datasets import DATASETS
-        from preprocess.splits import split_parts
-        from preprocess.vocabulary import read_synonyms, resolve_vocabulary
+        from preprocess.clips.datasets import DATASETS
+        from preprocess.clips.splits import split_parts
+        from preprocess.clips.vocabulary import read_synonyms, resolve_vocabulary
 
         root = self.folder / "data"
 
@@ -431,7 +431,7 @@ class Configs(Kind):
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
         from tagger.config import load_config, with_overrides
-        from tagger.search import read_space
+        from tagger.train.search import read_space
 
         self._load_config, self._read_space = load_config, read_space
         self._with_overrides = with_overrides
@@ -557,8 +557,8 @@ class Pickles(Kind):
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
-        from preprocess import safe_pickle
-        from preprocess.store import Store
+        from preprocess.store.store import Store
+        from tagger.untrusted import pickles as safe_pickle
 
         self._safe_pickle, self._store_class = safe_pickle, Store
         self._root = self.folder / "store"
@@ -583,8 +583,8 @@ class Pickles(Kind):
         return enter
 
     def _clip(self, content: bytes):
-        from preprocess.stored_clips import StoredClip
-        from tagger.files import content_hash
+        from preprocess.store.stored_clips import StoredClip
+        from tagger.base.files import content_hash
 
         root = _copy(self._store, self._root)
         store = self._store_class(root)
@@ -593,7 +593,7 @@ class Pickles(Kind):
         changed = StoredClip(**{**vars(clip), "checksum": content_hash(content)})
 
         def enter():
-            from preprocess.store import read_clip
+            from preprocess.store.store import read_clip
 
             for array in read_clip(root, changed, store.spec)["windows"].values():
                 float(array.sum())
@@ -650,8 +650,8 @@ class Stores(Kind):
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
-        import preprocess.shards
-        import preprocess.store
+        import preprocess.store.shards
+        import preprocess.store.store
 
         self._module, self._shards = preprocess.store, preprocess.shards
         self._manifest = (seeds / "store/manifest.json").read_bytes()
@@ -726,7 +726,7 @@ class Stores(Kind):
 
 @functools.cache
 def _vggish():
-    from preprocess.features import FRONT_ENDS
+    from preprocess.signal.features import FRONT_ENDS
 
     return FRONT_ENDS.create("vggish", {})
 
@@ -772,9 +772,9 @@ class Bundles(Kind):
         self._samples = np.sin(np.arange(20_000) / 20).astype(np.float32)
 
     def _entry(self, root: Path):
-        from tagger.bundle import Bundle
-        from tagger.models import describe_model
-        from tagger.predict import Tagger
+        from tagger.bundle.models import describe_model
+        from tagger.bundle.read import Bundle
+        from tagger.tagging.tagger import Tagger
 
         def enter():
             bundle = Bundle(root)
@@ -844,14 +844,14 @@ class Tagging(Kind):
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
-        from tagger.predict import Tagger
+        from tagger.tagging.tagger import Tagger
 
         self._tagger = Tagger.load(seeds / "bundle", jobs=1)
         self._good = audio_seeds()[0]
 
     def _entry(self, *, n_bad: int, suffix: str):
-        from tagger.inputs import expand_inputs
-        from tagger.tag_files import Options, tag_files
+        from tagger.tagging.inputs import expand_inputs
+        from tagger.tagging.tag_files import Options, tag_files
 
         output = self.folder / f"out.{suffix}"
 
@@ -996,9 +996,9 @@ class Scores(Kind):
     """Archives of scores, to what compares and measures them."""
 
     def _entry(self, path: Path, whole: Path, how: int):
-        from tagger.compare import compare
-        from tagger.evaluate import evaluate_scores
-        from tagger.score_files import open_scores
+        from tagger.evaluate.compare import compare
+        from tagger.evaluate.evaluate import evaluate_scores
+        from tagger.metrics.score_files import open_scores
 
         def enter():
             if how == 0:
@@ -1035,8 +1035,8 @@ class Runs(Kind):
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
-        from tagger.clip_head import N_STATISTICS, ClipHead
         from tagger.config import load_config
+        from tagger.scoring.clip_head import N_STATISTICS, ClipHead
 
         run = folder / "run"
         run.mkdir()
@@ -1063,7 +1063,7 @@ class Runs(Kind):
         self._files = {path.name: path.read_bytes() for path in run.iterdir()}
 
     def _entry(self, root: Path):
-        from tagger.run_folder import RunFolder, read_history
+        from tagger.runs.folder import RunFolder, read_history
 
         def enter():
             run = RunFolder.at(str(root))
@@ -1113,7 +1113,7 @@ class Weights(Kind):
         self._seed = (seeds / "small.h5").read_bytes()
 
     def _entry(self, path: Path):
-        from tagger.weights import read_tensors
+        from tagger.network.weights import read_tensors
 
         def enter():
             for tensor in read_tensors(path).values():
@@ -1136,10 +1136,10 @@ class States(Kind):
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
-        from tagger.bundle import Bundle
-        from tagger.checkpoint import Checkpoints
-        from tagger.export import load_model
-        from tagger.keras import tf
+        from tagger.bundle.read import Bundle
+        from tagger.bundle.write import load_model
+        from tagger.network.keras import tf
+        from tagger.train.checkpoint import Checkpoints
 
         self._checkpoints = Checkpoints
         self._values = tf.Variable(np.arange(6, dtype=np.float32), name="values")
@@ -1165,7 +1165,7 @@ class States(Kind):
         return enter
 
     def _read(self):
-        from tagger.weights import read_tensors
+        from tagger.network.weights import read_tensors
 
         return lambda: read_tensors(self.folder / "states/00000002/variables")
 
@@ -1200,7 +1200,7 @@ class Lists(Kind):
     """Lists of names and audio on standard input, to what reads them."""
 
     def _names(self, content: bytes):
-        from tagger.inputs import expand_inputs, read_list
+        from tagger.tagging.inputs import expand_inputs, read_list
 
         def enter():
             names = read_list(io.BytesIO(content))
@@ -1210,8 +1210,8 @@ class Lists(Kind):
         return enter
 
     def _spool(self, content: bytes):
-        from preprocess.audio import load_audio
-        from tagger.inputs import spool_stdin
+        from preprocess.signal.audio import load_audio
+        from tagger.tagging.inputs import spool_stdin
 
         def enter():
             path = spool_stdin(io.BytesIO(content), self.folder)
@@ -1266,7 +1266,7 @@ class Archives(Kind):
         self._tables = {"annotations_final.csv": _MTT, "clip_info_final.csv": _INFO}
 
     def _entry(self, folder: Path, sums: Path | None):
-        from preprocess.fetch_magnatagatune import fetch_magnatagatune
+        from preprocess.clips.fetch_magnatagatune import fetch_magnatagatune
 
         def fetch(address: str, path: Path, *, sha256: str | None = None) -> bool:
             source = self.folder / "there" / address.rpartition("/")[2]

@@ -361,7 +361,7 @@ def _peak_bytes() -> int:
 
 def work(name: str, root: Path, seeds: Path, seed: int, first: int, last: int) -> None:
     """Make and try the inputs `first` to `last`; a line of JSON to stdout for each."""
-    from tagger.errors import TaggerError
+    from tagger.base.errors import TaggerError
 
     # What is tested may print.
     told = os.fdopen(os.dup(1), "w", buffering=1)

@@ -137,7 +137,7 @@ def _child(wanted: dict, log: Path, counted: int) -> None:
         if wanted["arguments"][0] == "-c":
             exec(wanted["arguments"][1], {"__name__": "__main__"})
         else:
-            from tagger import cli
+            from tagger.cli import main as cli
 
             sys.argv = ["tagger", *wanted["arguments"]]
             cli.main()
@@ -161,7 +161,7 @@ def _serve(log: Path) -> None:
     os.environ["MPLBACKEND"] = "agg"
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
-    # Not `tagger.keras`: that starts TensorFlow's threads, which a fork would lack.
+    # Not `tagger.network.keras`: that starts TensorFlow's threads, which a fork would lack.
     import autopool  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import pydantic  # noqa: F401

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from small_store import small_config
 
-from preprocess.store import Store
-from tagger.bundle import Bundle
-from tagger.files import TEMPORARY_PREFIX
+from preprocess.store.store import Store
+from tagger.base.files import TEMPORARY_PREFIX
+from tagger.bundle.read import Bundle
 
 _TIMES = {"seconds", "patches_per_second"}
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")

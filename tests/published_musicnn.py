@@ -3,7 +3,7 @@
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tagger.keras import tf
+from tagger.network.keras import tf
 
 # The published names of what our networks call so.
 OUTPUTS = {

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.features import FRONT_ENDS
-from tagger.bundle import DESCRIPTION, Bundle
+from preprocess.signal.features import FRONT_ENDS
+from tagger.bundle.parity import ParityWindows
+from tagger.bundle.read import DESCRIPTION, Bundle
+from tagger.bundle.write import Source, write_bundle
 from tagger.config import load_config
-from tagger.export import Source, write_bundle
-from tagger.keras import keras
-from tagger.model import build_model
-from tagger.parity import ParityWindows
+from tagger.network.keras import keras
+from tagger.network.model import build_model
 
 TAGS = ("tag 0", "tag 1", "tag 2")
 THRESHOLDS = [0.25, None, 0.75]

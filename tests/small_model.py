@@ -10,7 +10,7 @@ _made: list[Path] = []
 def small_training(tmp_path_factory) -> Path:
     """Folder of a store, and of the run of a narrow network that was trained on it."""
     if not _made:
-        from tagger.train import train
+        from tagger.train.loop import train
 
         folder = tmp_path_factory.mktemp("small-model")
         make_store(folder / "store", n_clips=64)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.features import FRONT_ENDS
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.store import Store, StoredClip, StoreSpec, StoreWriter, write_clip
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.store import Store, StoredClip, StoreSpec, StoreWriter, write_clip
 from tagger.config import Config, load_config
 
 __all__ = ["make_store", "small_config"]

@@ -16,7 +16,7 @@ from conftest import noise
 from small_model import small_run
 from small_store import make_store
 
-from tagger.locations import file_or_object, location
+from tagger.cloud.locations import file_or_object, location
 
 
 @pytest.fixture

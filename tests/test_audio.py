@@ -20,9 +20,9 @@ from conftest import RATE, noise, sine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess import audio
-from preprocess.audio import find_audio_files, load_audio, prepare_waveform, stream_audio
-from tagger.errors import AudioError
+from preprocess.signal import audio
+from preprocess.signal.audio import find_audio_files, load_audio, prepare_waveform, stream_audio
+from tagger.base.errors import AudioError
 
 FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64", "opus")
 # Containers that say where they end.
@@ -243,7 +243,7 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
 def test_a_file_of_many_pieces_is_read_as_one(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", sine(440, 1))
     whole = load_audio(path, target_rate=RATE)
-    monkeypatch.setattr("preprocess.audio._BLOCK_VALUES", 700)
+    monkeypatch.setattr("preprocess.signal.audio._BLOCK_VALUES", 700)
     np.testing.assert_array_equal(load_audio(path, target_rate=RATE), whole)
 
 

@@ -15,9 +15,9 @@ import soundfile
 from conftest import RATE, sine
 from mutagen import id3, mp4
 
-from tagger.audio_metadata import BACKUP_FIELD, undo_tags, write_tags
-from tagger.encoded_audio import encoded_audio_digest
-from tagger.errors import AudioError
+from tagger.base.errors import AudioError
+from tagger.tagging.encoded_audio import encoded_audio_digest
+from tagger.tagging.file_tags import BACKUP_FIELD, undo_tags, write_tags
 
 FORMATS = ["mp3", "flac", "ogg", "opus", "wav", "aiff"]
 ID3 = {"mp3", "wav", "aiff"}
@@ -422,7 +422,7 @@ def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tagger.audio_metadata.tempfile.mkstemp", forbidden)
+    monkeypatch.setattr("tagger.tagging.file_tags.tempfile.mkstemp", forbidden)
     with pytest.raises(AudioError, match=r"cannot be written \(Permission denied\); check"):
         write_tags(song, LABELS)
 
@@ -440,7 +440,7 @@ def test_a_chunk_that_is_longer_than_its_file_is_refused_where_memory_is_short(t
     path.write_bytes(content[:16] + struct.pack("<I", 0xFFFFFFF0) + content[20:])
     program = (
         "import resource, sys\nfrom pathlib import Path\nimport mutagen, mutagen.wave\n"
-        "from tagger.audio_metadata import write_tags\n"
+        "from tagger.tagging.file_tags import write_tags\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
         "write_tags(Path(sys.argv[1]), ['rock'])\n"
     )

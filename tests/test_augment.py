@@ -8,11 +8,11 @@ import pytest
 from conftest import noise
 from small_store import make_store, small_config
 
-from preprocess.features import FRONT_ENDS
-from tagger.augment import apply_plan, augmented_inputs, spectrogram_plans
+from preprocess.signal.features import FRONT_ENDS
+from tagger.base.errors import ConfigError
 from tagger.config import AugmentConfig
-from tagger.errors import ConfigError
-from tagger.train import train
+from tagger.train.augment import apply_plan, augmented_inputs, spectrogram_plans
+from tagger.train.loop import train
 
 FRONT_END = FRONT_ENDS.create("vggish", {})
 # Of a magnitude, as the natural logarithm that plans hold.

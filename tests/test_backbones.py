@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from preprocess.features import FRONT_ENDS
-from tagger.backbones.vgg import _POOLS, _SEPARATE_POOLS, _smallest
+from preprocess.signal.features import FRONT_ENDS
+from tagger.base.errors import ConfigError
 from tagger.config import load_config
-from tagger.errors import ConfigError
-from tagger.filter_banks import BandMaximum, FilterBank
-from tagger.keras import keras, tf
-from tagger.model import build_model
+from tagger.network.backbones.vgg import _POOLS, _SEPARATE_POOLS, _smallest
+from tagger.network.filter_banks import BandMaximum, FilterBank
+from tagger.network.keras import keras, tf
+from tagger.network.model import build_model
 
 
 def spectrograms(n_steps, n_bands, *, n=2):

@@ -21,23 +21,23 @@ import soundfile as sf
 from conftest import RATE, TINY_CLIPS, noise, quick_some
 from threadpoolctl import threadpool_limits
 
-from preprocess import run as run_module
-from preprocess.datasets import DATASETS
-from preprocess.features import FRONT_ENDS
-from preprocess.index import ClipIndex
-from preprocess.pipeline_files import FOLDER, RESULTS, TASKS, read_results, write_results
-from preprocess.run import DEAD_LETTERS, ClipTask, Job, preprocess, process_clip
-from preprocess.store import Store, StoredClip, StoreSpec, StoreWriter
-from tagger.errors import ConfigError, StoreError
-from tagger.files import write_bytes
-from tagger.locations import location
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex
+from preprocess.engines import run as run_module
+from preprocess.engines.pipeline_files import FOLDER, RESULTS, TASKS, read_results, write_results
+from preprocess.engines.run import DEAD_LETTERS, ClipTask, Job, preprocess, process_clip
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.store import Store, StoredClip, StoreSpec, StoreWriter
+from tagger.base.errors import ConfigError, StoreError
+from tagger.base.files import write_bytes
+from tagger.cloud.locations import location
 
 pytest.importorskip("apache_beam")
 
 from apache_beam.options.pipeline_options import SetupOptions
 
-from preprocess import beam
-from preprocess.beam import (
+from preprocess.engines import beam
+from preprocess.engines.beam import (
     BeamEngine,
     ProcessClip,
     add_package,
@@ -673,7 +673,7 @@ def test_workers_elsewhere_are_given_a_package_that_can_be_installed(tmp_path):
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
     subprocess.run([*install, "--target", str(target), wheel], check=True)
-    program = "import preprocess.beam; print(preprocess.beam.__file__)"
+    program = "import preprocess.engines.beam; print(preprocess.engines.beam.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

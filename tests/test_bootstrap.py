@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tagger import bootstrap
-from tagger.bootstrap import (
+from tagger.metrics import bootstrap
+from tagger.metrics.bootstrap import (
     Draws,
     _Sorted,
     bootstrap_intervals,
@@ -17,8 +17,8 @@ from tagger.bootstrap import (
     plan_draws,
     resample,
 )
-from tagger.metrics import metrics_of_columns
-from tagger.score_table import ArrayColumns
+from tagger.metrics.figures import metrics_of_columns
+from tagger.metrics.score_table import ArrayColumns
 
 
 def intervals(columns, draws):

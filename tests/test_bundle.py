@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_bundle import TAGS, THRESHOLDS, files_of, make_bundle, rewrite, small_model, windows
 
-import tagger.export
-from tagger.bundle import DESCRIPTION, Bundle, Export, seal
-from tagger.errors import ModelError, TaggerError
-from tagger.export import Source, add_export, load_model, write_bundle
-from tagger.files import TEMPORARY_PREFIX, json_hash
-from tagger.models import describe_bundle
-from tagger.predict import Tagger
+import tagger.bundle.write
+from tagger.base.errors import ModelError, TaggerError
+from tagger.base.files import TEMPORARY_PREFIX, json_hash
+from tagger.bundle.models import describe_bundle
+from tagger.bundle.read import DESCRIPTION, Bundle, Export, seal
+from tagger.bundle.write import Source, add_export, load_model, write_bundle
+from tagger.tagging.tagger import Tagger
 
 FILES = {
     "bundle.json",

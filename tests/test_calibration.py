@@ -12,8 +12,11 @@ from sklearn.isotonic import IsotonicRegression
 from small_bundle import make_bundle
 from small_model import small_run
 
-from tagger.bundle import Bundle
-from tagger.calibration import (
+from tagger.base.errors import ModelError
+from tagger.bundle.read import Bundle
+from tagger.bundle.write import export_run
+from tagger.config import CalibrationConfig
+from tagger.metrics.calibration import (
     METHODS,
     CalibratedColumns,
     Calibration,
@@ -22,15 +25,12 @@ from tagger.calibration import (
     fit_calibration,
     measure_reliability,
 )
-from tagger.config import CalibrationConfig
-from tagger.decisions import fit_decisions, refit_decisions, save_decisions
-from tagger.errors import ModelError
-from tagger.export import export_run
-from tagger.metrics import multilabel_metrics, thresholds_for_precision
-from tagger.predict import Tagger
-from tagger.run_folder import RunFolder
-from tagger.score_table import ArrayColumns
-from tagger.tasks import TASKS
+from tagger.metrics.figures import multilabel_metrics, thresholds_for_precision
+from tagger.metrics.score_table import ArrayColumns
+from tagger.network.tasks import TASKS
+from tagger.runs.folder import RunFolder
+from tagger.tagging.tagger import Tagger
+from tagger.train.decisions import fit_decisions, refit_decisions, save_decisions
 
 TASK = TASKS.create("multilabel", {})
 

@@ -9,12 +9,12 @@ import pytest
 import soundfile as sf
 from conftest import RATE, TINY_CLIPS, noise
 
-from preprocess.check import CONSEQUENCES, FATAL, check
-from preprocess.datasets import DATASETS
-from preprocess.features import FRONT_ENDS
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.run import preprocess
-from preprocess.store import Store
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.engines.check import CONSEQUENCES, FATAL, check
+from preprocess.engines.run import preprocess
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.store import Store
 
 FRONT_END = FRONT_ENDS.create("vggish", {})
 

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from small_store import make_store, small_config
 
-from preprocess.vocabulary import resolve_vocabulary
-from tagger import cli, run_folder
-from tagger.run_folder import RunFolder
+from preprocess.clips.vocabulary import resolve_vocabulary
+from tagger.cli import main as cli
+from tagger.runs import folder as run_folder
+from tagger.runs.folder import RunFolder
 
 # What a report shows is tested elsewhere.
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -72,7 +73,7 @@ def refusal(tagger):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run with first weights on a small store, as if it had been trained."""
-    from tagger.model import build_model
+    from tagger.network.model import build_model
 
     folder = tmp_path_factory.mktemp("cli")
     store = make_store(folder / "store", n_clips=32)
@@ -116,7 +117,7 @@ def scores(tmp_path):
 HELP = """
 import sys
 sys.argv = ["tagger", *sys.argv[1:], "--help"]
-from tagger.cli import main
+from tagger.cli.main import main
 try:
     main()
 finally:
@@ -362,7 +363,7 @@ def test_a_name_that_is_not_registered_cannot_be_pulled(refusal):
 
 
 def test_registered_models_are_listed_with_a_line_each(tagger, tmp_path, monkeypatch):
-    from tagger.models import registered_models
+    from tagger.bundle.models import registered_models
 
     monkeypatch.setenv("TAGGER_CACHE", str(tmp_path))
     code, out, err = tagger("models", "list")

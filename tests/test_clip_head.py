@@ -12,17 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import make_store, small_config
 
-from tagger.aggregate import ClipScorer
-from tagger.bundle import Bundle
-from tagger.clip_head import N_STATISTICS, ClipHead, clip_features
+from tagger.base.errors import ConfigError, ModelError
+from tagger.bundle.read import Bundle
+from tagger.bundle.write import export_run
 from tagger.config import load_config
-from tagger.errors import ConfigError, ModelError
-from tagger.evaluate import evaluate_run
-from tagger.export import export_run
-from tagger.fit_clip_head import PENALTIES, fit_clip_head, logistic_regression, settle_clip_head
-from tagger.predict import Tagger
-from tagger.run_folder import RunFolder
-from tagger.train import train
+from tagger.evaluate.evaluate import evaluate_run
+from tagger.runs.folder import RunFolder
+from tagger.scoring.aggregate import ClipScorer
+from tagger.scoring.clip_head import N_STATISTICS, ClipHead, clip_features
+from tagger.tagging.tagger import Tagger
+from tagger.train.fit_clip_head import (
+    PENALTIES,
+    fit_clip_head,
+    logistic_regression,
+    settle_clip_head,
+)
+from tagger.train.loop import train
 
 RNG = np.random.default_rng(0)
 LINEAR = "model.clip_head.name=linear"
@@ -353,7 +358,7 @@ def test_an_export_without_the_validation_scores_says_what_to_do(run, trained, c
 
 
 def test_a_run_that_has_its_head_is_left_alone(run, trained):
-    from tagger.data import prepare_data
+    from tagger.train.data import prepare_data
 
     config = load_config(trained / "run" / "config.yaml", [f"run.root={run}"])
     content = (run / "clip_head.npz").read_bytes()

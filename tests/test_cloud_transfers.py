@@ -15,12 +15,13 @@ from cloud_server import running
 from conftest import quick_some
 from small_bundle import files_of
 
-from tagger import download, storage
-from tagger.download import fetch_file
-from tagger.errors import ModelError
-from tagger.files import atomic_write
-from tagger.locations import location
-from tagger.mirror import Mirror
+from tagger.base.errors import ModelError
+from tagger.base.files import atomic_write
+from tagger.cloud import download
+from tagger.cloud import gcs as storage
+from tagger.cloud.download import fetch_file
+from tagger.cloud.locations import location
+from tagger.cloud.mirror import Mirror
 
 NAME = "bucket/folder/file.bin"
 ADDRESS = f"gs://{NAME}"

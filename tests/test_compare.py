@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tagger.compare import compare
-from tagger.errors import ModelError
+from tagger.base.errors import ModelError
+from tagger.evaluate.compare import compare
 
 N_CLIPS, N_TAGS = 300, 4
 IDS = np.array([f"clip {number}" for number in range(N_CLIPS)])

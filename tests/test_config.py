@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from preprocess.vocabulary import read_synonyms
+from preprocess.clips.vocabulary import read_synonyms
+from tagger.base.errors import ConfigError
 from tagger.config import Config, load_config
-from tagger.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "base.yaml"
@@ -343,8 +343,8 @@ def test_a_missing_parent_is_named(tmp_path):
 SECOND_HEAD = """
 from typing import Annotated
 from pydantic import Field
-from tagger.heads import Head
-from tagger.registry import Params
+from tagger.network.heads import Head
+from tagger.base.registry import Params
 
 class OtherParams(Params):
     depth: int = 3
@@ -362,7 +362,7 @@ ENTRY = Other
 @pytest.fixture
 def other_head(tmp_path, monkeypatch):
     """A second head, as a file in a folder that the package also looks in."""
-    import tagger.heads
+    import tagger.network.heads
 
     folder = tmp_path / "more_heads"
     folder.mkdir()

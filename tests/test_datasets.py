@@ -17,16 +17,16 @@ from conftest import TINY_CLIPS, TINY_TAGS, clip_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.datasets import DATASETS
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.splits import CORRUPT_CLIP_IDS, PARTS, SPLITS, split_parts
-from preprocess.vocabulary import (
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.clips.splits import CORRUPT_CLIP_IDS, PARTS, SPLITS, split_parts
+from preprocess.clips.vocabulary import (
     Vocabulary,
     most_frequent_tags,
     read_synonyms,
     resolve_vocabulary,
 )
-from tagger.errors import ConfigError
+from tagger.base.errors import ConfigError
 
 
 def read_magnatagatune(root, **params):
@@ -88,7 +88,7 @@ def test_a_clip_of_magnatagatune_is_what_the_reference_says_of_it(magnatagatune)
 READING = """
 import sys
 from pathlib import Path
-from preprocess.datasets import DATASETS
+from preprocess.clips.datasets import DATASETS
 DATASETS.create("magnatagatune", {}).index(Path(sys.argv[1]))
 print({name.partition(".")[0] for name in sys.modules})
 """

@@ -11,9 +11,9 @@ import pytest
 import soundfile as sf
 from scipy import signal
 
-from preprocess.demo_corpus import TAGS, plan, render, write_demo_corpus
-from preprocess.demo_corpus import corpus as corpus_module
-from preprocess.demo_corpus.instruments import (
+from preprocess.clips.demo_corpus import TAGS, plan, render, write_demo_corpus
+from preprocess.clips.demo_corpus import corpus as corpus_module
+from preprocess.clips.demo_corpus.instruments import (
     FORMANTS_HZ,
     bass_note,
     blow_wind,
@@ -23,8 +23,8 @@ from preprocess.demo_corpus.instruments import (
     sing,
     strike_bar,
 )
-from preprocess.demo_corpus.parts import play
-from preprocess.demo_corpus.recipes import FOLDERS, SOURCES
+from preprocess.clips.demo_corpus.parts import play
+from preprocess.clips.demo_corpus.recipes import FOLDERS, SOURCES
 
 RATE = 16000
 SPLIT_PARTS = {"training": "0123456789ab", "validation": "c", "test": "def"}

@@ -28,7 +28,7 @@ pytest.importorskip("upath")
 
 from cloud_server import running
 
-from tagger.locations import location
+from tagger.cloud.locations import location
 
 REPOSITORY = Path(__file__).parents[1]
 DEPLOY = REPOSITORY / "deploy" / "gcp"
@@ -122,7 +122,7 @@ STAND_INS = {
         esac
         [ -e "$here/whole" ] || {{ echo "ModuleNotFoundError: half of it is missing" >&2; exit 1; }}
         case "$*" in
-          "-m tagger.lease "*) instead=lease ;;
+          "-m tagger.cloud.lease "*) instead=lease ;;
           "-m preprocess "*) instead=preprocess ;;
           "-m tagger.train "*) instead=train ;;
           *) instead=nothing ;;
@@ -1090,7 +1090,7 @@ def used_up(what):
     return prepare
 
 
-@pytest.mark.parametrize("what", ["-m tagger.lease", "-m pip"])
+@pytest.mark.parametrize("what", ["-m tagger.cloud.lease", "-m pip"])
 def test_what_takes_more_hours_than_allowed_is_ended(boot, cloud, what):
     """Whether it can be asked to stop (a step of the work) or not (an installation)."""
     vm = boot({"GRACE_SECONDS": "2"}, used_up(what), MAX_HOURS="1")
@@ -1397,7 +1397,7 @@ def test_what_is_called_whole_lies_on_the_disk_before(boot):
 
 def test_a_vm_that_its_user_stops_says_so(boot, cloud):
     def prepare(vm):
-        (vm.programs.state / "hang").write_text("-m tagger.lease")
+        (vm.programs.state / "hang").write_text("-m tagger.cloud.lease")
 
     vm = boot(prepare=prepare)
     wait_for(lambda: '"preprocess"' in str(cloud.objects("runs/one.vm/tagger-one/status.json")))
@@ -1407,7 +1407,7 @@ def test_a_vm_that_its_user_stops_says_so(boot, cloud):
 
 def test_a_vm_that_was_not_stopped_after_all_stops_itself(boot, cloud):
     """An update of the system may have run shutdown.sh, and the VM would idle on."""
-    vm = boot({"GONE_SECONDS": "2"}, lambda vm: vm.programs.put("hang", "-m tagger.lease"))
+    vm = boot({"GONE_SECONDS": "2"}, lambda vm: vm.programs.put("hang", "-m tagger.cloud.lease"))
     wait_for(lambda: '"preprocess"' in str(cloud.objects("runs/one.vm/tagger-one/status.json")))
     vm.shut_down().wait(60)
     assert status_of(cloud, vm)["state"] == "stopped"
@@ -1639,7 +1639,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, code):
-    from preprocess.demo_corpus import write_demo_corpus
+    from preprocess.clips.demo_corpus import write_demo_corpus
 
     folder = tmp_path_factory.mktemp("story")
     write_demo_corpus(folder / "corpus", n_clips=16, clip_seconds=2.0, seed=0)

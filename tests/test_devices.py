@@ -2,8 +2,8 @@
 
 import pytest
 
-from tagger import devices
-from tagger.devices import Device, choose_precision, cpu_flags
+from tagger.network import devices
+from tagger.network.devices import Device, choose_precision, cpu_flags
 
 GPU = Device("GPU", "some GPU")
 CPU = Device("CPU", "some CPU")

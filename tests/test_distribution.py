@@ -20,13 +20,13 @@ import pytest
 from conftest import ports, quick_some
 from small_store import make_store, small_config
 
-from tagger.augment import mixup_plan, mixup_plans
+from tagger.base.errors import ConfigError
 from tagger.config import StreamConfig
-from tagger.distribution import find_distribution, read_cluster
-from tagger.errors import ConfigError
-from tagger.run_folder import RunFolder
-from tagger.stream import TrainingStream, prefetched_side_by_side
-from tagger.train import train
+from tagger.runs.folder import RunFolder
+from tagger.train.augment import mixup_plan, mixup_plans
+from tagger.train.distribution import find_distribution, read_cluster
+from tagger.train.loop import train
+from tagger.train.stream import TrainingStream, prefetched_side_by_side
 
 # Two devices add up in another order than one: that much of the loss may differ, where there is
 # no batch normalisation to divide by a small number.
@@ -41,7 +41,7 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import tensorflow as tf
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tagger.cli import main
+from tagger.cli.main import main
 main([])
 """
 SAME_EVERYWHERE = (
@@ -137,7 +137,7 @@ def joint(store) -> Callable[[tuple[str, ...]], Path]:
         run = store.parent / f"joint-{len(more)}"
         settings = (*SAME_EVERYWHERE, *more, "stream.shares=2", f"run.root={run}")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tagger.export.export_run", lambda run, **_: [])
+            patch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
             train(small_config(store.parent, *settings))
         return run
 
@@ -269,7 +269,7 @@ def test_a_machine_that_is_lost_is_one_line_of_the_others(store, tmp_path, when)
         # The second validation clip is the second machine's.
         copy = tmp_path / "store"
         shutil.copytree(store, copy)
-        from preprocess.store import Store
+        from preprocess.store.store import Store
 
         opened = Store(copy)
         clips = [clip for clip in opened.clips if clip.record.folder == "c"]
@@ -347,7 +347,7 @@ def clips_of(stream: TrainingStream, n_batches: int) -> np.ndarray:
 
 
 def streams_of(store, n_shares: int, **settings: object) -> list[TrainingStream]:
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     opened = Store(store)
     config = StreamConfig.model_validate({"batch_size": 8, "n_active": 4, **settings})
@@ -399,7 +399,7 @@ def test_shares_side_by_side_are_the_batches_that_each_would_give(store, setting
 
 
 def test_a_single_share_draws_what_a_stream_without_shares_draws(store):
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     opened = Store(store)
     config = StreamConfig(batch_size=8, n_active=4)

@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from tagger import download
-from tagger.download import RemoteFile, cache_folder, cached_download, fetch_file
-from tagger.errors import ModelError
+from tagger.base.errors import ModelError
+from tagger.cloud import download
+from tagger.cloud.download import RemoteFile, cache_folder, cached_download, fetch_file
 
 # A connection is resumed at the last whole block that arrived.
 BLOCK = 1 << 16

@@ -12,7 +12,7 @@ import soundfile as sf
 from conftest import RATE, noise
 from small_model import small_run
 
-from tagger.predict import Tagger
+from tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parents[1]
 
@@ -188,7 +188,7 @@ def test_an_output_that_cannot_be_written_is_one_line(embed, songs, tmp_path):
 
 
 def test_an_output_that_is_broken_off_is_absent(embed, songs, output, monkeypatch):
-    from tagger.predict import Tagger
+    from tagger.tagging.tagger import Tagger
 
     def broken(*_, **__):
         raise KeyboardInterrupt

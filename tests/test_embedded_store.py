@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from small_store import make_store, small_config
 
+from tagger.base.errors import ConfigError, StoreError
 from tagger.config import load_config
-from tagger.embedded_store import EMBEDDING, EmbeddedStore
-from tagger.errors import ConfigError, StoreError
-from tagger.model import build_model
-from tagger.run_folder import RunFolder
-from tagger.train import train
+from tagger.network.model import build_model
+from tagger.runs.folder import RunFolder
+from tagger.train.embedded_store import EMBEDDING, EmbeddedStore
+from tagger.train.loop import train
 
 FROZEN = ("model.backbone.freeze=all", "model.head.params.dropout=0.3", "stream.steps_per_epoch=6")
 CACHED = (*FROZEN, "train.cache_embeddings=true")
@@ -44,7 +44,7 @@ def read_weights(run):
 )
 def test_the_head_learns_what_it_learns_from_patches(folder, more, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tagger.export.export_run", lambda run, **_: [])
+        patch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
         train(small_config(folder, *FROZEN, *more, f"run.root={folder / 'patches'}"))
     train(small_config(folder, *CACHED, *more, f"run.root={folder / 'embeddings'}"))
     one, other = (read_weights(folder / name) for name in ("patches", "embeddings"))
@@ -55,7 +55,7 @@ def test_the_head_learns_what_it_learns_from_patches(folder, more, monkeypatch):
 
 
 def test_embeddings_are_those_of_the_network_and_are_computed_once(folder, monkeypatch):
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     model, config = built(folder)
     store = Store(folder / "store")
@@ -73,7 +73,7 @@ def test_embeddings_are_those_of_the_network_and_are_computed_once(folder, monke
 
 
 def test_a_long_clip_goes_through_the_backbone_a_few_windows_at_a_time(folder):
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     store = Store(folder / "store")
     model, config = built(folder)
@@ -95,7 +95,7 @@ def test_a_long_clip_goes_through_the_backbone_a_few_windows_at_a_time(folder):
     ],
 )
 def test_other_backbones_have_embeddings_of_their_own(folder, other):
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     store = Store(folder / "store")
     model, config = built(folder)
@@ -111,7 +111,7 @@ def test_other_backbones_have_embeddings_of_their_own(folder, other):
 
 
 def test_embeddings_of_a_store_that_has_changed_are_computed_anew(folder):
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     model, config = built(folder)
     before = EmbeddedStore(Store(folder / "store"), model, config)
@@ -124,7 +124,7 @@ def test_embeddings_of_a_store_that_has_changed_are_computed_anew(folder):
 
 
 def test_a_damaged_pickle_is_named_and_leaves_no_half_cache(folder):
-    from preprocess.store import Store
+    from preprocess.store.store import Store
 
     model, config = built(folder)
     store = Store(folder / "store")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tagger.errors import AudioError, TaggerError
+from tagger.base.errors import AudioError, TaggerError
 
 
 @pytest.mark.parametrize(

@@ -15,29 +15,29 @@ from small_bundle import files_of, make_bundle, windows
 from small_model import small_training
 from small_store import small_config
 
-import tagger.export
+import tagger.bundle.write
 from preprocess import log_mel_patches
-from preprocess.store import Store
-from tagger.bundle import Bundle
-from tagger.errors import ConfigError, ModelError
-from tagger.export import add_export, export_model, export_run, parity_windows
-from tagger.exporters import EXPORTERS, LIMITS
-from tagger.exporters.litert import LitertExporter
-from tagger.exporters.onnx import OnnxExporter
-from tagger.keras import tf
-from tagger.metrics import best_f1_thresholds
-from tagger.model import build_model
-from tagger.parity import (
+from preprocess.store.store import Store
+from tagger.base.errors import ConfigError, ModelError
+from tagger.bundle.exporters import EXPORTERS, LIMITS
+from tagger.bundle.exporters.litert import LitertExporter
+from tagger.bundle.exporters.onnx import OnnxExporter
+from tagger.bundle.parity import (
     ParityWindows,
     embedding_difference,
     largest_difference,
     printable,
 )
-from tagger.predict import Tagger
-from tagger.run_folder import RunFolder
-from tagger.runtime import Runtime
-from tagger.score import score_clips
-from tagger.train import train
+from tagger.bundle.read import Bundle
+from tagger.bundle.runtime import Runtime
+from tagger.bundle.write import add_export, export_model, export_run, parity_windows
+from tagger.metrics.figures import best_f1_thresholds
+from tagger.network.keras import tf
+from tagger.network.model import build_model
+from tagger.runs.folder import RunFolder
+from tagger.tagging.tagger import Tagger
+from tagger.train.loop import train
+from tagger.train.score_clips import score_clips
 
 RATE = 16000
 EXPORTS = [

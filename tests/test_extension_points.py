@@ -15,8 +15,8 @@ FRONT_END = '''
 """Two inputs: levels over time, and a feature vector."""
 
 import numpy as np
-from preprocess.features import FrontEnd
-from tagger.registry import Params
+from preprocess.signal.features import FrontEnd
+from tagger.base.registry import Params
 
 
 class TwoInputParams(Params):
@@ -53,8 +53,8 @@ ENTRY = TwoInputs
 BACKBONE = '''
 """Joins both inputs of two_inputs."""
 
-from tagger.backbones import Backbone
-from tagger.registry import Params
+from tagger.network.backbones import Backbone
+from tagger.base.registry import Params
 
 
 class JoinedParams(Params):
@@ -69,7 +69,7 @@ class Joined(Backbone):
     Params = JoinedParams
 
     def build(self, inputs):
-        from tagger.keras import keras
+        from tagger.network.keras import keras
 
         branches = [
             keras.layers.Dense(self.params.units, activation="relu", name=f"branch_{name}")(tensor)
@@ -83,8 +83,8 @@ ENTRY = Joined
 HEAD = '''
 """A single layer."""
 
-from tagger.heads import Head
-from tagger.registry import Params
+from tagger.network.heads import Head
+from tagger.base.registry import Params
 
 
 class Linear(Head):
@@ -93,7 +93,7 @@ class Linear(Head):
     Params = Params
 
     def build(self, embedding, n_outputs):
-        from tagger.keras import keras
+        from tagger.network.keras import keras
 
         return keras.layers.Dense(n_outputs, name="linear")(embedding)
 
@@ -103,8 +103,8 @@ ENTRY = Linear
 TASK = '''
 """One label per clip: softmax and categorical cross-entropy."""
 
-from tagger.registry import Params
-from tagger.tasks import Task
+from tagger.base.registry import Params
+from tagger.network.tasks import Task
 
 
 class SingleLabel(Task):
@@ -114,12 +114,12 @@ class SingleLabel(Task):
     monitors = {"accuracy": True, "loss": False}
 
     def scores(self, logits):
-        from tagger.keras import keras
+        from tagger.network.keras import keras
 
         return keras.layers.Activation("softmax", dtype="float32", name="scores")(logits)
 
     def loss(self, labels, scores):
-        from tagger.keras import keras, tf
+        from tagger.network.keras import keras, tf
 
         return tf.reduce_mean(keras.losses.categorical_crossentropy(labels, scores))
 
@@ -136,7 +136,7 @@ ENTRY = SingleLabel
 WRITER = '''
 """One tag per line."""
 
-from tagger.writers import TextWriter
+from tagger.tagging.writers import TextWriter
 
 
 class Bare(TextWriter):
@@ -166,11 +166,11 @@ train: {monitor: accuracy, epochs: 4, learning_rate: 0.02}
 def extended(tmp_path, monkeypatch):
     """Each package with one more module, as if the file lay in it."""
     files = {
-        "preprocess.features": ("two_inputs", FRONT_END),
-        "tagger.backbones": ("joined", BACKBONE),
-        "tagger.heads": ("linear", HEAD),
-        "tagger.tasks": ("single_label", TASK),
-        "tagger.writers": ("bare", WRITER),
+        "preprocess.signal.features": ("two_inputs", FRONT_END),
+        "tagger.network.backbones": ("joined", BACKBONE),
+        "tagger.network.heads": ("linear", HEAD),
+        "tagger.network.tasks": ("single_label", TASK),
+        "tagger.tagging.writers": ("bare", WRITER),
     }
     import importlib
 
@@ -188,13 +188,13 @@ def test_a_new_front_end_backbone_head_and_task_train_and_predict(extended, caps
     """From files of sound to tags, single-label and with two inputs, through the real verbs."""
     import sys
 
-    from preprocess.datasets import DATASETS
-    from preprocess.run import preprocess
-    from tagger.evaluate import evaluate_run
-    from tagger.predict import Tagger
-    from tagger.records import Selection, make_record
-    from tagger.train import train
-    from tagger.writers import WRITERS, Header
+    from preprocess.clips.datasets import DATASETS
+    from preprocess.engines.run import preprocess
+    from tagger.evaluate.evaluate import evaluate_run
+    from tagger.tagging.records import Selection, make_record
+    from tagger.tagging.tagger import Tagger
+    from tagger.tagging.writers import WRITERS, Header
+    from tagger.train.loop import train
 
     rng = np.random.default_rng(0)
     (extended / "clips").mkdir()

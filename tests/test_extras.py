@@ -14,8 +14,8 @@ import soundfile
 from small_bundle import make_bundle, small_model
 from small_store import make_store, small_config
 
-from tagger import extras
-from tagger.extras import EXTRAS, MissingExtraError, explain, install_command
+from tagger.base import extras
+from tagger.base.extras import EXTRAS, MissingExtraError, explain, install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -159,7 +159,7 @@ class Blocker:
         if name.split(".")[0] in BLOCKED or name in ("google.cloud", "google.api_core"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
-from tagger.cli import main
+from tagger.cli.main import main
 main()
 """
 

@@ -21,11 +21,11 @@ from killable import Launcher
 from outcomes import outcome, require_whole, training_config
 from small_store import make_store
 
-from preprocess.demo_corpus import write_demo_corpus
-from preprocess.features import FRONT_ENDS
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.run import preprocess, run_here
-from preprocess.store import Store
+from preprocess.clips.demo_corpus import write_demo_corpus
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.engines.run import preprocess, run_here
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.store import Store
 
 VERBS = ["preprocess", "train", "export", "evaluate"]
 _MEBIBYTE = 1 << 20
@@ -240,7 +240,7 @@ def test_a_clip_that_vanishes_during_the_run_fails_alone_and_is_stored_when_it_i
 
 
 def test_a_clip_that_changes_while_it_is_read_is_not_stored(songs, tmp_path, monkeypatch):
-    from preprocess import run
+    from preprocess.engines import run
 
     decode = run.windows_of_file
 
@@ -404,7 +404,7 @@ JUMPING = """
 import itertools, sys, time
 real, jumps = time.time, itertools.cycle([0, -86_400, 3_600 * 24 * 365, -5, 3_600])
 time.time = lambda: real() + next(jumps)
-from tagger import cli
+from tagger.cli.main import main as cli
 sys.argv = ["tagger", *{arguments!r}]
 cli.main()
 """

@@ -18,9 +18,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from preprocess import fetch_magnatagatune as module
-from preprocess.fetch_magnatagatune import CHECKSUMS, MANIFEST, PARTS, TABLES, JoinedFile
-from tagger import download
+from preprocess.clips import fetch_magnatagatune as module
+from preprocess.clips.fetch_magnatagatune import CHECKSUMS, MANIFEST, PARTS, TABLES, JoinedFile
+from tagger.cloud import download
 
 RNG = np.random.default_rng(0)
 # Noise, as mp3 is to a zip: it becomes no smaller. Some cross the borders of the parts.
@@ -704,7 +704,7 @@ def cloud(monkeypatch):
 
 
 def upload(server, files):
-    from tagger.locations import location
+    from tagger.cloud.locations import location
 
     for name, content in files.items():
         (location("gs://bucket/mtt") / name).write_bytes(content)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.files import (
+from tagger.base.files import (
     atomic_folder,
     atomic_write,
     content_hash,
@@ -158,7 +158,7 @@ def test_what_another_process_is_writing_is_no_leftover(tmp_path):
 WITHOUT_LOCKS = """
 import errno, os, sys, time
 from pathlib import Path
-from tagger.files import alone, remove_temporary_files
+from tagger.base.files import alone, remove_temporary_files
 def hook(event, arguments):
     if event == "fcntl.flock":
         raise OSError(errno.EBADF, "no locks here")
@@ -212,7 +212,7 @@ def test_where_there_are_no_locks_nobody_waits_and_work_is_done(tmp_path):
 KILLED_WHILE_REPLACING = """
 import os, signal, sys
 from pathlib import Path
-from tagger.files import atomic_folder
+from tagger.base.files import atomic_folder
 renamed = 0
 def hook(event, arguments):
     global renamed

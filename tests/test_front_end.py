@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess import log_mel_patches
-from preprocess.features import FRONT_ENDS, ShortClipWarning
-from preprocess.features.vggish import VggishFrontEnd, hz_to_mel, mel_matrix
-from preprocess.patches import n_windows
-from tagger.errors import AudioError, ConfigError
+from preprocess.signal.features import FRONT_ENDS, ShortClipWarning
+from preprocess.signal.features.vggish import VggishFrontEnd, hz_to_mel, mel_matrix
+from preprocess.signal.patches import n_windows
+from tagger.base.errors import AudioError, ConfigError
 
 BAND = {"n_bands": 64, "n_bins": 257, "sample_rate": RATE, "min_hz": 125.0, "max_hz": 7500.0}
 
@@ -291,7 +291,7 @@ def test_computing_in_chunks_changes_nothing(n_frames):
     waveform = noise(9)[: 400 + 160 * (n_frames - 1)]
     in_chunks = front_end().log_mel(waveform)
     assert len(in_chunks) == n_frames
-    with patch("preprocess.features._frames.CHUNK_FRAMES", 10**4):
+    with patch("preprocess.signal.features._frames.CHUNK_FRAMES", 10**4):
         at_once = front_end().log_mel(waveform)
     np.testing.assert_allclose(in_chunks, at_once, rtol=0, atol=1e-5)
 

@@ -238,7 +238,7 @@ def test_saved_models_are_loaded_by_the_exporter_that_has_just_written_them_alon
         for name, _, _ in calls_of((ROOT / module).read_text(encoding="utf-8"))
         if name.endswith("saved_model.load")
     ]
-    assert loading == ["tagger/exporters/savedmodel.py"]
+    assert loading == ["tagger/bundle/exporters/savedmodel.py"]
 
 
 def test_marshal_reads_what_the_same_process_has_packed_alone():
@@ -248,4 +248,4 @@ def test_marshal_reads_what_the_same_process_has_packed_alone():
         for name, _, _ in calls_of((ROOT / module).read_text(encoding="utf-8"))
         if name == "marshal.loads"
     ]
-    assert loading == ["preprocess/packed.py"]
+    assert loading == ["preprocess/clips/packed.py"]

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from conftest import RATE, sine
 
-from preprocess.audio import load_audio
-from tagger.errors import AudioError, ConfigError
-from tagger.inputs import (
+from preprocess.signal.audio import load_audio
+from tagger.base.errors import AudioError, ConfigError
+from tagger.tagging.inputs import (
     Input,
     expand_inputs,
     read_list,
@@ -225,7 +225,7 @@ def test_standard_input_without_room_for_it_is_one_error_and_leaves_no_file(tmp_
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tagger.inputs.shutil.copyfileobj", full)
+    monkeypatch.setattr("tagger.tagging.inputs.shutil.copyfileobj", full)
     with pytest.raises(AudioError, match=r"cannot be copied .*No space left.*; free disk space"):
         spool_stdin(io.BytesIO(b"x"), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tagger.errors import ConfigError
-from tagger.journal import Journal, journal_path
-from tagger.records import Record, Row, failed_record
+from tagger.base.errors import ConfigError
+from tagger.tagging.journal import Journal, journal_path
+from tagger.tagging.records import Record, Row, failed_record
 
 SETTINGS = {"model": "m", "top_k": 10}
 
@@ -143,8 +143,8 @@ def test_a_killed_process_leaves_what_it_had_done(tmp_path, songs):
     code = """
 import os, signal, sys
 from pathlib import Path
-from tagger.journal import Journal
-from tagger.records import Record
+from tagger.tagging.journal import Journal
+from tagger.tagging.records import Record
 journal = Journal(Path(sys.argv[1]), {"a": 1})
 journal.add(Path(sys.argv[2]), Record(sys.argv[2], 1.0, False, ()))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -199,7 +199,7 @@ def test_a_second_run_on_the_same_output_is_refused_in_one_line(journal, songs):
 
 def test_the_lock_ends_with_the_process_that_was_killed(journal, songs):
     code = (
-        "import sys, os; from pathlib import Path; from tagger.journal import Journal\n"
+        "import sys, os; from pathlib import Path; from tagger.tagging.journal import Journal\n"
         "j = Journal(Path(sys.argv[1]), {'model': 'm', 'top_k': 10}); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, journal], check=False)

@@ -17,7 +17,7 @@ from killable import Kill, Launcher
 from outcomes import outcome, require_whole, restored, training_config
 from small_store import make_store
 
-from preprocess.demo_corpus import write_demo_corpus
+from preprocess.clips.demo_corpus import write_demo_corpus
 
 # Of several kills in a row, how many come before it may end.
 _LONGEST_CHAIN = 4
@@ -189,8 +189,8 @@ def test_an_upload_killed_at_any_moment_leaves_a_valid_run_and_ends_the_same(
         pytest.importorskip(package)
     from cloud_server import running
 
-    from tagger.locations import location
-    from tagger.mirror import Mirror, local_copy
+    from tagger.cloud.locations import location
+    from tagger.cloud.mirror import Mirror, local_copy
 
     cache = tmp_path / "cache"
     monkeypatch.setenv("TAGGER_CACHE", str(cache))
@@ -227,7 +227,7 @@ def test_an_upload_killed_at_any_moment_leaves_a_valid_run_and_ends_the_same(
             launcher,
             [
                 "-c",
-                "from tagger.run_folder import RunFolder\nRunFolder.at('gs://bucket/run').push()",
+                "from tagger.runs.folder import RunFolder\nRunFolder.at('gs://bucket/run').push()",
             ],
             start=start,
             look=look,

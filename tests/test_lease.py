@@ -16,8 +16,8 @@ pytest.importorskip("upath")
 
 from cloud_server import running
 
-from tagger.lease import EXIT_HELD, EXIT_LOST, Lease, LeaseHeldError, main, run_holding
-from tagger.locations import location
+from tagger.cloud.lease import EXIT_HELD, EXIT_LOST, Lease, LeaseHeldError, main, run_holding
+from tagger.cloud.locations import location
 
 ADDRESS = "gs://bucket/runs/one.vm/lease.json"
 
@@ -77,7 +77,7 @@ def test_of_many_that_take_it_at_once_one_gets_it():
 def test_what_its_owner_held_before_it_was_killed_is_its_own_at_once(monkeypatch):
     lease("one").take()
     waits = []
-    monkeypatch.setattr("tagger.lease.time.sleep", waits.append)
+    monkeypatch.setattr("tagger.cloud.lease.time.sleep", waits.append)
     lease("one", seconds=60).take()
     assert waits == []
 
@@ -202,7 +202,7 @@ def test_a_command_does_not_outlive_the_one_that_holds_the_lease(tmp_path):
         "path.with_suffix('.tmp').rename(path)\n"
         "time.sleep(60)"
     )
-    command = [sys.executable, "-m", "tagger.lease", ADDRESS, "one", *python(code)]
+    command = [sys.executable, "-m", "tagger.cloud.lease", ADDRESS, "one", *python(code)]
     with subprocess.Popen(command) as process:
         pid = helper_in(tmp_path)
         process.kill()
@@ -256,7 +256,7 @@ def test_a_lease_taken_in_the_moment_of_its_release_stays(cloud):
 
 
 def test_a_renewal_that_hangs_delays_no_end(cloud, capfd, monkeypatch):
-    monkeypatch.setattr("tagger.lease._END_SECONDS", 0.3)
+    monkeypatch.setattr("tagger.cloud.lease._END_SECONDS", 0.3)
     answer, asked, answered = threading.Event(), [], []
 
     def refused(method, name):
@@ -300,7 +300,7 @@ def test_a_signal_while_the_lease_is_being_taken_ends_it_and_starts_nothing(tmp_
     monkeypatch.setenv("TAGGER_LEASE_SECONDS", "60")
     lease("another").take()
     code = f"import pathlib; pathlib.Path({str(tmp_path / 'begun')!r}).touch()"
-    command = [sys.executable, "-m", "tagger.lease", ADDRESS, "one", *python(code)]
+    command = [sys.executable, "-m", "tagger.cloud.lease", ADDRESS, "one", *python(code)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert "held by another; watching" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
@@ -329,7 +329,7 @@ def test_a_command_gets_the_signal_once_and_ends_in_its_own_way(tmp_path):
         "time.sleep(0.5)\n"
         "sys.exit(40 + len(asked))"
     )
-    command = [sys.executable, "-m", "tagger.lease", ADDRESS, "one", *python(code)]
+    command = [sys.executable, "-m", "tagger.cloud.lease", ADDRESS, "one", *python(code)]
     with subprocess.Popen(command) as process:
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)

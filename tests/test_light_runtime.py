@@ -73,7 +73,7 @@ code = 0
 if arguments is None:
     import tagger
 else:
-    from tagger.cli import main
+    from tagger.cli.main import main
     sys.argv = ["tagger", *arguments]
     try:
         main()

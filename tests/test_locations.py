@@ -19,11 +19,11 @@ pytest.importorskip("upath")
 from cloud_server import running
 from upath import UPath
 
-from tagger.addresses import is_remote
+from tagger.base.addresses import is_remote
+from tagger.base.errors import ConfigError
+from tagger.base.files import atomic_write, sha256_of_file, write_bytes, write_json, write_text
+from tagger.cloud.locations import location
 from tagger.config import load_config
-from tagger.errors import ConfigError
-from tagger.files import atomic_write, sha256_of_file, write_bytes, write_json, write_text
-from tagger.locations import location
 
 ROOT = "gs://bucket/some/folder"
 
@@ -156,7 +156,7 @@ def test_a_large_object_comes_back_as_it_was(cloud, monkeypatch):
     content = bytes(range(256)) * 50_000
     path = location(ROOT) / "large"
     write_bytes(path, content)
-    monkeypatch.setattr("tagger.storage._WHOLE_BYTES", 1 << 20)
+    monkeypatch.setattr("tagger.cloud.gcs._WHOLE_BYTES", 1 << 20)
     with path.open("rb") as file:
         file.seek(12_000_001)
         assert file.read(300) == content[12_000_001:12_000_301]
@@ -253,7 +253,7 @@ def test_what_is_forbidden_is_a_permission_error(cloud, code, reason):
 
 def test_a_server_that_cannot_be_reached_is_an_oserror(monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr("tagger.storage._RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("tagger.cloud.gcs._RETRY_SECONDS", 0.5)
     with pytest.raises(OSError, match=r"127\.0\.0\.1") as caught:
         (location(ROOT) / "x").read_bytes()
     assert "\n" not in str(caught.value)
@@ -274,7 +274,7 @@ def test_a_server_in_trouble_is_asked_again(cloud):
 
 
 def test_trouble_that_does_not_end_is_an_error(cloud, monkeypatch):
-    monkeypatch.setattr("tagger.storage._RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("tagger.cloud.gcs._RETRY_SECONDS", 0.5)
     cloud.trouble = [(503, False)] * 20
     with pytest.raises(OSError, match="503"):
         (location(ROOT) / "x").read_bytes()

@@ -12,15 +12,15 @@ import pytest
 import soundfile as sf
 from small_model import small_run
 
-from preprocess.demo_corpus import write_demo_corpus
-from tagger.cli import _log_format_first
+from preprocess.clips.demo_corpus import write_demo_corpus
+from tagger.cli.main import _log_format_first
 
 ROOT = Path(__file__).parents[1]
-MAIN = "from tagger.cli import main; main()"
+MAIN = "from tagger.cli.main import main; main()"
 
 WITHOUT_EXPORT = """
-import tagger.export
-tagger.export.export_run = lambda run, **_: []
+import tagger.bundle.write
+tagger.bundle.write.export_run = lambda run, **_: []
 """
 
 
@@ -143,8 +143,8 @@ def test_another_format_is_refused(tmp_path):
 
 def test_what_nobody_foresaw_is_one_event_with_its_traceback():
     program = (
-        "import tagger.cli as cli; import tagger.info\n"
-        "tagger.info.describe = lambda *given: 1 / 0\n" + MAIN.replace("main()", "cli.main()")
+        "import tagger.cli as cli; import tagger.cli.info\n"
+        "tagger.cli.info.describe = lambda *given: 1 / 0\n" + MAIN.replace("main()", "cli.main()")
     )
     _, lines = run("info", "--log-format", "json", program=program, code=1)
     (event,) = events(lines)
@@ -154,8 +154,8 @@ def test_what_nobody_foresaw_is_one_event_with_its_traceback():
 
 def test_a_warning_of_a_library_is_one_event():
     program = (
-        "import tagger.cli as cli, tagger.info, warnings\n"
-        "tagger.info.describe = lambda *given: warnings.warn('old\\nways') or []\n"
+        "import tagger.cli as cli, tagger.cli.info, warnings\n"
+        "tagger.cli.info.describe = lambda *given: warnings.warn('old\\nways') or []\n"
         "cli.main()"
     )
     _, lines = run("info", "--log-format", "json", program=program)
@@ -164,7 +164,7 @@ def test_a_warning_of_a_library_is_one_event():
 
 def test_a_value_that_is_not_finite_is_null():
     program = (
-        "from tagger.progress import notice, set_log_format\n"
+        "from tagger.base.log import notice, set_log_format\n"
         "set_log_format('json')\n"
         "notice('an epoch', event='epoch', loss=float('nan'), steps=3)\n"
     )

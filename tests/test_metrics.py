@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from small_model import small_run
 
-from tagger.aggregate import clip_scores
-from tagger.errors import ModelError
-from tagger.evaluate import evaluate_run, evaluate_scores
-from tagger.metrics import (
+from tagger.base.errors import ModelError
+from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
+from tagger.evaluate.report.curves import precision_over_recall
+from tagger.metrics.figures import (
     best_f1_thresholds,
     binary_cross_entropy,
     d_prime,
     multilabel_metrics,
     thresholds_for_precision,
 )
-from tagger.report.curves import precision_over_recall
-from tagger.score_files import write_scores
-from tagger.score_table import ScoreTable
+from tagger.metrics.score_files import write_scores
+from tagger.metrics.score_table import ScoreTable
+from tagger.scoring.aggregate import clip_scores
 
 REFERENCE = "magnatagatune/reference/musicnn_mtat_won_test.npz"
 
@@ -98,7 +98,7 @@ def test_macro_is_the_mean_over_tags_and_micro_pools_all_decisions(ties):
 def test_micro_figures_do_not_depend_on_how_much_is_ranked_at_once(seed, at_once, digits, dtype):
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from tagger import metrics
+    from tagger.metrics import figures as metrics
 
     labels, scores = random_case(seed, n_clips=40, n_tags=5)
     labels[0], labels[1] = 0, 1
@@ -271,7 +271,7 @@ def test_only_the_order_of_scores_counts_for_a_tag(seed, monotone):
 
 
 def test_binary_cross_entropy_equals_that_of_keras():
-    from tagger.keras import keras
+    from tagger.network.keras import keras
 
     labels, scores = random_case(4)
     expected = keras.losses.binary_crossentropy(labels.astype(np.float32), scores).numpy().mean()
@@ -399,8 +399,8 @@ def test_tags_without_names_are_numbered(tmp_path):
 def reading(request, monkeypatch):
     """Archives are read in the way of small ones and in that of large ones."""
     if request.param != "as a whole":
-        monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
-        monkeypatch.setattr("tagger.score_table._BYTES_AT_ONCE", 64)
+        monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
+        monkeypatch.setattr("tagger.metrics.score_table._BYTES_AT_ONCE", 64)
 
 
 @pytest.mark.usefixtures("reading")
@@ -540,15 +540,15 @@ def test_an_archive_that_lies_column_by_column_is_read_where_it_is_small(tmp_pat
     path = save_scores(tmp_path / "a.npz", np.asfortranarray(labels), np.asfortranarray(scores))
     expected = multilabel_metrics(labels, scores).summary
     np.testing.assert_equal(evaluate_scores(path).metrics.summary, expected)
-    monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
     with pytest.raises(ModelError, match=r"lies column by column; save it with np\.ascontiguous"):
         evaluate_scores(path)
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
 def test_a_table_gives_back_what_was_added(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr("tagger.score_table._BYTES_IN_MEMORY", in_memory)
-    monkeypatch.setattr("tagger.score_table._BYTES_AT_ONCE", 100)
+    monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", in_memory)
+    monkeypatch.setattr("tagger.metrics.score_table._BYTES_AT_ONCE", 100)
     labels, scores = random_case(5, n_clips=97)
     with ScoreTable(97, 4, dtype=np.float32, folder=tmp_path) as table:
         for start in (0, 10, 11, 60):
@@ -588,9 +588,9 @@ def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
     path = save_scores(tmp_path / "a.npz", labels, scores)
     code = (
         "import resource, signal, sys; from pathlib import Path;"
-        "import tagger.score_files, tagger.score_table;"
-        "tagger.score_files._BYTES_IN_MEMORY = tagger.score_table._BYTES_IN_MEMORY = 0;"
-        "from tagger.evaluate import evaluate_scores; from tagger.errors import ModelError;"
+        "import tagger.metrics.score_files, tagger.metrics.score_table;"
+        "tagger.metrics.score_files._BYTES_IN_MEMORY = tagger.metrics.score_table._BYTES_IN_MEMORY = 0;"
+        "from tagger.evaluate.evaluate import evaluate_scores; from tagger.base.errors import ModelError;"
         # No file of this program may be longer.
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
@@ -609,8 +609,8 @@ def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
 @pytest.fixture
 def no_temporary_folder(monkeypatch, tmp_path):
     """Tables do not lie in memory, and the system has no place for temporary files."""
-    monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
-    monkeypatch.setattr("tagger.score_table._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
 
 
@@ -631,8 +631,8 @@ def test_the_table_of_an_archive_lies_beside_it(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="a folder where nobody may write")
 def test_an_archive_where_nothing_can_be_written_is_read_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("tagger.score_files._BYTES_IN_MEMORY", 0)
-    monkeypatch.setattr("tagger.score_table._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", 0)
     with save_scores(tmp_path / "a.npz", *random_case(3)).open("rb") as file:
         path = Path(f"/proc/self/fd/{file.fileno()}")
         assert evaluate_scores(path).metrics.summary["n_clips"] == 60
@@ -651,7 +651,7 @@ def test_the_table_of_a_run_lies_in_the_run(
         return np.zeros((len(rows), len(model.tags)), np.float32)
 
     # TensorFlow would look for a temporary folder as well.
-    monkeypatch.setattr("tagger.score.score_clips", score_clips)
+    monkeypatch.setattr("tagger.train.score_clips.score_clips", score_clips)
     before = {path.name for path in run.iterdir()}
     assert evaluate_run(run).files["scores"] == run / "evaluation" / "test" / "scores.npz"
     assert {path.name for path in run.iterdir()} == {*before, "evaluation"}
@@ -661,7 +661,7 @@ def test_a_model_whose_scores_are_no_numbers_is_to_be_trained_again(run, monkeyp
     def score_clips(model, store, *, rows, **_):
         return np.full((len(rows), len(model.tags)), np.nan, np.float32)
 
-    monkeypatch.setattr("tagger.score.score_clips", score_clips)
+    monkeypatch.setattr("tagger.train.score_clips.score_clips", score_clips)
     with pytest.raises(ModelError, match=r"run: .*NaN.*; train again with a lower learning rate"):
         evaluate_run(run)
 
@@ -670,7 +670,7 @@ def test_no_other_trouble_is_put_down_to_the_learning_rate(run, monkeypatch):
     def score_clips(*_, **__):
         raise ValueError("of something else")
 
-    monkeypatch.setattr("tagger.score.score_clips", score_clips)
+    monkeypatch.setattr("tagger.train.score_clips.score_clips", score_clips)
     with pytest.raises(ValueError, match=r"^of something else$"):
         evaluate_run(run)
 
@@ -688,14 +688,14 @@ def test_memory_does_not_grow_with_the_clips(tmp_path):
         path = save_scores(tmp_path / f"{n_clips}.npz", labels, scores)
         code = (
             "import sys; from pathlib import Path;"
-            "import tagger.metrics, tagger.score_files, tagger.score_table;"
-            "import tagger.bootstrap;"
-            "tagger.metrics._SCORES_AT_ONCE = 100_000;"
-            "tagger.bootstrap._WEIGHTS, tagger.bootstrap._SORTED_AT_ONCE = 8_000_000, 200_000;"
-            "tagger.bootstrap._POOLED = 100_000;"
-            "tagger.score_files._BYTES_IN_MEMORY = tagger.score_table._BYTES_IN_MEMORY = 0;"
-            "tagger.score_table._BYTES_AT_ONCE = 1 << 20;"
-            "from tagger.evaluate import evaluate_scores;"
+            "import tagger.metrics.figures, tagger.metrics.score_files, tagger.metrics.score_table;"
+            "import tagger.metrics.bootstrap;"
+            "tagger.metrics.figures._SCORES_AT_ONCE = 100_000;"
+            "tagger.metrics.bootstrap._WEIGHTS, tagger.metrics.bootstrap._SORTED_AT_ONCE = 8_000_000, 200_000;"
+            "tagger.metrics.bootstrap._POOLED = 100_000;"
+            "tagger.metrics.score_files._BYTES_IN_MEMORY = tagger.metrics.score_table._BYTES_IN_MEMORY = 0;"
+            "tagger.metrics.score_table._BYTES_AT_ONCE = 1 << 20;"
+            "from tagger.evaluate.evaluate import evaluate_scores;"
             "evaluate_scores(Path(sys.argv[1]));"
             # Of this program alone: the peak that getrusage tells is also that of its parent.
             "status = Path('/proc/self/status').read_text();"
@@ -772,7 +772,7 @@ def test_a_single_window_is_its_own_clip_score(how):
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -2.0, 30.0, 1e4])
 def test_autopool_outside_the_network_equals_the_layer(alpha):
-    from tagger.pooling import AutoPool
+    from tagger.network.pooling import AutoPool
 
     scores = np.random.default_rng(0).random((9, 4), dtype=np.float32)
     kernel = np.array([0, 1, -1, 0.5], np.float32) + np.float32(alpha)

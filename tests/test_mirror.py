@@ -19,16 +19,16 @@ from conftest import quick_some
 from small_bundle import files_of, make_bundle
 from small_model import small_run
 
-from preprocess.store import Store
-from tagger.errors import ConfigError, ModelError
-from tagger.evaluate import evaluate_run
-from tagger.export import export_model, export_run
-from tagger.files import write_bytes
-from tagger.locations import location
-from tagger.mirror import Mirror, RunChangedError
-from tagger.models import find_bundle
-from tagger.predict import Tagger
-from tagger.run_folder import RunFolder
+from preprocess.store.store import Store
+from tagger.base.errors import ConfigError, ModelError
+from tagger.base.files import write_bytes
+from tagger.bundle.models import find_bundle
+from tagger.bundle.write import export_model, export_run
+from tagger.cloud.locations import location
+from tagger.cloud.mirror import Mirror, RunChangedError
+from tagger.evaluate.evaluate import evaluate_run
+from tagger.runs.folder import RunFolder
+from tagger.tagging.tagger import Tagger
 
 # What a report shows is tested elsewhere.
 pytestmark = pytest.mark.usefixtures("without_pictures")

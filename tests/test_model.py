@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from small_store import make_store
 
-from preprocess.features import FRONT_ENDS
+from preprocess.signal.features import FRONT_ENDS
+from tagger.base.errors import ConfigError, ModelError
 from tagger.config import load_config
-from tagger.errors import ConfigError, ModelError
-from tagger.keras import keras, tf
-from tagger.model import build_model
-from tagger.score import score_clips, windows_at_once
+from tagger.network.keras import keras, tf
+from tagger.network.model import build_model
+from tagger.train.score_clips import score_clips, windows_at_once
 
 FRONT_END = FRONT_ENDS.create("vggish", {})
 NARROW = ["model.backbone.params.width=0.05", "model.head.params.units=16"]
@@ -42,7 +42,7 @@ def test_the_layer_table_is_the_published_one():
 
 
 def test_the_published_fully_connected_layers_give_128_dimensions():
-    from tagger.backbones.vggish import FULLY_CONNECTED
+    from tagger.network.backbones.vggish import FULLY_CONNECTED
 
     assert [size for _, size in FULLY_CONNECTED] == [4096, 4096, 128]
     narrow = model("model.backbone.params.embedding=true")

@@ -23,16 +23,11 @@ from small_bundle import make_bundle, small_model
 from test_weights import BODY, FULLY_CONNECTED, published_tensors, write_checkpoint
 
 import tagger
-from preprocess.windows import windows_of_file
-from tagger import models, weights
-from tagger.backbones import vggish as vggish_backbone
-from tagger.backbones.vggish import VggishBackbone
-from tagger.bundle import Bundle
-from tagger.download import RemoteFile
-from tagger.errors import ModelError
-from tagger.export import load_model
-from tagger.models import default_model, describe_model, find_bundle, pull, registered_models
-from tagger.models.musicnn import (
+from preprocess.signal.windows import windows_of_file
+from tagger.base.errors import ModelError
+from tagger.bundle import models
+from tagger.bundle.models import default_model, describe_model, find_bundle, pull, registered_models
+from tagger.bundle.models.musicnn import (
     ENTRIES,
     MSD_TAGS,
     MTT_TAGS,
@@ -41,8 +36,14 @@ from tagger.models.musicnn import (
     extract_checkpoint,
     published_weights,
 )
-from tagger.predict import Tagger
-from tagger.runtime import Runtime
+from tagger.bundle.read import Bundle
+from tagger.bundle.runtime import Runtime
+from tagger.bundle.write import load_model
+from tagger.cloud.download import RemoteFile
+from tagger.network import weights
+from tagger.network.backbones import vggish as vggish_backbone
+from tagger.network.backbones.vggish import VggishBackbone
+from tagger.tagging.tagger import Tagger
 
 RATE = 16000
 NAMES = ["musicnn-mtt", "vgg-mtt", "musicnn-msd", "vgg-msd"]
@@ -153,7 +154,7 @@ def tensors_of(folder, checkpoint):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_the_networks_have_the_published_weights_and_no_others(cache, tmp_path, entry):
-    from tagger.model import build_model
+    from tagger.network.model import build_model
 
     config = entry.config()
     model = build_model(config, config.make_front_end(), entry.tags)
@@ -334,7 +335,7 @@ def test_without_pip_one_line_says_what_to_install(own_cache, command, monkeypat
 
 
 def test_a_download_that_takes_for_ever_ends_with_one_line(own_cache, monkeypatch):
-    monkeypatch.setattr("tagger.models.musicnn._DOWNLOAD_SECONDS", 0.01)
+    monkeypatch.setattr("tagger.bundle.models.musicnn._DOWNLOAD_SECONDS", 0.01)
     with pytest.raises(ModelError, match=r"pip download failed \(.*timed out.*\); try again, or"):
         cached_wheel()
 
@@ -466,7 +467,7 @@ def test_vggish_is_pulled_in_its_real_size(own_cache, tmp_path, monkeypatch):
         if "fc" in name:
             tensors[name] *= 0.2
     path = write_checkpoint(tmp_path / "published" / "vggish_model.ckpt", tensors)
-    monkeypatch.setattr("tagger.find_weights.resolve_weights", lambda _: path)
+    monkeypatch.setattr("tagger.bundle.find_weights.resolve_weights", lambda _: path)
     expected_figures(tensors, monkeypatch)
     del tensors
     bundle = pull("vggish")
@@ -513,7 +514,7 @@ def test_a_folder_comes_before_a_registered_model_of_its_name(run, no_runs):
 
 
 def test_a_remote_bundle_is_fetched(monkeypatch):
-    monkeypatch.setattr("tagger.storage.fetch_bundle", lambda uri: uri)
+    monkeypatch.setattr("tagger.cloud.gcs.fetch_bundle", lambda uri: uri)
     assert find_bundle("gs://bucket/model") == "gs://bucket/model"
 
 

@@ -12,9 +12,9 @@ from conftest import RATE, noise, sine, sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.features import FRONT_ENDS, ShortClipWarning
-from preprocess.features.musicnn import hz_to_mel, mel_matrix, mel_to_hz
-from tagger.errors import ConfigError
+from preprocess.signal.features import FRONT_ENDS, ShortClipWarning
+from preprocess.signal.features.musicnn import hz_to_mel, mel_matrix, mel_to_hz
+from tagger.base.errors import ConfigError
 
 BANDS = {"n_bands": 96, "n_bins": 257, "sample_rate": RATE, "min_hz": 0.0, "max_hz": 8000.0}
 LONG_NOISE = noise(9)
@@ -72,7 +72,7 @@ def test_the_spectrogram_is_the_one_of_librosa(waveform):
 
 
 def test_the_spectrogram_of_a_real_clip_is_the_one_of_librosa(shared):
-    from preprocess.audio import load_audio
+    from preprocess.signal.audio import load_audio
 
     path = next((shared / "magnatagatune" / "reference").glob("*.mp3"))
     waveform = load_audio(path, target_rate=RATE)
@@ -241,7 +241,7 @@ def test_the_shape_of_a_window_is_the_one_that_is_announced():
 
 def test_neither_librosa_nor_scipy_is_imported():
     code = (
-        "import sys, numpy; from preprocess.features import FRONT_ENDS\n"
+        "import sys, numpy; from preprocess.signal.features import FRONT_ENDS\n"
         "for name in ('musicnn', 'vggish'):\n"
         "    FRONT_ENDS.create(name, {}).windows(numpy.zeros(60000, numpy.float32))\n"
         "assert not {'librosa', 'scipy'} & set(sys.modules)"

@@ -7,10 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from tagger.clip_head import ClipHead
-from tagger.errors import ModelError
-from tagger.npz_files import open_arrays
-from tagger.score_files import open_scores
+from tagger.base.errors import ModelError
+from tagger.metrics.score_files import open_scores
+from tagger.scoring.clip_head import ClipHead
+from tagger.untrusted.npz import open_arrays
 
 MANY = 1 << 20
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagger.base.errors import ConfigError
 from tagger.config import TrainConfig, load_config
-from tagger.errors import ConfigError
-from tagger.keras import keras, tf
-from tagger.losses import multilabel_loss
-from tagger.model import build_model
-from tagger.optimizer import learning_rate, make_averaging, make_optimizer
+from tagger.network.keras import keras, tf
+from tagger.network.losses import multilabel_loss
+from tagger.network.model import build_model
+from tagger.train.optimizer import learning_rate, make_averaging, make_optimizer
 
 LABELS = np.array([[1, 0, 1], [0, 0.3, 1]], np.float32)
 SCORES = np.array([[0.9, 0.2, 0.4], [0.03, 0.6, 1.0]], np.float32)

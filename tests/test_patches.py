@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.patches import n_windows, slice_stream, slice_windows
+from preprocess.signal.patches import n_windows, slice_stream, slice_windows
 
 SIZES = {
     "n_frames": st.integers(0, 300),

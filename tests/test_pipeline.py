@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tagger import pipeline
-from tagger.errors import AudioError, ModelError
-from tagger.pipeline import Pipeline, WorkerPool
+from tagger.base.errors import AudioError, ModelError
+from tagger.tagging import pipeline
+from tagger.tagging.pipeline import Pipeline, WorkerPool
 
 ROOT = Path(__file__).parents[1]
 # Long enough for a slow machine; nothing here takes a second.
@@ -342,7 +342,7 @@ def test_ctrl_c_while_the_consumer_waits_ends_the_run():
 KEPT = """
 import sys
 import numpy as np
-from tagger.pipeline import Pipeline, WorkerPool
+from tagger.tagging.pipeline import Pipeline, WorkerPool
 
 class Clip:
     offset_seconds = seconds = 0.0

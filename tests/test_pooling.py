@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagger.keras import keras, tf
-from tagger.pooling import AutoPool, MaxPool, MeanPool, grid_pooling, pooling_layer
+from tagger.network.keras import keras, tf
+from tagger.network.pooling import AutoPool, MaxPool, MeanPool, grid_pooling, pooling_layer
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "tagger").rglob("*.py"), *(ROOT / "preprocess").rglob("*.py")])
@@ -170,7 +170,7 @@ def test_a_grid_that_keeps_its_frequencies_is_pooled_over_time_band_by_band(kind
 def test_one_file_alone_sets_the_keras_flag():
     setting = re.compile(r"^[^#\n]*TF_USE_LEGACY_KERAS.*=", re.MULTILINE)
     setters = [path for path in SOURCES if setting.search(path.read_text(encoding="utf-8"))]
-    assert [path.relative_to(ROOT).as_posix() for path in setters] == ["tagger/keras.py"]
+    assert [path.relative_to(ROOT).as_posix() for path in setters] == ["tagger/network/keras.py"]
 
 
 def test_the_published_pooling_layer_is_built_on_the_same_keras():
@@ -178,9 +178,7 @@ def test_the_published_pooling_layer_is_built_on_the_same_keras():
 
 
 def test_importing_the_package_first_is_enough_to_get_the_right_keras():
-    code = (
-        "import tagger.pooling as p, tf_keras as k; print(issubclass(p.AutoPool, k.layers.Layer))"
-    )
+    code = "import tagger.network.pooling as p, tf_keras as k; print(issubclass(p.AutoPool, k.layers.Layer))"
     environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment

@@ -18,11 +18,11 @@ from threadpoolctl import threadpool_limits
 
 import tagger as package
 from preprocess import log_mel_patches
-from tagger import predict
-from tagger.errors import AudioError, ModelError
-from tagger.files import sha256_of_file
-from tagger.predict import Tagger, top_tags
-from tagger.runtime import Runtime
+from tagger.base.errors import AudioError, ModelError
+from tagger.base.files import sha256_of_file
+from tagger.bundle.runtime import Runtime
+from tagger.tagging import tagger as predict
+from tagger.tagging.tagger import Tagger, top_tags
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +389,7 @@ def test_a_run_and_its_bundle_are_the_same_model(run, tagger):
 
 
 def test_a_model_of_an_older_front_end_is_refused(run, monkeypatch):
-    from preprocess.features import FRONT_ENDS
+    from preprocess.signal.features import FRONT_ENDS
 
     monkeypatch.setattr(FRONT_ENDS.get("vggish"), "version", 2)
     with pytest.raises(ModelError, match="another version of the front end 'vggish'"):

@@ -19,15 +19,16 @@ import pytest
 import soundfile as sf
 from conftest import RATE, TINY_CLIPS, noise, sine
 
-from preprocess import log_mel_patches, run
-from preprocess.datasets import DATASETS
-from preprocess.features import FRONT_ENDS
-from preprocess.index import ClipIndex
-from preprocess.journal import JOURNAL
-from preprocess.run import preprocess, store_hash
-from preprocess.store import Store
-from preprocess.workers import WorkerDied, _ready, map_in_processes, workers_ready
-from tagger.errors import StoreError
+from preprocess import log_mel_patches
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex
+from preprocess.engines import run
+from preprocess.engines.run import preprocess, store_hash
+from preprocess.engines.workers import WorkerDied, _ready, map_in_processes, workers_ready
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.journal import JOURNAL
+from preprocess.store.store import Store
+from tagger.base.errors import StoreError
 
 N_CLIPS = len(TINY_CLIPS)
 
@@ -153,7 +154,7 @@ def test_new_tag_columns_renumber_the_labels_without_decoding(corpus, root, monk
 
 
 def label_in_pickle(root, row):
-    from preprocess import safe_pickle
+    from tagger.untrusted import pickles as safe_pickle
 
     return safe_pickle.loads((root / Store(root).clips[row].file).read_bytes())["label"].tolist()
 
@@ -326,9 +327,9 @@ KILLED = """
 import sys
 import time
 from pathlib import Path
-from preprocess.datasets import DATASETS
-from preprocess.features import FRONT_ENDS
-from preprocess.run import preprocess
+from preprocess.clips.datasets import DATASETS
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.engines.run import preprocess
 
 corpus, root, n_workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 if __name__ == "__main__":
@@ -446,7 +447,7 @@ def test_workers_end_when_their_parent_is_killed(corpus, tmp_path):
     """Otherwise each killed run would leave processes that wait for ever."""
     script = (
         "import os, time\n"
-        "from preprocess.workers import map_in_processes\n"
+        "from preprocess.engines.workers import map_in_processes\n"
         "if __name__ == '__main__':\n"
         "    for _, pid in map_in_processes(worker.pid, list(range(64)), n_workers=2):\n"
         "        print(pid, flush=True)\n"

@@ -10,17 +10,17 @@ from small_bundle import TAGS, make_bundle
 from small_model import small_run
 from small_store import make_store
 
-from preprocess.datasets import DATASETS
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.vocabulary import Vocabulary
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.clips.vocabulary import Vocabulary
+from tagger.base.errors import ConfigError, ModelError
 from tagger.config import load_config
-from tagger.confusion import find_confusion
-from tagger.errors import ConfigError, ModelError
-from tagger.evaluate import evaluate_run, evaluate_scores
-from tagger.evaluate_model import evaluate_model
-from tagger.leakage import find_leakage
-from tagger.protocols import PROTOCOLS, Selection
-from tagger.score_table import ArrayColumns
+from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
+from tagger.evaluate.evaluate_model import evaluate_model
+from tagger.evaluate.leakage import find_leakage
+from tagger.evaluate.protocols import PROTOCOLS, Selection
+from tagger.metrics.confusion import find_confusion
+from tagger.metrics.score_table import ArrayColumns
 
 # What a report shows is tested elsewhere.
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -82,10 +82,10 @@ def test_data_with_too_few_tags_are_none_of_magnatagatunes_protocols(name):
 def test_a_new_protocol_is_one_file(tmp_path, monkeypatch, run):
     import importlib
 
-    import tagger.protocols
+    import tagger.evaluate.protocols
 
     code = """
-from tagger.protocols import Protocol, Selection
+from tagger.evaluate.protocols import Protocol, Selection
 
 
 class First(Protocol):
@@ -189,7 +189,7 @@ def rename_tags(corpus):
 
 
 def test_a_bundle_is_measured_on_the_audio_of_a_data_set(bundle, tiny_corpus, tmp_path):
-    from tagger.predict import Tagger
+    from tagger.tagging.tagger import Tagger
 
     rename_tags(tiny_corpus)
     evaluation = evaluate_model(
@@ -242,8 +242,8 @@ def test_a_bundle_is_measured_on_the_patches_of_a_store(bundle, tmp_path):
     evaluation = evaluate_model(
         str(bundle), store=tmp_path / "store", output=tmp_path / "out", n_draws=0
     )
-    from tagger.bundle import Bundle
-    from tagger.export import load_model
+    from tagger.bundle.read import Bundle
+    from tagger.bundle.write import load_model
 
     model = load_model(Bundle(bundle))
     rows = [row for row, clip in enumerate(store.index.clips) if clip.folder == "d"]
@@ -307,7 +307,7 @@ def test_of_a_bundle_it_is_said_whose_split_says_so(bundle, tmp_path):
 
 
 def test_a_calibrated_run_is_measured_as_it_tags_and_its_error_before_is_told(run):
-    from tagger.calibration import Calibration, Temperature
+    from tagger.metrics.calibration import Calibration, Temperature
 
     before = evaluate_run(run, n_draws=0)
     calibration = Calibration("temperature", (Temperature(0.5), None, Temperature(2.0)))

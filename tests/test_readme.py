@@ -249,8 +249,8 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
     pytest.importorskip("gcp_storage_emulator")
     from cloud_server import running
 
-    from tagger.files import write_bytes
-    from tagger.locations import location
+    from tagger.base.files import write_bytes
+    from tagger.cloud.locations import location
 
     commands = blocks_with("README.md", "--engine beam")
     commands, n_replaced = re.subn("--runner DataflowRunner .*", "--direct_num_workers 2", commands)
@@ -302,9 +302,9 @@ def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_pat
     """
     import h5py
 
-    from tagger.backbones.vggish import FULLY_CONNECTED
     from tagger.config import load_config
-    from tagger.model import build_model
+    from tagger.network.backbones.vggish import FULLY_CONNECTED
+    from tagger.network.model import build_model
 
     command = blocks_with("README.md", "model.backbone.weights=vggish")
     embedding = "model.backbone.params.embedding=true"
@@ -350,9 +350,9 @@ def test_no_block_of_the_readme_is_left_out():
 def test_the_head_and_config_of_contributing_work(tmp_path, monkeypatch):
     import importlib
 
-    import tagger.heads
+    import tagger.network.heads
     from tagger.config import load_config
-    from tagger.model import build_model
+    from tagger.network.model import build_model
 
     code = blocks_with("CONTRIBUTING.md", "class Hidden(Head)")
     (tmp_path / "hidden.py").write_text(code)

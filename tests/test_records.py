@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.prediction import Prediction
-from tagger.records import Record, Row, Selection, failed_record, make_record
+from tagger.tagging.prediction import Prediction
+from tagger.tagging.records import Record, Row, Selection, failed_record, make_record
 
 
 def prediction(taggram, *, tags="abcde", hop=1.0, window=1.0, start=0.0, seconds=None, **more):

@@ -19,21 +19,21 @@ from cloud_server import running
 from conftest import write_tiny_corpus
 from small_store import make_store, small_config
 
-from preprocess.audio import load_audio, stream_audio
-from preprocess.check import check
-from preprocess.datasets import DATASETS
-from preprocess.features import FRONT_ENDS
-from preprocess.file_states import FileStates
-from preprocess.index import ClipIndex
-from preprocess.run import preprocess
-from preprocess.shards import open_shard
-from preprocess.store import Store, StoredClip, StoreWriter, write_clip
-from tagger.data import prepare_data
-from tagger.errors import AudioError, ConfigError, StoreError
-from tagger.files import write_bytes
-from tagger.locations import location
-from tagger.mirror import local_copy
-from tagger.store_copy import local_store
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex
+from preprocess.engines.check import check
+from preprocess.engines.run import preprocess
+from preprocess.signal.audio import load_audio, stream_audio
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.store.file_states import FileStates
+from preprocess.store.shards import open_shard
+from preprocess.store.store import Store, StoredClip, StoreWriter, write_clip
+from tagger.base.errors import AudioError, ConfigError, StoreError
+from tagger.base.files import write_bytes
+from tagger.cloud.locations import location
+from tagger.cloud.mirror import local_copy
+from tagger.runs.store_copy import local_store
+from tagger.train.data import prepare_data
 
 STORE = location("gs://bucket/stores/small")
 MUSIC = location("gs://bucket/music")
@@ -127,7 +127,7 @@ def journal_of(cloud):
 
 
 def test_what_a_killed_run_had_flushed_is_taken_up(cloud, small, monkeypatch):
-    monkeypatch.setattr("preprocess.journal._FLUSH_CLIPS", 3)
+    monkeypatch.setattr("preprocess.store.journal._FLUSH_CLIPS", 3)
     clips = [dataclasses.replace(clip, source_bytes=7) for clip in small.clips]
     killed = writer_of(small)
     for clip in clips[:7]:
@@ -152,7 +152,7 @@ def test_an_abandoned_run_loses_nothing(cloud, small):
 
 
 def test_the_journal_is_flushed_after_some_time(cloud, small, monkeypatch):
-    monkeypatch.setattr("preprocess.journal._FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("preprocess.store.journal._FLUSH_SECONDS", 0.0)
     writer = writer_of(small)
     writer.add(small.clips[0])
     writer.add(small.clips[1])
@@ -160,7 +160,7 @@ def test_the_journal_is_flushed_after_some_time(cloud, small, monkeypatch):
 
 
 def test_a_later_entry_of_a_clip_holds(cloud, small, monkeypatch):
-    monkeypatch.setattr("preprocess.journal._FLUSH_CLIPS", 1)
+    monkeypatch.setattr("preprocess.store.journal._FLUSH_CLIPS", 1)
     writer = writer_of(small)
     for size in (7, 8, 9):
         writer.add(dataclasses.replace(small.clips[0], source_bytes=size))

@@ -15,26 +15,26 @@ import soundfile as sf
 from conftest import noise
 from small_model import small_run
 
-from preprocess.store import Store
-from tagger.calibration import Calibration, Temperature
-from tagger.errors import AudioError
-from tagger.evaluate import evaluate_run, evaluate_scores
-from tagger.export import export_run
-from tagger.metrics import binary_cross_entropy, multilabel_metrics
-from tagger.pipeline import ClipOutputs
-from tagger.predict import Tagger
-from tagger.prediction import Prediction
-from tagger.report import figures, write_report
-from tagger.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table
-from tagger.report.card import parse_card
-from tagger.report.contents import Contents, Estimate, HeadlineRow, Reliability, TagFigures
-from tagger.report.curves import RECALLS, clip_losses, clips_of, precision_over_recall
-from tagger.report.excerpts import EXCERPT_SECONDS, LARGEST_FILE, excerpt
-from tagger.report.from_evaluation import contents_of
-from tagger.report.sections import report_of
-from tagger.run_folder import RunFolder
-from tagger.runtime import Runtime
-from tagger.score_table import ArrayColumns
+from preprocess.store.store import Store
+from tagger.base.errors import AudioError
+from tagger.bundle.runtime import Runtime
+from tagger.bundle.write import export_run
+from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
+from tagger.evaluate.report import figures, write_report
+from tagger.evaluate.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table
+from tagger.evaluate.report.card import parse_card
+from tagger.evaluate.report.contents import Contents, Estimate, HeadlineRow, Reliability, TagFigures
+from tagger.evaluate.report.curves import RECALLS, clip_losses, clips_of, precision_over_recall
+from tagger.evaluate.report.excerpts import EXCERPT_SECONDS, LARGEST_FILE, excerpt
+from tagger.evaluate.report.from_evaluation import contents_of
+from tagger.evaluate.report.sections import report_of
+from tagger.metrics.calibration import Calibration, Temperature
+from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
+from tagger.metrics.score_table import ArrayColumns
+from tagger.runs.folder import RunFolder
+from tagger.tagging.pipeline import ClipOutputs
+from tagger.tagging.prediction import Prediction
+from tagger.tagging.tagger import Tagger
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> `a` | [b](javascript:c) $d$"
 
@@ -626,7 +626,7 @@ def test_the_taggram_of_a_run_is_that_of_its_bundle(calibrated_run, monkeypatch)
         kept.append(taggram)
         return evaluation
 
-    monkeypatch.setattr("tagger.evaluate.with_report", keep)
+    monkeypatch.setattr("tagger.evaluate.evaluate.with_report", keep)
     evaluation = evaluate_run(calibrated_run, n_draws=0)
     ours = kept[0](3)
     tagger = Tagger.load(calibrated_run)

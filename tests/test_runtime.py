@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from small_model import small_run
 
-from tagger.errors import ModelError
-from tagger.files import silent_stderr, without_stderr_lines
-from tagger.litert_file import check_structure
-from tagger.runtime import Runtime
+from tagger.base.errors import ModelError
+from tagger.base.files import silent_stderr, without_stderr_lines
+from tagger.bundle.runtime import Runtime
+from tagger.untrusted.litert import check_structure
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +79,9 @@ def test_a_missing_model_is_one_line_that_names_it(tmp_path):
 
 
 def test_the_library_says_nothing_on_stderr(model):
-    program = f"from tagger.runtime import Runtime\nfor _ in range(3): Runtime({str(model)!r})"
+    program = (
+        f"from tagger.bundle.runtime import Runtime\nfor _ in range(3): Runtime({str(model)!r})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -172,7 +174,7 @@ def test_a_model_that_lacks_a_part_is_refused_and_does_not_end_the_process(model
     path = tmp_path / "model.tflite"
     path.write_bytes(without_field(model.read_bytes(), number))
     program = (
-        "import sys\nfrom pathlib import Path\nfrom tagger.runtime import Runtime\n"
+        "import sys\nfrom pathlib import Path\nfrom tagger.bundle.runtime import Runtime\n"
         "Runtime(Path(sys.argv[1]))"
     )
     done = subprocess.run(

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from preprocess import safe_pickle
-from preprocess.safe_pickle import UnsafePickleError
+from tagger.untrusted import pickles as safe_pickle
+from tagger.untrusted.pickles import UnsafePickleError
 
 PROTOCOLS = (2, 3, 4, 5)
 DTYPES = ("float16", "float32", "float64", "uint8", "bool", "int64", ">i4")

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from preprocess import safe_yaml
+from tagger.untrusted import yaml as safe_yaml
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 30)

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from small_store import make_store, small_config
 
+from tagger.base.errors import ConfigError, ModelError
 from tagger.config import load_config
-from tagger.errors import ConfigError, ModelError
-from tagger.keras import tf
-from tagger.run_folder import RunFolder
-from tagger.search import read_space, search
-from tagger.train import TrainResult
+from tagger.network.keras import tf
+from tagger.runs.folder import RunFolder
+from tagger.train.loop import TrainResult
+from tagger.train.search import read_space, search
 
 SPACE = {
     "train.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
@@ -40,7 +40,7 @@ def searched(tmp_path_factory):
     """A folder like the one above in which three trials were trained, and what they gave."""
     folder = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tagger.export.export_run", lambda run, **_: [])
+        patch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
         return prepared(folder), run_search(folder, 3)
 
 
@@ -59,7 +59,7 @@ def quick(monkeypatch):
             history = [{"validation_pr_auc_macro": value_of(config)}]
             return TrainResult(config.run.root, True, 1, history)
 
-        monkeypatch.setattr("tagger.train.train", train)
+        monkeypatch.setattr("tagger.train.loop.train", train)
 
     return values_are
 
@@ -114,18 +114,18 @@ def test_a_search_goes_on_with_what_it_has(folder, quick):
 KILLED = """
 import os, sys
 from pathlib import Path
-import tagger.export
-import tagger.train
+import tagger.bundle.write
+import tagger.train.loop
 from tagger.config import load_config
-from tagger.search import search
+from tagger.train.search import search
 
-def dies(config, *, resume=False, profile_input=False, whole=tagger.train.train):
+def dies(config, *, resume=False, profile_input=False, whole=tagger.train.loop.train):
     # After the first of its two epochs.
     whole(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}))
     os._exit(9)
 
-tagger.train.train = dies
-tagger.export.export_run = lambda run, **_: []
+tagger.train.loop.train = dies
+tagger.bundle.write.export_run = lambda run, **_: []
 folder = Path(sys.argv[1])
 search(load_config(folder / "config.yaml"), folder / "space.yaml", folder=folder / "found",
        n_trials=2)

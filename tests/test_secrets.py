@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from tagger import download
-from tagger.addresses import without_secrets
-from tagger.download import RemoteFile, cached_download, fetch_file
-from tagger.errors import ConfigError, ModelError
-from tagger.locations import location
-from tagger.progress import notice, say_error, set_log_format, warn
+from tagger.base.addresses import without_secrets
+from tagger.base.errors import ConfigError, ModelError
+from tagger.base.log import notice, say_error, set_log_format, warn
+from tagger.cloud import download
+from tagger.cloud.download import RemoteFile, cached_download, fetch_file
+from tagger.cloud.locations import location
 
 SECRET = "hush-hush-0123456789"
 SIGNED = f"?X-Goog-Credential=me&X-Goog-Signature={SECRET}"
@@ -265,7 +265,7 @@ def cloud(monkeypatch):
         pytest.importorskip(package)
     from cloud_server import running
 
-    from tagger import storage
+    from tagger.cloud import gcs as storage
 
     monkeypatch.setattr(storage, "_UPLOAD_CHUNK_BYTES", 1 << 20)
     monkeypatch.setattr(storage, "_RETRY_SECONDS", 1)
@@ -301,7 +301,7 @@ def test_neither_a_token_nor_a_key_nor_the_password_of_a_proxy_is_shown(
     rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
     from cryptography.hazmat.primitives import serialization
 
-    from tagger import storage
+    from tagger.cloud import gcs as storage
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM,

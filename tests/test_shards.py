@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from small_store import make_store, small_config
 
-from preprocess import shards
-from preprocess.shards import DESCRIPTION, Shard, open_shard
-from preprocess.store import Store
+from preprocess.store import shards
+from preprocess.store.shards import DESCRIPTION, Shard, open_shard
+from preprocess.store.store import Store
+from tagger.base.errors import StoreError
 from tagger.config import StreamConfig
-from tagger.errors import StoreError
-from tagger.stream import TrainingStream
-from tagger.train import train
+from tagger.train.loop import train
+from tagger.train.stream import TrainingStream
 
 N_CLIPS = 40
 
@@ -110,8 +110,8 @@ def test_a_shard_that_cannot_be_written_is_one_line(store):
 BUILD = """
 import sys, time
 from pathlib import Path
-from preprocess.shards import open_shard
-from preprocess.store import Store
+from preprocess.store.shards import open_shard
+from preprocess.store.store import Store
 
 class SlowStore(Store):
     def read(self, row):

@@ -22,11 +22,11 @@ pytest.importorskip("upath")
 import google_crc32c
 from small_bundle import files_of, make_bundle, rewrite
 
-from tagger.bundle import DESCRIPTION, Bundle
-from tagger.errors import ModelError
-from tagger.fetch_bundle import fetch_bundle
-from tagger.models import find_bundle
-from tagger.predict import Tagger
+from tagger.base.errors import ModelError
+from tagger.bundle.fetch import fetch_bundle
+from tagger.bundle.models import find_bundle
+from tagger.bundle.read import DESCRIPTION, Bundle
+from tagger.tagging.tagger import Tagger
 
 URI = "gs://bucket/models/small"
 

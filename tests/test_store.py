@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess.features import FRONT_ENDS
-from preprocess.features.vggish import VggishFrontEnd
-from preprocess.index import ClipIndex, ClipRecord
-from preprocess.journal import JOURNAL
-from preprocess.store import (
+from preprocess.clips.index import ClipIndex, ClipRecord
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.signal.features.vggish import VggishFrontEnd
+from preprocess.store.journal import JOURNAL
+from preprocess.store.store import (
     MANIFEST,
     Store,
     StoredClip,
@@ -30,8 +30,8 @@ from preprocess.store import (
     read_clip,
     write_clip,
 )
-from tagger.errors import ConfigError, StoreError
-from tagger.files import content_hash, write_bytes
+from tagger.base.errors import ConfigError, StoreError
+from tagger.base.files import content_hash, write_bytes
 
 TAGS = ("drums", "flute", "slow")
 IDS = ("first", "second", "third")
@@ -333,7 +333,7 @@ def test_a_manifest_of_another_layout_is_read(store, layout):
 
 def test_a_manifest_is_read_whatever_a_block_ends_in(store, monkeypatch):
     for n_characters in (1, 7, 1000):
-        monkeypatch.setattr("preprocess.manifest._BLOCK", n_characters)
+        monkeypatch.setattr("preprocess.store.manifest._BLOCK", n_characters)
         assert Store(store.root).clips == store.clips
 
 
@@ -365,8 +365,8 @@ def test_a_manifest_that_is_damaged_early_is_refused_without_holding_all_of_it(s
 OPEN = """
 import sys
 from pathlib import Path
-from preprocess.splits import split_parts
-from preprocess.store import Store
+from preprocess.clips.splits import split_parts
+from preprocess.store.store import Store
 
 store = Store(Path(sys.argv[1]))
 split_parts(store.index, "report")
@@ -591,9 +591,9 @@ def test_a_store_below_a_file_is_refused(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from preprocess.index import ClipRecord
-from preprocess.store import StoredClip, StoreSpec, StoreWriter
-from tagger.errors import StoreError
+from preprocess.clips.index import ClipRecord
+from preprocess.store.store import StoredClip, StoreSpec, StoreWriter
+from tagger.base.errors import StoreError
 
 writer = StoreWriter(Path(sys.argv[1]), StoreSpec({}, "", {}, "float16"), tags=())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_store import make_store
 
-from preprocess.store import Store
+from preprocess.store.store import Store
+from tagger.base.errors import ConfigError, StoreError
 from tagger.config import StreamConfig
-from tagger.errors import ConfigError, StoreError
-from tagger.stream import (
+from tagger.train.stream import (
     TrainingStream,
     evaluation_batches,
     prefetched_evaluation_batches,
@@ -293,7 +293,7 @@ def test_evaluation_through_tf_data_is_the_same(store):
 
 
 def test_float16_stores_stream_as_float32(tmp_path):
-    from preprocess.store import StoredClip, StoreSpec, StoreWriter, write_clip
+    from preprocess.store.store import StoredClip, StoreSpec, StoreWriter, write_clip
 
     small = make_store(tmp_path / "float32", n_clips=4, n_windows=3)
     spec = StoreSpec(

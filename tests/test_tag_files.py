@@ -23,9 +23,9 @@ import soundfile as sf
 from conftest import RATE, noise
 from small_model import small_run
 
-from tagger import cli
-from tagger.journal import journal_path
-from tagger.predict import Tagger
+from tagger.cli import main as cli
+from tagger.tagging.journal import journal_path
+from tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "tagger", "predict-tags"]
@@ -273,7 +273,7 @@ def test_files_may_be_written_into_the_working_directory(predict, songs, tmp_pat
     monkeypatch.chdir(tmp_path / "here")
     for _ in range(2):
         assert predict(songs[0], "--format=npz", "-o", ".")[0] == 0
-    assert {path.name for path in Path().iterdir()} == {"a.npz", "tagger.journal.jsonl"}
+    assert {path.name for path in Path().iterdir()} == {"a.npz", "tagger.tagging.journal.jsonl"}
     assert not journal_path(tmp_path / "here").exists()
 
 
@@ -761,7 +761,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_output(run, many, tmp_path):
 PEAK = """
 import re, sys
 from pathlib import Path
-from tagger.cli import main
+from tagger.cli.main import main
 try:
     main(["predict-tags"])
 except SystemExit as stop:

@@ -9,9 +9,9 @@ from conftest import RATE, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.features import FRONT_ENDS, ShortClipWarning
+from preprocess.signal.features import FRONT_ENDS, ShortClipWarning
+from tagger.base.errors import ConfigError
 from tagger.config import Config
-from tagger.errors import ConfigError
 
 SECONDS = 20
 
@@ -128,7 +128,7 @@ def test_parameters_that_give_no_tempogram_are_refused(params, message):
 
 
 def build(front_end_name, *, backbone_name="vggish_tempo", freeze="none"):
-    from tagger.model import build_model
+    from tagger.network.model import build_model
 
     content = Config().to_dict()
     content["front_end"] = {"name": front_end_name}
@@ -161,7 +161,7 @@ def weights_of(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["vggish", "vggish_tempo"])
 def test_weights_of_vggish_are_loaded_as_far_as_they_go_and_its_own_altogether(weights_of, name):
-    from tagger.find_weights import load_backbone_weights
+    from tagger.bundle.find_weights import load_backbone_weights
 
     path, theirs = weights_of[name]
     model = build("vggish_tempo")
@@ -175,7 +175,7 @@ def test_weights_of_vggish_are_loaded_as_far_as_they_go_and_its_own_altogether(w
 
 
 def test_a_frozen_branch_without_weights_is_refused(weights_of):
-    from tagger.find_weights import load_backbone_weights
+    from tagger.bundle.find_weights import load_backbone_weights
 
     load_backbone_weights(build("vggish_tempo", freeze="conv4_2"), str(weights_of["vggish"][0]))
     frozen = build("vggish_tempo", freeze="all")

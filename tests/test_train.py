@@ -20,19 +20,19 @@ from conftest import quick_some
 from small_model import small_training
 from small_store import make_store, small_config
 
-import tagger.export
-import tagger.train
-from preprocess.store import Store
-from tagger.augment import mixup_plan
-from tagger.checkpoint import Checkpoints
+import tagger.bundle.write
+import tagger.train.loop
+from preprocess.store.store import Store
+from tagger.base.errors import ConfigError, ModelError, StoreError
+from tagger.bundle.models import newest_run
+from tagger.bundle.write import export_run
 from tagger.config import TrainConfig, load_config
-from tagger.errors import ConfigError, ModelError, StoreError
-from tagger.export import export_run
-from tagger.models import newest_run
-from tagger.optimizer import learning_rate
-from tagger.predict import Tagger
-from tagger.run_folder import RunFolder
-from tagger.train import Progress, _note_epoch, _should_stop, train
+from tagger.runs.folder import RunFolder
+from tagger.tagging.tagger import Tagger
+from tagger.train.augment import mixup_plan
+from tagger.train.checkpoint import Checkpoints
+from tagger.train.loop import Progress, _note_epoch, _should_stop, train
+from tagger.train.optimizer import learning_rate
 
 # What a training learns is the same whether or not a bundle is made of it.
 pytestmark = pytest.mark.usefixtures("without_export", "without_pictures")
@@ -114,7 +114,7 @@ def test_another_seed_trains_other_weights(trained, tmp_path):
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(trained):
-    from tagger.evaluate import evaluate_run
+    from tagger.evaluate.evaluate import evaluate_run
 
     with (trained / "run" / "metrics.csv").open(newline="") as file:
         best = max(float(row["validation_pr_auc_macro"]) for row in csv.DictReader(file))
@@ -230,9 +230,9 @@ RESUME_SCRIPT = """
 import sys
 from pathlib import Path
 from tagger.config import load_config
-import tagger.export
-from tagger.train import train
-tagger.export.export_run = lambda run, **_: []
+import tagger.bundle.write
+from tagger.train.loop import train
+tagger.bundle.write.export_run = lambda run, **_: []
 overrides = [f"run.root={sys.argv[2]}", *sys.argv[3:]]
 result = train(load_config(Path(sys.argv[1]), overrides), resume=True)
 sys.exit(0 if result.finished else 130)
@@ -314,7 +314,7 @@ def test_a_run_stopped_at_the_last_step_of_an_epoch_goes_on(trained, tmp_path, m
     config = small_config(tmp_path, "stream.steps_per_epoch=6")
     with monkeypatch.context() as patched:
         never = contextlib.nullcontext(SignalBeforeValidation())
-        patched.setattr("tagger.train._stop_on_signals", lambda: never)
+        patched.setattr("tagger.train.loop._stop_on_signals", lambda: never)
         stopped = train(config)
     assert not stopped.finished
     assert stopped.history == []
@@ -463,7 +463,7 @@ def test_another_front_ends_store_is_refused_by_name(trained, tmp_path):
 
 def test_a_training_that_diverges_says_so(tmp_path, monkeypatch):
     # A rate that no config can name, as Adam with batch normalisation survives even 1e30.
-    monkeypatch.setattr("tagger.optimizer.learning_rate", lambda *_, **__: float("nan"))
+    monkeypatch.setattr("tagger.train.optimizer.learning_rate", lambda *_, **__: float("nan"))
     make_store(tmp_path / "store", n_clips=32)
     with pytest.raises(ModelError, match=r"diverged in epoch 1.*lower train.learning_rate"):
         train(small_config(tmp_path))

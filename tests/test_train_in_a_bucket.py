@@ -15,11 +15,11 @@ pytest.importorskip("upath")
 from cloud_server import running
 from small_store import make_store, small_config
 
-from tagger.errors import ConfigError, ModelError
-from tagger.files import write_bytes
-from tagger.locations import location
-from tagger.mirror import local_copy
-from tagger.train import train
+from tagger.base.errors import ConfigError, ModelError
+from tagger.base.files import write_bytes
+from tagger.cloud.locations import location
+from tagger.cloud.mirror import local_copy
+from tagger.train.loop import train
 
 STORE, RUN = "gs://bucket/store", "gs://bucket/runs/one"
 

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_bundle import make_bundle, small_model
 
-import tagger.model
-from preprocess.features import FRONT_ENDS
-from tagger import find_weights
-from tagger.backbones import SmokeTest
+import tagger.network.model
+from preprocess.signal.features import FRONT_ENDS
+from tagger.base.errors import ModelError
+from tagger.bundle import find_weights
+from tagger.bundle.find_weights import load_backbone_weights, resolve_weights
+from tagger.cli.info import describe
+from tagger.cloud.download import RemoteFile
 from tagger.config import load_config
-from tagger.download import RemoteFile
-from tagger.errors import ModelError
-from tagger.find_weights import load_backbone_weights, resolve_weights
-from tagger.info import describe
-from tagger.keras import keras, tf
-from tagger.model import build_model
-from tagger.weights import match_tensors, read_tensors
+from tagger.network.backbones import SmokeTest
+from tagger.network.keras import keras, tf
+from tagger.network.model import build_model
+from tagger.network.weights import match_tensors, read_tensors
 
 # The names of the published checkpoint, with the shapes of its kernels.
 BODY = {

@@ -14,11 +14,11 @@ import pytest
 import soundfile as sf
 from conftest import RATE, noise
 
-from preprocess.audio import load_audio, prepare_waveform, stream_audio
-from preprocess.features import FRONT_ENDS, FrontEnd, ShortClipWarning
-from preprocess.windows import stream_windows, windows_of_file, windows_of_waveform
-from tagger.errors import AudioError
-from tagger.registry import Params
+from preprocess.signal.audio import load_audio, prepare_waveform, stream_audio
+from preprocess.signal.features import FRONT_ENDS, FrontEnd, ShortClipWarning
+from preprocess.signal.windows import stream_windows, windows_of_file, windows_of_waveform
+from tagger.base.errors import AudioError
+from tagger.base.registry import Params
 
 NAMES = ("vggish", "musicnn")
 
@@ -213,8 +213,8 @@ LONG_PROGRAM = """
 import json, re, sys
 from pathlib import Path
 import numpy as np
-from preprocess.features import FRONT_ENDS
-from preprocess.windows import stream_windows
+from preprocess.signal.features import FRONT_ENDS
+from preprocess.signal.windows import stream_windows
 
 path, name, chosen, out = sys.argv[1:]
 chosen = set(json.loads(chosen))

@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import image
 
-from tagger import plots
-from tagger.errors import ConfigError
-from tagger.inputs import Input
-from tagger.plots import plot_taggram
-from tagger.prediction import Prediction
-from tagger.records import Record, Row, Selection, failed_record, make_record
-from tagger.writers import WRITERS, Header, open_writer
-from tagger.writers._names import output_names
-from tagger.writers.table import clock
+from tagger.base.errors import ConfigError
+from tagger.tagging import taggram as plots
+from tagger.tagging.inputs import Input
+from tagger.tagging.prediction import Prediction
+from tagger.tagging.records import Record, Row, Selection, failed_record, make_record
+from tagger.tagging.taggram import plot_taggram
+from tagger.tagging.writers import WRITERS, Header, open_writer
+from tagger.tagging.writers._names import output_names
+from tagger.tagging.writers.table import clock
 
 TAGS = ("guitar", "no vocals", 'say "hi", twice', "müsik\n二", "drums")
 SCORES = (0.25, 0.9, 0.5, 0.75, 0.0)
@@ -196,9 +196,9 @@ def test_a_result_of_an_earlier_run_is_taken_over_where_its_record_says_enough(t
 
 def test_the_writers_import_nothing_heavy():
     code = (
-        "import sys, tagger.records, tagger.inputs, tagger.journal, tagger.audio_metadata\n"
+        "import sys, tagger.tagging.records, tagger.tagging.inputs, tagger.tagging.journal, tagger.tagging.file_tags\n"
         "assert not {'pydantic', 'rich', 'mutagen'} & set(sys.modules)\n"
-        "from tagger.writers import WRITERS, _names\n"
+        "from tagger.tagging.writers import WRITERS, _names\n"
         "for name in WRITERS.names(): WRITERS.get(name)\n"
         "heavy = {'pyarrow', 'matplotlib', 'mutagen', 'tensorflow', 'rich', 'soundfile'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
@@ -366,7 +366,7 @@ def test_parquet_of_no_files_has_its_columns(tmp_path):
 
 
 def test_parquet_is_written_in_groups_of_rows_as_it_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr("tagger.writers.parquet._GROUP_ROWS", 10)
+    monkeypatch.setattr("tagger.tagging.writers.parquet._GROUP_ROWS", 10)
     records = [record(f"{number}.mp3", [("a", 0.5)] * 4) for number in range(8)]
     file = write_parquet(tmp_path / "a.parquet", *records)
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [12, 12, 8]

@@ -326,7 +326,7 @@ installing() {
 holding() {
   local address=$1 code=0
   shift
-  stoppable "${PYTHON[@]}" -m tagger.lease "$address" "$VM ($OWNER)" \
+  stoppable "${PYTHON[@]}" -m tagger.cloud.lease "$address" "$VM ($OWNER)" \
     "${PYTHON[@]: -1}" -m "$@" || code=$?
   ((code != EXIT_LOST)) || fail "$address: another VM has taken it over, as if this one had gone" lost
   return "$code"
@@ -507,7 +507,7 @@ save_before_docker_ends() {
 require_gpu_in_tensorflow() {
   step "look for the GPU"
   [[ $ACCELERATOR == none ]] && return
-  stoppable "${PYTHON[@]}" -c 'import tagger.devices as d; raise SystemExit(d.find_device().kind != "GPU")' \
+  stoppable "${PYTHON[@]}" -c 'import tagger.network.devices as d; raise SystemExit(d.find_device().kind != "GPU")' \
     || fail "TensorFlow sees no GPU, though ACCELERATOR=$ACCELERATOR was asked for: driver and CUDA do not fit"
 }
 

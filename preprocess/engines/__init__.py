@@ -1,0 +1,1 @@
+"""All clips from audio to the store: in processes of this machine, or with Apache Beam."""

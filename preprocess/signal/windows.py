@@ -1,0 +1,138 @@
+"""Windows of a file or a waveform: decoding, resampling and a front end, one after the other."""
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.signal.audio import AudioStream, Waveform, stream_audio
+from preprocess.signal.features import FrontEnd, Windows
+
+# Windows given out at once at most, also by a front end that makes all of them at once.
+_CHUNK_WINDOWS = 256
+
+
+class WindowStream:
+    """Windows of a file, chunk by chunk; use `stream_windows`.
+
+    Each iteration decodes the file anew. An iterator that is dropped half way leaves nothing open.
+
+    Attributes
+    ----------
+    offset_seconds : float
+        Where the part that is read starts within the file; 0 for the whole.
+    """
+
+    def __init__(self, audio: AudioStream, front_end: FrontEnd) -> None:
+        self._audio = audio
+        self._front_end = front_end
+        self._n_samples: int | None = None
+        self.offset_seconds = audio.offset_seconds
+
+    def __iter__(self) -> Generator[Windows, None, None]:
+        self._n_samples = None
+        n_samples = 0
+
+        def counted(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+            nonlocal n_samples
+            for block in blocks:
+                n_samples += len(block)
+                yield block
+
+        with closing(iter(self._audio)) as blocks:
+            for windows in self._front_end.stream(counted(blocks)):
+                n_windows = len(next(iter(windows.values())))
+                for start in range(0, n_windows, _CHUNK_WINDOWS):
+                    end = start + _CHUNK_WINDOWS
+                    yield {name: array[start:end] for name, array in windows.items()}
+        self._n_samples = n_samples
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio that was read; known once the iterator is exhausted."""
+        return self._known_samples() / self._front_end.sample_rate
+
+    @property
+    def padded(self) -> bool:
+        """Whether it was shorter than a window; known once the iterator is exhausted."""
+        return self._front_end.is_short(self._known_samples())
+
+    def _known_samples(self) -> int:
+        if self._n_samples is None:
+            raise RuntimeError("the length is known only when all windows have been read")
+        return self._n_samples
+
+
+def stream_windows(
+    path: Path, front_end: FrontEnd, *, middle_seconds: float | None = None
+) -> WindowStream:
+    """Decode a file and compute its windows, block by block.
+
+    Memory does not grow with the length of the file where the front end's `stream` keeps it
+    constant.
+
+    Parameters
+    ----------
+    path : Path
+        Audio file of any length and sample rate.
+    front_end : FrontEnd
+        What computes the windows.
+    middle_seconds : float, optional
+        Only so many seconds in the middle of the file are read, and the whole of a shorter one;
+        default the whole file.
+
+    Returns
+    -------
+    WindowStream
+        An iterable of chunks of at least one window; together, bit for bit, the windows of the
+        file in one piece.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be used. What only decoding shows is raised by the iterator.
+    """
+    audio = stream_audio(path, target_rate=front_end.sample_rate, middle_seconds=middle_seconds)
+    return WindowStream(audio, front_end)
+
+
+def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
+    """Decode a file and compute its windows.
+
+    Parameters
+    ----------
+    path : Path
+        Audio file.
+    front_end : FrontEnd
+        What computes them.
+
+    Returns
+    -------
+    windows : dict of str to np.ndarray [shape=(n_windows, *input_shapes[name])]
+        Features of every window.
+    padded : bool
+        The clip was shorter than a window and was padded to one.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be used.
+    """
+    stream = stream_windows(path, front_end)
+    return _joined(stream), stream.padded
+
+
+def windows_of_waveform(
+    waveform: npt.NDArray[np.float32], front_end: FrontEnd
+) -> tuple[Windows, bool]:
+    """Compute the windows of a mono waveform at the front end's rate, as `windows_of_file`."""
+    return _joined(front_end.stream([waveform])), front_end.is_short(len(waveform))
+
+
+def _joined(chunks: Iterable[Windows]) -> Windows:
+    parts = list(chunks)
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,125 @@
+"""Extension points: a package whose modules are its entries, found by name.
+
+An entry of the package ``tagger.network.backbones`` named ``vggish`` is the module
+``tagger/network/backbones/vggish.py``; it binds its class to the name ``ENTRY``. Adding one is adding a
+file: nothing lists the entries, and a module is imported only when its name is asked for.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tagger.base.errors import ConfigError
+
+EntryT = TypeVar("EntryT")
+_LONGEST_SHOWN = 200
+
+
+class Params(BaseModel):
+    """Parameters of one entry: frozen, typed, unknown keys and infinity refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Entry(ABC):
+    """Base of the entries that have parameters; their name is that of their module.
+
+    Parameters
+    ----------
+    params : Params
+        An instance of the subclass's own ``Params``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]] = Params
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """Put every problem that pydantic found into one line: ``key: problem``."""
+    problems = []
+    for item in error.errors():
+        # The names that pydantic gives to validators among them are of no use.
+        key = ".".join(str(part) for part in item["loc"] if "[" not in str(part))
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{key}: unknown key")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if item["type"] == "value_error" else f" (given: {_shown(item['input'])})"
+            problems.append(f"{key}: {message}{given}" if key else f"{message}{given}")
+    return "; ".join(problems)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # A number of too many digits, or lists in lists in lists.
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} ..."
+
+
+class Registry(Generic[EntryT]):
+    """The entries of one extension point.
+
+    Parameters
+    ----------
+    package : str
+        Dotted name of the package whose modules are the entries.
+    kind : str
+        What an entry is called in messages, e.g. ``"backbone"``.
+    """
+
+    def __init__(self, package: str, kind: str) -> None:
+        self.package = package
+        self.kind = kind
+
+    def names(self) -> list[str]:
+        """Names of the entries, without importing them."""
+        path = importlib.import_module(self.package).__path__
+        return sorted(
+            module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")
+        )
+
+    def get(self, name: str) -> type[EntryT]:
+        """Class of the entry `name`.
+
+        Raises
+        ------
+        ConfigError
+            If there is no entry of that name.
+        """
+        if name not in self.names():
+            raise ConfigError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
+        module = importlib.import_module(f"{self.package}.{name}")
+        return cast(type[EntryT], module.ENTRY)
+
+    def params(self, name: str, given: dict[str, Any]) -> Any:
+        """Parameters of entry `name`: the values `given`, its defaults for the rest.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such entry, or it has no such parameter or refuses the value.
+        """
+        entry: Any = self.get(name)
+        try:
+            return entry.Params.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(
+                f"parameters of {self.kind} {name!r}: {describe_validation_error(error)}"
+            ) from None
+
+    def create(self, name: str, given: dict[str, Any]) -> EntryT:
+        """Entry `name` made with the parameters `given`."""
+        entry: Any = self.get(name)
+        return cast(EntryT, entry(self.params(name, given)))

@@ -1,0 +1,1 @@
+"""Buckets and downloads as files; knows no model and no store."""

@@ -1,0 +1,73 @@
+"""Reports that people look at: one HTML file, and the same as Markdown with files beside it."""
+
+import io
+from pathlib import Path
+
+from tagger.base.files import write_bytes, write_text
+from tagger.evaluate.report.blocks import Picture, Player, Report
+from tagger.evaluate.report.contents import Contents
+from tagger.evaluate.report.sections import report_of
+
+__all__ = ["Contents", "write_report"]
+
+HTML, MARKDOWN, FILES = "report.html", "report.md", "report"
+# Twice the pixels of a page, for screens that have them.
+_DPI = 200
+
+
+def write_report(contents: Contents, folder: Path) -> dict[str, Path]:
+    """Write a report of an evaluation.
+
+    Parameters
+    ----------
+    contents : Contents
+        What to show.
+    folder : Path
+        Gets ``report.html``, ``report.md`` and, for the latter, the folder ``report``.
+
+    Returns
+    -------
+    dict of str to Path
+        What was written, by kind.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If matplotlib, of the extra ``plots``, is not installed.
+    """
+    from tagger.evaluate.report.figures import THEMES
+    from tagger.evaluate.report.html import html_report
+    from tagger.evaluate.report.markdown import markdown_report
+
+    report = report_of(contents)
+    pictures = {
+        (picture.name, theme.name): _png(picture.draw(theme))
+        for picture in _pictures(report)
+        for theme in THEMES
+    }
+    files = {"report": folder / HTML, "report as Markdown": folder / MARKDOWN}
+    for picture in _pictures(report):
+        write_bytes(folder / FILES / f"{picture.name}.png", pictures[picture.name, "light"])
+    for block in (block for section in report.sections for block in section.blocks):
+        if isinstance(block, Player):
+            write_bytes(folder / FILES / f"{block.name}{block.suffix}", block.content)
+    write_text(files["report as Markdown"], markdown_report(report, FILES))
+    write_text(files["report"], html_report(report, pictures))
+    return files
+
+
+def _pictures(report: Report) -> list[Picture]:
+    return [
+        block
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, Picture)
+    ]
+
+
+def _png(figure: object) -> bytes:
+    from tagger.tagging.taggram import write_png
+
+    content = io.BytesIO()
+    write_png(figure, content, dpi=_DPI)
+    return content.getvalue()

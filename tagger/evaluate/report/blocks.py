@@ -1,0 +1,151 @@
+"""Parts of a report, which HTML and Markdown write each in their way."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from tagger.evaluate.report.figures import Theme
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Title of what follows, within a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Short texts, one a line."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be shown as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell that sorts by its value.
+
+    Parameters
+    ----------
+    value : float
+        NaN sorts last.
+    text : str
+        As it is shown.
+    note : str
+        Shown smaller behind it, e.g. an interval.
+    """
+
+    value: float
+    text: str
+    note: str = ""
+
+
+Cell: TypeAlias = str | Number
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Titles of the columns.
+    rows : sequence of sequence of Cell
+        Each as long as the header.
+    sortable : bool
+        Readers can sort it, and scroll in it if it is long.
+    strong : int
+        So many first rows are what the report is about.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    sortable: bool = False
+    strong: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is drawn when it is needed, once for each theme.
+
+    Parameters
+    ----------
+    name : str
+        Stem of its file.
+    draw : callable
+        Draws it.
+    alt : str
+        What there is to see, for who cannot see it.
+    """
+
+    name: str
+    draw: "Callable[[Theme], Any]"
+    alt: str
+
+
+@dataclass(frozen=True)
+class Player:
+    """Sound.
+
+    Parameters
+    ----------
+    name : str
+        Stem of its file.
+    content : bytes
+        An audio file.
+    suffix : str
+        Of the file, e.g. ``".mp3"``.
+    label : str
+        What there is to hear.
+    """
+
+    name: str
+    content: bytes
+    suffix: str
+    label: str
+
+
+Block: TypeAlias = Heading | Paragraph | Listing | Code | Table | Picture | Player
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report with a title.
+
+    Parameters
+    ----------
+    title : str
+        Also names its anchor.
+    blocks : sequence of Block
+        What it shows.
+    folded : bool
+        Readers open it if they want to.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A title and sections."""
+
+    title: str
+    sections: Sequence[Section]

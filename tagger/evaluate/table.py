@@ -1,0 +1,200 @@
+"""An evaluation as text for people, readable at any number of tags."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.metrics.calibration import Reliability
+
+if TYPE_CHECKING:
+    from tagger.evaluate.evaluate import Evaluation
+
+_NAME_WIDTH = 24
+_LINE_WIDTH = 100
+_N_PAIRS = 10
+
+
+def evaluation_table(evaluation: "Evaluation") -> str:
+    """Summary, what goes with it, then a line per tag that was scored, the best first."""
+    sections = [
+        _head(evaluation),
+        _averages(evaluation),
+        _published(evaluation),
+        _calibration(evaluation),
+        _leakage(evaluation),
+        _confusion(evaluation),
+        _tags(evaluation),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _head(evaluation: "Evaluation") -> list[str]:
+    summary = evaluation.metrics.summary
+    left_out = [
+        tag
+        for tag, area in zip(evaluation.tags, evaluation.metrics.roc_auc, strict=True)
+        if math.isnan(area)
+    ]
+    counted = f" ({len(left_out)} without positives or negatives left out)" if left_out else ""
+    lines = [
+        f"{evaluation.source}: {summary['n_clips']} clips, "
+        f"{summary['n_tags_scored']} of {summary['n_tags']} tags scored{counted}"
+    ]
+    if left_out:
+        lines += wrapped("left out", left_out)
+    lines += [f"protocol: {evaluation.protocol.name} ({evaluation.protocol.summary})"]
+    lines += [f"note: {note}" for note in evaluation.notes]
+    return lines
+
+
+def wrapped(title: str, words: Sequence[str]) -> list[str]:
+    """Lines of words with commas in between, none longer than the page."""
+    lines, line = [], f"{title}: "
+    for number, word in enumerate(words):
+        text = word + (", " if number < len(words) - 1 else "")
+        if len(line) + len(text) > _LINE_WIDTH and line.strip():
+            lines.append(line.rstrip())
+            line = "  "
+        line += text
+    return [*lines, line]
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """Text of a figure; n/a where it cannot be computed."""
+    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None or math.isnan(ends[0]) else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+
+
+def _averages(evaluation: "Evaluation") -> list[str]:
+    summary, ends = evaluation.metrics.summary, evaluation.intervals.summary
+    ways = ("macro", "weighted", "micro")
+    lines = [f"{'':24}" + "".join(f" {way:>8} {'':16}" for way in ways).rstrip()]
+    rows = [("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("d' (of the ROC-AUC)", "d_prime")]
+    decided = summary["n_tags_thresholded"] > 0
+    if decided:
+        rows += [(f"{name} *", name) for name in ("precision", "recall")] + [("F1 *", "f1")]
+    for title, name in rows:
+        cells = [
+            f" {figure(summary[f'{name}_{way}']):>8} {_interval(ends.get(f'{name}_{way}')):16}"
+            for way in ways
+        ]
+        lines.append((f"{title:24}" + "".join(cells)).rstrip())
+    lines += [
+        f"{'lift of PR-AUC':24} {figure(summary['lift_macro'], 2):>8}"
+        "   (over the positive rate, mean over tags)",
+        f"{'best F1':24} {figure(summary['best_f1_macro']):>8}"
+        "   (thresholds chosen on these very clips: an upper bound)",
+        f"{'positive rate':24} {figure(summary['positive_rate']):>8}   (of the tags scored)",
+    ]
+    for title, name in (("binary accuracy", "binary_accuracy"), ("Hamming loss", "hamming_loss")):
+        lines.append(
+            f"{title:24} {summary[name]:8.4f}   (of all tags; saying no to everything: "
+            f"{summary[f'{name}_all_no']:.4f})"
+        )
+    if decided:
+        lines.append(
+            f"* at the model's own thresholds, over the {summary['n_tags_thresholded']} scored "
+            "tags that have one"
+        )
+    else:
+        lines.append("precision, recall and F1: n/a, as no thresholds are stored")
+    return [*lines, evaluation.intervals.describe()]
+
+
+def _published(evaluation: "Evaluation") -> list[str]:
+    if not evaluation.protocol.published:
+        return []
+    summary = evaluation.metrics.summary
+    rows = [
+        *(
+            (item.model, item.roc_auc_macro, item.pr_auc_macro)
+            for item in evaluation.protocol.published
+        ),
+        ("this evaluation", summary["roc_auc_macro"], summary["pr_auc_macro"]),
+    ]
+    return [f"{'published, macro':24} {'ROC-AUC':>8} {'PR-AUC':>8}"] + [
+        f"{name:24} {figure(roc):>8} {figure(pr):>8}" for name, roc, pr in rows
+    ]
+
+
+def _calibration(evaluation: "Evaluation") -> list[str]:
+    after, before = evaluation.reliability, evaluation.reliability_before
+    if after is None:
+        return ["calibration: n/a, as not all scores are between 0 and 1"]
+    scored = evaluation.metrics.scored
+    if not len(scored):
+        return []
+
+    how = f"{after.n_bins} bins of equal width"
+    lines = [f"expected calibration error ({how}): {_error(after, scored)}"]
+    if before is not None and evaluation.calibration is not None:
+        lines.append(
+            f"before {evaluation.calibration.method} calibration: {_error(before, scored)}"
+        )
+    return lines
+
+
+def _error(reliability: Reliability, scored: npt.NDArray[np.intp]) -> str:
+    macro = float(reliability.errors()[scored].mean())
+    return f"{figure(macro)} mean over tags, {figure(reliability.error(scored))} all together"
+
+
+def _leakage(evaluation: "Evaluation") -> list[str]:
+    if evaluation.leakage is None:
+        return []
+    part = "test" if evaluation.part == "all" else evaluation.part
+    lines = evaluation.leakage.lines(part)
+    return [f"leakage: {line}" for line in lines]
+
+
+def _confusion(evaluation: "Evaluation") -> list[str]:
+    confusion, tags = evaluation.confusion, evaluation.tags
+    pairs = confusion.top_pairs(_N_PAIRS)
+    if not pairs:
+        return []
+    lift = confusion.lift()
+    whose = evaluation.confusion_thresholds
+    return [
+        f"errors that come together (thresholds: {whose})",
+        f"{'missed':24} {'said wrongly':24} {'clips':>8} {'x chance':>8}",
+    ] + [
+        f"{tags[row][:_NAME_WIDTH]:24} {tags[column][:_NAME_WIDTH]:24} "
+        f"{int(confusion.n_both[row, column]):8d} {lift[row, column]:8.1f}"
+        for row, column in pairs
+    ]
+
+
+def _tags(evaluation: "Evaluation") -> list[str]:
+    metrics = evaluation.metrics
+    decided = metrics.summary["n_tags_thresholded"] > 0
+    ends = evaluation.intervals.per_tag["pr_auc"]
+    bounded = not np.isnan(ends).all()
+    lines = [
+        f"{'tag':24} {'ROC-AUC':>8} {'PR-AUC':>8}"
+        + (f" {'95 % interval':>16}" if bounded else "")
+        + f" {'lift':>6} {'d_':>6} {'clips':>8} {'best F1':>7} {'at':>6}".replace("d_", "d'")
+        + (f" {'stored':>6} {'prec.':>6} {'recall':>6} {'F1':>6}" if decided else "")
+    ]
+    order = metrics.scored[np.argsort(-metrics.roc_auc[metrics.scored], kind="stable")]
+    for tag in order:
+        line = (
+            f"{evaluation.tags[tag][:_NAME_WIDTH]:24} {metrics.roc_auc[tag]:8.4f} "
+            f"{metrics.pr_auc[tag]:8.4f}"
+        )
+        if bounded:
+            line += f" {_interval(tuple(ends[tag])):>16}"
+        line += (
+            f" {metrics.lift[tag]:6.2f} {metrics.d_prime[tag]:6.2f} {metrics.n_positive[tag]:8d}"
+            f" {metrics.best_f1[tag]:7.3f} {metrics.best_f1_threshold[tag]:6.3f}"
+        )
+        if decided:
+            cells = (metrics.threshold, metrics.precision, metrics.recall, metrics.f1)
+            line += "".join(f" {figure(float(values[tag]), 3):>6}" for values in cells)
+        lines.append(line)
+    return lines

@@ -1,0 +1,1 @@
+"""Labels and scores -> figures, intervals, calibration; with NumPy alone."""

@@ -1,0 +1,1 @@
+"""Config -> Keras network; the only room that imports TensorFlow."""

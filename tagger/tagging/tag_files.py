@@ -1,0 +1,304 @@
+"""The verb ``predict-tags``: inputs -> predictions -> an output format, resumably."""
+
+import contextlib
+import datetime
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagger import __version__
+from tagger.base.addresses import is_remote
+from tagger.base.errors import ConfigError, TaggerError
+from tagger.base.log import failed
+from tagger.cloud.locations import file_or_object
+from tagger.tagging.inputs import STDIN, Input, Spool, open_spool
+from tagger.tagging.journal import Journal, journal_path
+from tagger.tagging.records import Selection, failed_record, make_record
+from tagger.tagging.writers import FileWriter, Header, Writer, open_writer, refuse_output
+
+if TYPE_CHECKING:
+    from tagger.base.log import Advance
+    from tagger.tagging.prediction import Prediction
+    from tagger.tagging.tagger import Tagger
+
+_PICTURE = ".png"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done with the predictions.
+
+    Parameters
+    ----------
+    format : str
+        Output format.
+    output : Path, optional
+        File, or folder of a format that writes a file for each input; None for stdout.
+    selection : Selection
+        Which tags are shown.
+    middle_seconds : float, optional
+        Only so much of the middle of each file.
+    taggram : Path, optional
+        Pictures besides: a ``.png`` file, or a folder.
+    write_tags : bool
+        Write the tags into the audio files as well.
+    overwrite : bool
+        Tag again what an earlier run into this output has tagged.
+    """
+
+    format: str = "table"
+    output: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    middle_seconds: float | None = None
+    taggram: Path | None = None
+    write_tags: bool = False
+    overwrite: bool = False
+
+
+def refuse_impossible(inputs: Sequence[Input], options: Options) -> None:
+    """Refuse what cannot be done, before a model is fetched and loaded for it.
+
+    Raises
+    ------
+    ConfigError
+        If options do not fit the inputs or one another.
+    """
+    refuse_output(options.format, options.output)
+    if options.taggram is not None and _is_picture(options.taggram) and len(inputs) > 1:
+        raise ConfigError(f"--taggram {options.taggram} is one picture; give a folder for several")
+    if options.write_tags and any(item.path == STDIN for item in inputs):
+        raise ConfigError("--write-tags cannot write into standard input; name the file")
+    if options.write_tags and any(is_remote(item.path) for item in inputs):
+        raise ConfigError("--write-tags cannot write into a bucket; copy the files and name these")
+
+
+def _is_picture(target: Path) -> bool:
+    return target.suffix.lower() == _PICTURE and not target.is_dir()
+
+
+def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> int:
+    """Tag files and write what is found.
+
+    Parameters
+    ----------
+    tagger : Tagger
+        The model.
+    inputs : sequence of Input
+        The files; ``-`` is audio on standard input.
+    options : Options
+        The rest.
+
+    Returns
+    -------
+    int
+        How many failed; each is a row with an error in the output, and stops no other.
+
+    Raises
+    ------
+    ConfigError
+        If the output cannot be written or does not fit the format.
+    ModelError
+        If the model has no tags.
+    """
+    refuse_impossible(inputs, options)
+    tagger.require_tags()
+    header = Header(
+        model=tagger.bundle.name,
+        model_version=tagger.bundle.version,
+        tagger_version=__version__,
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        segments=options.selection.segments,
+    )
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(_journal(tagger, options)) if options.output else None
+        writer = stack.enter_context(
+            open_writer(options.format, options.output, header, inputs=inputs)
+        )
+        pictures = stack.enter_context(_pictures(options.taggram, header, inputs))
+        spool = stack.enter_context(open_spool(inputs))
+        run = _Run(tagger, options, writer=writer, pictures=pictures, journal=journal)
+        advance = stack.enter_context(_bar(len(inputs), options.output))
+        return run.all(inputs, spool, advance)
+
+
+class _Run:
+    """One call of `tag_files`."""
+
+    def __init__(
+        self,
+        tagger: "Tagger",
+        options: Options,
+        *,
+        writer: Writer,
+        pictures: Writer | None,
+        journal: Journal | None,
+    ) -> None:
+        self.tagger = tagger
+        self.options = options
+        self.writer = writer
+        self.pictures = pictures
+        self.journal = journal
+        # A table on a terminal shows errors itself.
+        self.tells_errors = options.output is not None or options.format != "table"
+
+    def all(self, inputs: Sequence[Input], spool: Spool, advance: "Advance") -> int:
+        done = [self._is_done(item.path) for item in inputs]
+        waiting = [
+            spool.path_of(item) for item, finished in zip(inputs, done, strict=True) if not finished
+        ]
+        n_failed = 0
+        with contextlib.closing(
+            self.tagger.attempt_many(waiting, middle_seconds=self.options.middle_seconds)
+        ) as results:
+            for item, finished in zip(inputs, done, strict=True):
+                if finished:
+                    n_failed += not self._restore(item.path)
+                else:
+                    _, result = next(results)
+                    if isinstance(result, TaggerError):
+                        result = spool.named(item, result)
+                    n_failed += not self._one(str(item.path), result)
+                advance(1, f"{n_failed} failed" if n_failed else "")
+        return n_failed
+
+    def _is_done(self, path: Path) -> bool:
+        if self.journal is None:
+            return False
+        record = self.journal.get(path)
+        if record is None:
+            return False
+        if self.pictures is not None and not self.pictures.restore(record):
+            return False
+        # Of a file for each input the journal knows only that it was written.
+        return not isinstance(self.writer, FileWriter) or self.writer.restore(record)
+
+    def _restore(self, path: Path) -> bool:
+        """Take over an earlier result; tells whether it still can be."""
+        if isinstance(self.writer, FileWriter):
+            return True
+        # Read again rather than kept: the records of all files might not fit into memory.
+        record = self.journal.get(path) if self.journal is not None else None
+        if record is None:
+            self._failed(str(path), f"{path}: has changed just now; run the command again")
+            return False
+        self.writer.restore(record)
+        return True
+
+    def _one(self, path: str, result: "Prediction | TaggerError") -> bool:
+        """Write one result; tells whether all went well."""
+        if isinstance(result, TaggerError):
+            self._failed(path, str(result))
+            return False
+        prediction = replace(result, path=path)
+        record = make_record(prediction, self.options.selection)
+        if prediction.padded:
+            from tagger.base.log import warn
+
+            warn(f"{path}: shorter than a window ({prediction.window_seconds:.2f} s), padded")
+        self.writer.write(record, prediction)
+        if self.pictures is not None:
+            self.pictures.write(record, prediction)
+        if self.options.write_tags and not self._write_tags(path, prediction):
+            return False
+        if self.journal is not None:
+            self.journal.add(file_or_object(path), record)
+        return True
+
+    def _failed(self, path: str, message: str) -> None:
+        line = " ".join(message.split())
+        self.writer.write(failed_record(path, line))
+        if self.tells_errors:
+            failed(line)
+
+    def _write_tags(self, path: str, prediction: "Prediction") -> bool:
+        from tagger.tagging.file_tags import write_tags
+
+        chosen = self.options.selection
+        # Of the whole file, and only those that apply: the best ten of a file need not.
+        selection = replace(
+            chosen,
+            segments="none",
+            model_thresholds=chosen.model_thresholds or chosen.threshold is None,
+        )
+        labels = [row.label for row in make_record(prediction, selection).rows]
+        try:
+            write_tags(Path(path), labels)
+        except TaggerError as error:
+            failed(str(error))
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
+    assert options.output is not None
+    parameters = {
+        "model": tagger.bundle.name,
+        "model_version": tagger.bundle.version,
+        "quantize": tagger.quantize,
+        "front_end": tagger.bundle.front_end_hash,
+        "selection": asdict(options.selection),
+        "middle_seconds": options.middle_seconds,
+        "format": options.format,
+        # Else files that were tagged without it would be left without their tags.
+        "write_tags": options.write_tags,
+        "tagger": __version__,
+    }
+    path = journal_path(options.output)
+    journal = Journal(path, parameters, overwrite=options.overwrite)
+    with contextlib.closing(journal):
+        yield journal
+
+
+@contextlib.contextmanager
+def _pictures(
+    target: Path | None, header: Header, inputs: Sequence[Input]
+) -> Iterator[Writer | None]:
+    """Writer of taggram pictures: into a folder, or the one file that was named."""
+    if target is None:
+        yield None
+        return
+    if not _is_picture(target):
+        with open_writer("png", target, header, inputs=inputs) as writer:
+            yield writer
+        return
+    from tagger.tagging.writers.png import PngWriter
+
+    names = {str(item.path): Path(target.name) for item in inputs}
+    writer = PngWriter(target.parent, header, names=names)
+    writer.begin()
+    yield writer
+
+
+@contextlib.contextmanager
+def _bar(n_inputs: int, output: Path | None) -> "Iterator[Advance]":
+    """Progress bar where there is much to do and the results do not go to the same terminal."""
+    if n_inputs < 2 or (output is None and sys.stdout.isatty()):
+        yield lambda n_steps, note: None
+        return
+    from tagger.base.log import progress_bar
+
+    with progress_bar("tag", n_inputs) as advance:
+        yield advance
+
+
+def undo_tags(inputs: Sequence[Input]) -> tuple[int, int]:
+    """Take tags out of audio files again.
+
+    Returns
+    -------
+    n_restored, n_failed : int
+        Files whose earlier genre is back, and files that could not be changed.
+    """
+    from tagger.tagging.file_tags import undo_tags as undo
+
+    n_restored = n_failed = 0
+    for item in inputs:
+        try:
+            n_restored += undo(item.path)
+        except TaggerError as error:
+            n_failed += 1
+            failed(str(error))
+    return n_restored, n_failed

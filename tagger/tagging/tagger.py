@@ -1,0 +1,485 @@
+"""Tags and embeddings of audio files: load a model once, ask it about any number of files."""
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.engines.workers import default_workers
+from preprocess.signal.audio import prepare_waveform
+from preprocess.signal.features import FRONT_ENDS, FrontEnd
+from preprocess.signal.windows import stream_windows
+from tagger.base.errors import ModelError, TaggerError
+from tagger.bundle.read import Bundle
+from tagger.bundle.runtime import Runtime
+from tagger.cloud.locations import file_or_object
+from tagger.tagging.pipeline import ClipOutputs, Pipeline, WorkerPool
+from tagger.tagging.prediction import Prediction
+
+if TYPE_CHECKING:
+    from preprocess.signal.features import Windows
+
+__all__ = ["Embedding", "Prediction", "Tagger", "top_tags"]
+
+Source = str | Path | npt.NDArray[np.floating]
+OnError = Callable[[str, TaggerError], None]
+ResultT = TypeVar("ResultT")
+PENULTIMATE = "penultimate"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An embedding of one clip.
+
+    Parameters
+    ----------
+    path : str
+        The file; empty for a waveform.
+    layer : str
+        What of the network it is.
+    values : np.ndarray [shape=(n_windows, n_dimensions), dtype=float32]
+        A vector for each window.
+    times : np.ndarray [shape=(n_windows,), dtype=float64]
+        Start of each window in seconds from the start of the file.
+    window_seconds : float
+        Length of a window.
+    """
+
+    path: str
+    layer: str
+    values: npt.NDArray[np.float32]
+    times: npt.NDArray[np.float64]
+    window_seconds: float
+
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Mean over the windows [shape=(n_dimensions,)]."""
+        return self.values.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+class _Waveform:
+    """Samples in memory, as a stream of windows."""
+
+    offset_seconds = 0.0
+
+    def __init__(self, samples: npt.NDArray[np.float32], front_end: FrontEnd) -> None:
+        self._samples, self._front_end = samples, front_end
+        self.seconds = len(samples) / front_end.sample_rate
+        self.padded = front_end.is_short(len(samples))
+
+    def __iter__(self) -> "Iterator[Windows]":
+        return self._front_end.stream([self._samples])
+
+
+class Tagger:
+    """A model, ready to tag. Use `Tagger.load`.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    quantize : str
+        Which of its LiteRT models: ``"none"``, ``"dynamic"`` or ``"float16"``.
+    jobs : int, optional
+        Threads that decode, and threads that compute; default one per processor.
+
+    Raises
+    ------
+    ModelError
+        If the bundle is damaged, holds no such model or was made with another front end.
+    """
+
+    def __init__(self, bundle: Bundle, *, quantize: str = "none", jobs: int | None = None) -> None:
+        self.bundle = bundle
+        self.quantize = quantize
+        self.tags = bundle.tags()
+        self.embeddings = bundle.embeddings
+        self.front_end = FRONT_ENDS.create(bundle.front_end["name"], bundle.front_end["params"])
+        bundle.require_front_end(self.front_end)
+        fitted = bundle.thresholds()
+        self.thresholds: npt.NDArray[np.float32] | None = None
+        if any(value is not None for value in fitted):
+            values = [np.nan if value is None else value for value in fitted]
+            self.thresholds = np.array(values, dtype=np.float32)
+        self.calibration = bundle.calibration()
+        self.jobs = jobs or default_workers()
+        self._clip_scorer = bundle.clip_scorer()
+        # What of the network makes a prediction.
+        self._asked = self._clip_scorer.outputs
+        self._file = bundle.verified(bundle.export("litert", quantize).file)
+        self._runtimes = WorkerPool(lambda: Runtime(self._file, sizes=bundle.outputs))
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        quantize: str = "none",
+        jobs: int | None = None,
+    ) -> "Tagger":
+        """Load a model.
+
+        Parameters
+        ----------
+        model : str or Path, optional
+            A bundle or training run by its folder, a ``gs://`` URI of a bundle, or a registered
+            name such as ``"musicnn-mtt"``, which is pulled at first use. Default ``$TAGGER_MODEL``,
+            else the newest run below ``runs/``, else ``"musicnn-mtt"``.
+        quantize : str
+            Which of its exported models: ``"none"``, ``"dynamic"`` or ``"float16"``.
+        jobs : int, optional
+            Threads that decode, and threads that compute; default one per processor.
+
+        Returns
+        -------
+        Tagger
+
+        Raises
+        ------
+        ModelError
+            If there is no such model, it cannot be had or it is damaged.
+        """
+        from tagger.bundle.models import default_model, find_bundle
+
+        name = model if model is not None else default_model()
+        return cls(find_bundle(name), quantize=quantize, jobs=jobs)
+
+    def predict(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        middle_seconds: float | None = None,
+    ) -> Prediction:
+        """Tag a file or a waveform.
+
+        Parameters
+        ----------
+        source : str, Path or np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
+            Audio file of any length, or samples in [-1, 1].
+        sample_rate : int, optional
+            Samples per second of a waveform.
+        middle_seconds : float, optional
+            Only so much of the middle of a file.
+
+        Returns
+        -------
+        Prediction
+            Tags, scores, taggram and times.
+
+        Raises
+        ------
+        AudioError
+            If the file or waveform cannot be used; the message says why and what to do.
+        ModelError
+            If this model has no tags.
+        """
+        self.require_tags()
+        found = self._one(source, sample_rate, outputs=self._asked, middle_seconds=middle_seconds)
+        return self._prediction("" if isinstance(source, np.ndarray) else str(source), found)
+
+    def predict_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        middle_seconds: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[Prediction]:
+        """Tag files, in order; decoding, inference and your own code overlap.
+
+        Parameters
+        ----------
+        paths : iterable of str or Path
+            Audio files.
+        middle_seconds : float, optional
+            Only so much of the middle of each file.
+        on_error : callable, optional
+            Called with the path and the error of a file that cannot be used, when its turn comes;
+            default a Python warning. The file is left out.
+
+        Yields
+        ------
+        Prediction
+
+        Raises
+        ------
+        ModelError
+            If this model has no tags.
+        """
+        with contextlib.closing(self.attempt_many(paths, middle_seconds=middle_seconds)) as results:
+            yield from _good(results, on_error)
+
+    def attempt_many(
+        self, paths: Iterable[str | Path], *, middle_seconds: float | None = None
+    ) -> Generator[tuple[str, "Prediction | TaggerError"], None, None]:
+        """Tag files, in order; the error of a file that cannot be used comes in its place.
+
+        Parameters
+        ----------
+        paths, middle_seconds
+            As of `predict_many`.
+
+        Yields
+        ------
+        tuple of (str, Prediction or TaggerError)
+            Path and result.
+
+        Raises
+        ------
+        ModelError
+            If this model has no tags.
+        """
+        self.require_tags()
+        with contextlib.closing(self._many(paths, self._asked, middle_seconds)) as results:
+            for path, found in results:
+                if isinstance(found, TaggerError):
+                    yield path, found
+                else:
+                    yield path, self._prediction(path, found)
+
+    def embed(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        layer: str | None = None,
+        middle_seconds: float | None = None,
+    ) -> Embedding:
+        """Embedding of a file or a waveform.
+
+        Parameters
+        ----------
+        source, sample_rate, middle_seconds
+            As of `predict`.
+        layer : str, optional
+            One of `embeddings`; default `default_layer`.
+
+        Returns
+        -------
+        Embedding
+
+        Raises
+        ------
+        AudioError
+            If the file or waveform cannot be used.
+        ModelError
+            If this model has no such layer.
+        """
+        layer = layer or self.default_layer
+        self.require_layer(layer)
+        found = self._one(source, sample_rate, outputs=(layer,), middle_seconds=middle_seconds)
+        path = "" if isinstance(source, np.ndarray) else str(source)
+        return self._embedding(path, layer, found)
+
+    def embed_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        layer: str | None = None,
+        middle_seconds: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[Embedding]:
+        """Embeddings of files, in order; as `predict_many`.
+
+        Raises
+        ------
+        ModelError
+            If this model has no such layer.
+        """
+        with contextlib.closing(
+            self.attempt_embed_many(paths, layer=layer, middle_seconds=middle_seconds)
+        ) as results:
+            yield from _good(results, on_error)
+
+    def attempt_embed_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        layer: str | None = None,
+        middle_seconds: float | None = None,
+    ) -> Generator[tuple[str, "Embedding | TaggerError"], None, None]:
+        """Embeddings of files, in order; the error of a file comes in its place.
+
+        Raises
+        ------
+        ModelError
+            If this model has no such layer.
+        """
+        layer = layer or self.default_layer
+        self.require_layer(layer)
+        with contextlib.closing(self._many(paths, (layer,), middle_seconds)) as results:
+            for path, found in results:
+                if isinstance(found, TaggerError):
+                    yield path, found
+                else:
+                    yield path, self._embedding(path, layer, found)
+
+    @property
+    def default_layer(self) -> str:
+        """The penultimate layer; of a network that names none, the first embedding it has."""
+        return PENULTIMATE if PENULTIMATE in self.embeddings else self.embeddings[0]
+
+    def require_tags(self) -> None:
+        """Make sure that this model has tags.
+
+        Raises
+        ------
+        ModelError
+            If it gives embeddings alone.
+        """
+        if not self.tags:
+            raise ModelError(
+                f"{self.bundle.name}: gives embeddings ({', '.join(self.embeddings)}), not tags; "
+                "use 'tagger embed', or another model"
+            )
+
+    def require_layer(self, layer: str) -> None:
+        """Make sure that this model has an embedding.
+
+        Raises
+        ------
+        ModelError
+            If it has none of that name.
+        """
+        if layer not in self.embeddings:
+            raise ModelError(
+                f"{self.bundle.name}: has no embedding {layer!r}; choose one of "
+                f"{', '.join(self.embeddings)}"
+            )
+
+    def _one(
+        self,
+        source: Source,
+        sample_rate: int | None,
+        *,
+        outputs: tuple[str, ...],
+        middle_seconds: float | None,
+    ) -> ClipOutputs:
+        if not isinstance(source, np.ndarray):
+            with contextlib.closing(self._many([source], outputs, middle_seconds)) as results:
+                return _whole(next(results)[1])
+        if sample_rate is None:
+            raise ValueError("a waveform needs its sample_rate")
+        samples = prepare_waveform(
+            np.asarray(source), sample_rate, target_rate=self.front_end.sample_rate
+        )
+        clip = _Waveform(samples, self.front_end)
+        pipeline = Pipeline(self._runtimes, outputs, jobs=self.jobs)
+        with contextlib.closing(pipeline.run(["waveform"], lambda _: clip)) as results:
+            return _whole(next(results))
+
+    def _many(
+        self,
+        paths: Iterable[str | Path],
+        outputs: tuple[str, ...],
+        middle_seconds: float | None,
+    ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
+        names = [str(path) for path in paths]
+        pipeline = Pipeline(self._runtimes, outputs, jobs=self.jobs)
+        results = pipeline.run(
+            names,
+            lambda number: stream_windows(
+                file_or_object(names[number]), self.front_end, middle_seconds=middle_seconds
+            ),
+        )
+        with contextlib.closing(results):
+            yield from zip(names, results, strict=True)
+
+    def _times(self, found: ClipOutputs, n_windows: int) -> npt.NDArray[np.float64]:
+        return found.offset_seconds + self.front_end.window_starts(n_windows)
+
+    def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
+        scores = self._clip_scorer(found.outputs)
+        taggram = self._clip_scorer.over_time(found.outputs, hop_seconds=self.front_end.hop_seconds)
+        if self.calibration is not None:
+            # Windows go by the same curves, so that a threshold means the same for them.
+            scores, taggram = self.calibration(scores), self.calibration(taggram)
+        return Prediction(
+            path=path,
+            tags=self.tags,
+            scores=scores,
+            taggram=taggram,
+            times=self._times(found, len(taggram)),
+            window_seconds=self.front_end.window_seconds,
+            seconds=found.seconds,
+            padded=found.padded,
+            thresholds=self.thresholds,
+        )
+
+    def _embedding(self, path: str, layer: str, found: ClipOutputs) -> Embedding:
+        values = found.outputs[layer]
+        return Embedding(
+            path=path,
+            layer=layer,
+            values=values,
+            times=self._times(found, len(values)),
+            window_seconds=self.front_end.window_seconds,
+        )
+
+
+def _whole(result: ClipOutputs | TaggerError) -> ClipOutputs:
+    if isinstance(result, TaggerError):
+        raise result
+    return result
+
+
+def _good(
+    results: Iterator[tuple[str, ResultT | TaggerError]], on_error: OnError | None
+) -> Iterator[ResultT]:
+    """Results without the errors, which are told."""
+    for path, result in results:
+        if not isinstance(result, TaggerError):
+            yield result
+        elif on_error is not None:
+            on_error(path, result)
+        else:
+            warnings.warn(str(result), stacklevel=3)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(model: str) -> Tagger:
+    return Tagger.load(model)
+
+
+def top_tags(
+    source: Source,
+    sample_rate: int | None = None,
+    *,
+    n: int = 10,
+    model: str | Path | None = None,
+) -> list[tuple[str, float]]:
+    """Tags with the highest scores; the model is loaded once and kept.
+
+    Parameters
+    ----------
+    source : str, Path or np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
+        Audio file, or samples in [-1, 1].
+    sample_rate : int, optional
+        Samples per second of a waveform.
+    n : int
+        How many.
+    model : str or Path, optional
+        As of `Tagger.load`.
+
+    Returns
+    -------
+    list of tuple of (str, float)
+        Tag and score, highest first.
+
+    Raises
+    ------
+    AudioError
+        If the file or waveform cannot be used.
+    ModelError
+        If the model cannot be had.
+    """
+    from tagger.bundle.models import default_model
+
+    # By its name: what is used by default may have become another one.
+    name = default_model() if model is None else str(model)
+    return _loaded(name).predict(source, sample_rate).top(n)

@@ -1,0 +1,46 @@
+"""Records as JSON objects, for the formats that are made of them."""
+
+import json
+from typing import Any
+
+from tagger.tagging.records import Record
+
+
+def json_text(record: Record, encoding: str) -> str:
+    """Write a record as one line of JSON.
+
+    Parameters
+    ----------
+    record : Record
+        The result for one file.
+    encoding : str
+        Of the stream; characters that it lacks are written as JSON escapes them.
+
+    Returns
+    -------
+    str
+        ``{"path", "seconds", "padded", "tags": [{"label", "score"}, ...]}``, tags of segments
+        also with ``"start"`` and ``"end"``; of a file that failed, ``{"path", "error"}``.
+    """
+    content: dict[str, Any]
+    if record.error is not None:
+        content = {"path": record.path, "error": record.error}
+    else:
+        tags = []
+        for row in record.rows:
+            tag: dict[str, Any] = {"label": row.label, "score": round(row.score, 6)}
+            if row.start is not None and row.end is not None:
+                tag |= {"start": round(row.start, 6), "end": round(row.end, 6)}
+            tags.append(tag)
+        content = {
+            "path": record.path,
+            "seconds": round(record.seconds, 6),
+            "padded": record.padded,
+            "tags": tags,
+        }
+    text = json.dumps(content, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(content)
+    return text

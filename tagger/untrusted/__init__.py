@@ -1,0 +1,1 @@
+"""Files of strangers -> plain values; nothing in them is executed."""
