@@ -6,8 +6,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tagger.base.version import VERSION
+
 __all__ = ["Embedding", "Prediction", "Tagger", "__version__", "top_tags"]
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from tagger.tagging.tagger import Embedding, Prediction, Tagger, top_tags
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     # NumPy and the rest take a tenth of a second to import: only who asks for them waits.
     if name in __all__:
-        from tagger.tagging import tagger as predict
+        from tagger.tagging import tagger as module
 
-        return getattr(predict, name)
+        return getattr(module, name)
     raise AttributeError(f"module 'tagger' has no attribute {name!r}")

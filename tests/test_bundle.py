@@ -14,7 +14,7 @@ from small_bundle import TAGS, THRESHOLDS, files_of, make_bundle, rewrite, small
 import tagger.bundle.write
 from tagger.base.errors import ModelError, TaggerError
 from tagger.base.files import TEMPORARY_PREFIX, json_hash
-from tagger.bundle.models import describe_bundle
+from tagger.bundle.find import describe_bundle
 from tagger.bundle.read import DESCRIPTION, Bundle, Export, seal
 from tagger.bundle.write import Source, add_export, load_model, write_bundle
 from tagger.tagging.tagger import Tagger

@@ -13,8 +13,8 @@ from small_bundle import make_bundle
 from small_model import small_run
 
 from tagger.base.errors import ModelError
+from tagger.bundle.export import export_run
 from tagger.bundle.read import Bundle
-from tagger.bundle.write import export_run
 from tagger.config import CalibrationConfig
 from tagger.metrics.calibration import (
     METHODS,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from small_store import make_store, small_config
 
 from tagger.base.errors import ConfigError, ModelError
+from tagger.bundle.export import export_run
 from tagger.bundle.read import Bundle
-from tagger.bundle.write import export_run
 from tagger.config import load_config
 from tagger.evaluate.evaluate import evaluate_run
 from tagger.runs.folder import RunFolder

@@ -19,6 +19,7 @@ import tagger.bundle.write
 from preprocess import log_mel_patches
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError
+from tagger.bundle.export import export_model, export_run
 from tagger.bundle.exporters import EXPORTERS, LIMITS
 from tagger.bundle.exporters.litert import LitertExporter
 from tagger.bundle.exporters.onnx import OnnxExporter
@@ -30,7 +31,7 @@ from tagger.bundle.parity import (
 )
 from tagger.bundle.read import Bundle
 from tagger.bundle.runtime import Runtime
-from tagger.bundle.write import add_export, export_model, export_run, parity_windows
+from tagger.bundle.write import add_export, parity_windows
 from tagger.metrics.figures import best_f1_thresholds
 from tagger.network.keras import tf
 from tagger.network.model import build_model

@@ -588,9 +588,10 @@ def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
     path = save_scores(tmp_path / "a.npz", labels, scores)
     code = (
         "import resource, signal, sys; from pathlib import Path;"
-        "import tagger.metrics.score_files, tagger.metrics.score_table;"
-        "tagger.metrics.score_files._BYTES_IN_MEMORY = tagger.metrics.score_table._BYTES_IN_MEMORY = 0;"
-        "from tagger.evaluate.evaluate import evaluate_scores; from tagger.base.errors import ModelError;"
+        "from tagger.metrics import score_files, score_table;"
+        "score_files._BYTES_IN_MEMORY = score_table._BYTES_IN_MEMORY = 0;"
+        "from tagger.evaluate.evaluate import evaluate_scores;"
+        "from tagger.base.errors import ModelError;"
         # No file of this program may be longer.
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
@@ -688,13 +689,11 @@ def test_memory_does_not_grow_with_the_clips(tmp_path):
         path = save_scores(tmp_path / f"{n_clips}.npz", labels, scores)
         code = (
             "import sys; from pathlib import Path;"
-            "import tagger.metrics.figures, tagger.metrics.score_files, tagger.metrics.score_table;"
-            "import tagger.metrics.bootstrap;"
-            "tagger.metrics.figures._SCORES_AT_ONCE = 100_000;"
-            "tagger.metrics.bootstrap._WEIGHTS, tagger.metrics.bootstrap._SORTED_AT_ONCE = 8_000_000, 200_000;"
-            "tagger.metrics.bootstrap._POOLED = 100_000;"
-            "tagger.metrics.score_files._BYTES_IN_MEMORY = tagger.metrics.score_table._BYTES_IN_MEMORY = 0;"
-            "tagger.metrics.score_table._BYTES_AT_ONCE = 1 << 20;"
+            "from tagger.metrics import bootstrap, figures, score_files, score_table;"
+            "figures._SCORES_AT_ONCE = bootstrap._POOLED = 100_000;"
+            "bootstrap._WEIGHTS, bootstrap._SORTED_AT_ONCE = 8_000_000, 200_000;"
+            "score_files._BYTES_IN_MEMORY = score_table._BYTES_IN_MEMORY = 0;"
+            "score_table._BYTES_AT_ONCE = 1 << 20;"
             "from tagger.evaluate.evaluate import evaluate_scores;"
             "evaluate_scores(Path(sys.argv[1]));"
             # Of this program alone: the peak that getrusage tells is also that of its parent.

@@ -22,8 +22,8 @@ from small_model import small_run
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError
 from tagger.base.files import write_bytes
-from tagger.bundle.models import find_bundle
-from tagger.bundle.write import export_model, export_run
+from tagger.bundle.export import export_model, export_run
+from tagger.bundle.find import find_bundle
 from tagger.cloud.locations import location
 from tagger.cloud.mirror import Mirror, RunChangedError
 from tagger.evaluate.evaluate import evaluate_run

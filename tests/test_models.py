@@ -26,7 +26,8 @@ import tagger
 from preprocess.signal.windows import windows_of_file
 from tagger.base.errors import ModelError
 from tagger.bundle import models
-from tagger.bundle.models import default_model, describe_model, find_bundle, pull, registered_models
+from tagger.bundle.find import default_model, describe_model, find_bundle
+from tagger.bundle.models import pull, registered_models
 from tagger.bundle.models.musicnn import (
     ENTRIES,
     MSD_TAGS,

@@ -178,7 +178,10 @@ def test_the_published_pooling_layer_is_built_on_the_same_keras():
 
 
 def test_importing_the_package_first_is_enough_to_get_the_right_keras():
-    code = "import tagger.network.pooling as p, tf_keras as k; print(issubclass(p.AutoPool, k.layers.Layer))"
+    code = (
+        "import tagger.network.pooling as p, tf_keras as k;"
+        "print(issubclass(p.AutoPool, k.layers.Layer))"
+    )
     environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment

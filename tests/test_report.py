@@ -17,8 +17,8 @@ from small_model import small_run
 
 from preprocess.store.store import Store
 from tagger.base.errors import AudioError
+from tagger.bundle.export import export_run
 from tagger.bundle.runtime import Runtime
-from tagger.bundle.write import export_run
 from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
 from tagger.evaluate.report import figures, write_report
 from tagger.evaluate.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table

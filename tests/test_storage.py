@@ -24,7 +24,7 @@ from small_bundle import files_of, make_bundle, rewrite
 
 from tagger.base.errors import ModelError
 from tagger.bundle.fetch import fetch_bundle
-from tagger.bundle.models import find_bundle
+from tagger.bundle.find import find_bundle
 from tagger.bundle.read import DESCRIPTION, Bundle
 from tagger.tagging.tagger import Tagger
 

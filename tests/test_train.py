@@ -24,8 +24,8 @@ import tagger.bundle.write
 import tagger.train.loop
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError, StoreError
-from tagger.bundle.models import newest_run
-from tagger.bundle.write import export_run
+from tagger.bundle.export import export_run
+from tagger.bundle.find import newest_run
 from tagger.config import TrainConfig, load_config
 from tagger.runs.folder import RunFolder
 from tagger.tagging.tagger import Tagger

@@ -281,7 +281,7 @@ def add_package(options: PipelineOptions, folder: Path) -> None:
 
 
 class BeamEngine:
-    """Takes clips along the way in a Beam pipeline; an engine of `preprocess.engines.run.preprocess`.
+    """Takes clips along the way in a Beam pipeline; an engine of `engines.run.preprocess`.
 
     It is for one run.
 

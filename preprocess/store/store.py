@@ -4,7 +4,7 @@ A store is a folder: a pickle per clip (its windows, its multi-hot label and its
 ``manifest.json``, which says how they were made and what is in them. While clips are being added,
 a journal records the finished ones, so that a run that was killed goes on where it stopped.
 
-The folder may be local or at an address (`tagger.cloud.locations`).
+The folder may be local or at an address.
 """
 
 import contextlib
@@ -32,7 +32,6 @@ from preprocess.store.stored_clips import clip_file_name as clip_file_name
 from tagger.base.addresses import is_remote
 from tagger.base.errors import StoreError
 from tagger.base.files import content_hash, remove_temporary_files, write_bytes
-from tagger.cloud.locations import location
 from tagger.untrusted import pickles as safe_pickle
 
 SCHEMA_VERSION = 1
@@ -112,7 +111,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = location(root)
+        self.root = root
         path = self.root / MANIFEST
         try:
             header, clips = read_manifest(path)
@@ -322,7 +321,7 @@ class StoreWriter:
     """
 
     def __init__(self, root: Path, spec: StoreSpec, *, tags: tuple[str, ...]) -> None:
-        self.root = location(root)
+        self.root = root
         self.spec = spec
         self.tags = tags
         self.finished = FinishedClips()

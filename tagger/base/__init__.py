@@ -1,1 +1,1 @@
-"""What all may use, and what uses nothing of ours: errors, whole files, the log, addresses as text."""
+"""What all may use, and what uses nothing of ours: errors, whole files, the log, addresses."""

@@ -80,7 +80,7 @@ def install_command(extra: str) -> str:
     text = None
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     if not text and (folder / "pyproject.toml").exists():
         # Run from its folder, installed or not.
         text = json.dumps({"url": folder.as_uri(), "dir_info": {"editable": True}})

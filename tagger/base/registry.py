@@ -1,8 +1,8 @@
 """Extension points: a package whose modules are its entries, found by name.
 
 An entry of the package ``tagger.network.backbones`` named ``vggish`` is the module
-``tagger/network/backbones/vggish.py``; it binds its class to the name ``ENTRY``. Adding one is adding a
-file: nothing lists the entries, and a module is imported only when its name is asked for.
+``tagger/network/backbones/vggish.py``; it binds its class to the name ``ENTRY``. Adding one is
+adding a file: nothing lists the entries, and a module is imported only when its name is asked for.
 """
 
 import importlib

@@ -4,21 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from tagger.base.errors import ModelError
-from tagger.bundle.models import find_bundle, is_model_folder, registered_models
+from tagger.bundle.find import find_bundle, is_model_folder
+from tagger.bundle.models import registered_models
+from tagger.bundle.models.vggish import CHECKPOINT
 from tagger.bundle.read import WEIGHTS
 from tagger.cloud.download import RemoteFile, cached_download
 from tagger.network.weights import CHECKPOINT_SUFFIXES
 
 # Weights that can be named instead of given as a path.
-REGISTERED: dict[str, RemoteFile] = {
-    # VGGish as published by its authors. They give no checksum; the smoke test tells whether the
-    # right weights arrived.
-    "vggish": RemoteFile(
-        url="https://storage.googleapis.com/audioset/vggish_model.ckpt",
-        name="vggish_model.ckpt",
-        sha256=None,
-    ),
-}
+REGISTERED: dict[str, RemoteFile] = {"vggish": CHECKPOINT}
 
 
 def resolve_weights(name: str) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 from preprocess.store.store import MANIFEST, Store
 from tagger.base.addresses import is_remote
-from tagger.bundle.models import describe_bundle
+from tagger.bundle.find import describe_bundle
 from tagger.bundle.read import DESCRIPTION, Bundle
 from tagger.cloud.locations import location
 from tagger.config import Config

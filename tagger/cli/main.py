@@ -481,7 +481,7 @@ def _inputs(
 
 def _load_tagger(model: str | None, quantize: str, jobs: int | None) -> "Tagger":
     from tagger.base.log import notice
-    from tagger.bundle.models import default_model
+    from tagger.bundle.find import default_model
     from tagger.tagging.tagger import Tagger
 
     if model is None:
@@ -658,7 +658,7 @@ def export(
     _choice("--format", format_, EXPORTERS.names())
     _choice("--quantize", quantize, _QUANTIZATIONS)
 
-    from tagger.bundle.write import export_model
+    from tagger.bundle.export import export_model
 
     for line in export_model(model, format_=format_, quantize=quantize, clips=clips or ()):
         print(line)
@@ -708,7 +708,7 @@ def models_info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, bundle or training run.")],
 ) -> None:
     """Describe a model: tags, embeddings, exports and where it comes from."""
-    from tagger.bundle.models import describe_model
+    from tagger.bundle.find import describe_model
 
     for line in describe_model(model):
         print(line)

@@ -1,7 +1,7 @@
 """A lease in a bucket: of several machines that would work on one run, a single one does.
 
-``python -m tagger.cloud.lease ADDRESS OWNER COMMAND...`` runs a command while it holds the lease. After
-``TAGGER_LEASE_SECONDS`` (180) without a sign of life another machine may take it.
+``python -m tagger.cloud.lease ADDRESS OWNER COMMAND...`` runs a command while it holds the lease.
+After ``TAGGER_LEASE_SECONDS`` (180) without a sign of life another machine may take it.
 """
 
 import contextlib

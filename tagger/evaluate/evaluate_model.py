@@ -16,9 +16,10 @@ from preprocess.store.store import Store
 from tagger.base.errors import ModelError, TaggerError
 from tagger.base.files import write_json
 from tagger.base.log import progress_bar
-from tagger.bundle.models import find_bundle
+from tagger.bundle.find import find_bundle
 from tagger.bundle.read import CONFIG, VOCABULARY, Bundle
 from tagger.bundle.runtime import Runtime
+from tagger.cloud.locations import location
 from tagger.config import Config, load_config
 from tagger.evaluate.evaluate import Evaluation, measure, with_report, write_results
 from tagger.evaluate.leakage import find_leakage
@@ -92,7 +93,7 @@ def evaluate_model(
     tagger.require_tags()
     # Errors are measured before and after it.
     calibration, tagger.calibration = tagger.calibration, None
-    patches = None if store is None else Store(store)
+    patches = None if store is None else Store(location(store))
     if patches is not None:
         patches.require_front_end(tagger.front_end, user="the model")
     index = patches.index if patches is not None else _index(settings)

@@ -18,7 +18,6 @@ from preprocess.clips.index import ClipIndex
 from preprocess.clips.splits import Parts
 from preprocess.clips.vocabulary import Vocabulary
 from preprocess.signal.features import FrontEnd
-from tagger import __version__
 from tagger.base.addresses import is_remote
 from tagger.base.errors import ModelError
 from tagger.base.files import (
@@ -29,6 +28,7 @@ from tagger.base.files import (
     write_text,
 )
 from tagger.base.log import warn
+from tagger.base.version import VERSION
 from tagger.cloud.locations import location
 from tagger.cloud.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
 from tagger.config import Config, load_config
@@ -370,7 +370,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package, its commit, and of what decides the numbers."""
-    found = {"python": platform.python_version(), "tagger": __version__, "commit": git_commit()}
+    found = {"python": platform.python_version(), "tagger": VERSION, "commit": git_commit()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -13,6 +13,7 @@ from tagger.base.addresses import is_remote
 from tagger.base.errors import StoreError
 from tagger.base.files import alone, remove_temporary_files
 from tagger.base.log import progress_bar
+from tagger.cloud.locations import location
 from tagger.cloud.mirror import local_copy
 
 
@@ -72,7 +73,7 @@ def local_store(store: Store | Path, *, rows: Sequence[int] | None = None) -> St
         If there is no store, or it cannot be read, or the cache not be written.
     """
     if not isinstance(store, Store):
-        store = Store(store)
+        store = Store(location(store))
     if not is_remote(store.root):
         return store
     local = local_copy("stores", store.root)

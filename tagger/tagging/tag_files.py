@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tagger import __version__
 from tagger.base.addresses import is_remote
 from tagger.base.errors import ConfigError, TaggerError
 from tagger.base.log import failed
+from tagger.base.version import VERSION
 from tagger.cloud.locations import file_or_object
 from tagger.tagging.inputs import STDIN, Input, Spool, open_spool
 from tagger.tagging.journal import Journal, journal_path
@@ -107,7 +107,7 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
     header = Header(
         model=tagger.bundle.name,
         model_version=tagger.bundle.version,
-        tagger_version=__version__,
+        tagger_version=VERSION,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         segments=options.selection.segments,
     )
@@ -244,7 +244,7 @@ def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
         "format": options.format,
         # Else files that were tagged without it would be left without their tags.
         "write_tags": options.write_tags,
-        "tagger": __version__,
+        "tagger": VERSION,
     }
     path = journal_path(options.output)
     journal = Journal(path, parameters, overwrite=options.overwrite)

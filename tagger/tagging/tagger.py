@@ -144,7 +144,7 @@ class Tagger:
         ModelError
             If there is no such model, it cannot be had or it is damaged.
         """
-        from tagger.bundle.models import default_model, find_bundle
+        from tagger.bundle.find import default_model, find_bundle
 
         name = model if model is not None else default_model()
         return cls(find_bundle(name), quantize=quantize, jobs=jobs)
@@ -478,7 +478,7 @@ def top_tags(
     ModelError
         If the model cannot be had.
     """
-    from tagger.bundle.models import default_model
+    from tagger.bundle.find import default_model
 
     # By its name: what is used by default may have become another one.
     name = default_model() if model is None else str(model)

@@ -1,4 +1,4 @@
-"""Pictures: taggrams, and what all pictures have in common; see also `tagger.evaluate.report.figures`."""
+"""Pictures: taggrams, and what all pictures have in common; see also `evaluate.report.figures`."""
 
 import warnings
 from pathlib import Path

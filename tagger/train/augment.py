@@ -1,8 +1,8 @@
 """What is done to training examples after they were drawn: mixup, gain, equaliser, masks.
 
 All that is random is drawn here, by NumPy and from the number of the step, so that a resumed run
-draws the same; `tagger.train.steps` applies it. Of several shares each has draws of its own, whichever
-device takes it.
+draws the same; `tagger.train.steps` applies it. Of several shares each has draws of its own,
+whichever device takes it.
 """
 
 import math

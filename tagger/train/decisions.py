@@ -131,7 +131,7 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
     ModelError
         If there is no such run, or its validation scores are not kept.
     """
-    from tagger.bundle.write import export_run
+    from tagger.bundle.export import export_run
     from tagger.metrics.score_files import open_scores
     from tagger.network.tasks import TASKS
 

@@ -633,7 +633,7 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
     if stopped_early:
         notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
     if distribution.is_chief:
-        from tagger.bundle.write import export_run
+        from tagger.bundle.export import export_run
 
         settle_clip_head(run, config, data)
         # In a run that was resumed after its end this may be there already.

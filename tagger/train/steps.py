@@ -45,8 +45,8 @@ def make_train_step(
     callable
         ``step(labels, partners, own_part, wishes, *inputs, *plans)`` of per-replica values gives a
         tensor: the loss of the joint batch, then the sum over devices of each of the `wishes`.
-        Partners and own part [shape=(batch_size,)] are those of `tagger.train.augment.mixup_plans`, plans
-        those of `tagger.train.augment.spectrogram_plans`.
+        Partners and own part [shape=(batch_size,)] are those of `augment.mixup_plans`,
+        plans those of `augment.spectrogram_plans`.
     """
     scales = augmented or {}
     scaling = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)

@@ -1,10 +1,9 @@
-"""Models by name: registered ones that are pulled at first use, runs, bundles, ``gs://`` URIs.
+"""Models that can be named: their published weights are fetched and converted at first use.
 
 Each module of this package is a source of models; it binds a tuple of them to ``ENTRIES``.
 """
 
 import importlib
-import os
 import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -12,13 +11,10 @@ from pathlib import Path
 
 from tagger.base.cache import cache_folder
 from tagger.base.errors import ModelError
-from tagger.base.files import sha256_of_file
-from tagger.bundle.read import DESCRIPTION, WEIGHTS, Bundle
+from tagger.bundle.read import Bundle
 
 # Tags music without any training of one's own.
 DEFAULT_MODEL = "musicnn-mtt"
-_RUNS = Path("runs")
-_RUN_DESCRIPTION, _RUN_WEIGHTS, _RUN_BUNDLE = "run.json", "best.weights.h5", "bundle"
 GS_PREFIX = "gs://"
 
 
@@ -118,133 +114,3 @@ def pull(name: str, *, clips: tuple[Path, ...] = (), again: bool = False) -> Bun
     if not again and Bundle.is_at(root):
         return Bundle(root)
     return model.pull(root, clips=clips)
-
-
-def default_model() -> str:
-    """Name what is used by default: ``$TAGGER_MODEL``, the newest run here, or musicnn."""
-    configured = os.environ.get("TAGGER_MODEL")
-    if configured:
-        return configured
-    run = newest_run(_RUNS)
-    return DEFAULT_MODEL if run is None else str(run)
-
-
-def newest_run(folder: Path) -> Path | None:
-    """Training run below `folder` whose weights are the newest; None if there is none.
-
-    Runs that can be used come before one that is still training and has no bundle yet.
-    """
-    weights = [run.parent / _RUN_WEIGHTS for run in folder.rglob(_RUN_DESCRIPTION)]
-    runs = [
-        (Bundle.is_at(path.parent / _RUN_BUNDLE), path.stat().st_mtime, path.parent)
-        for path in weights
-        if path.exists()
-    ]
-    return max(runs)[2] if runs else None
-
-
-def is_model_folder(path: Path) -> bool:
-    """Whether a folder is that of a training run or of a bundle."""
-    return (path / _RUN_DESCRIPTION).exists() or Bundle.is_at(path)
-
-
-def find_bundle(model: str | Path) -> Bundle:
-    """Bundle of a model, however it is named.
-
-    Parameters
-    ----------
-    model : str or Path
-        Folder of a bundle or of a training run, ``gs://`` URI of a bundle, or registered name.
-
-    Returns
-    -------
-    Bundle
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, or it is damaged.
-    """
-    name = str(model)
-    if name.startswith(GS_PREFIX):
-        from tagger.bundle.fetch import fetch_bundle
-
-        return fetch_bundle(name)
-    path = Path(model)
-    if (path / _RUN_DESCRIPTION).exists():
-        return _bundle_of_run(path)
-    if path.exists():
-        return Bundle(path.parent if path.name == DESCRIPTION else path)
-    if name in registered_models():
-        if not Bundle.is_at(pulled_bundle(name)):
-            from tagger.base.log import notice
-
-            notice(f"{name}: not here yet; pulling it into {pulled_bundle(name)}")
-        return pull(name)
-    raise ModelError(
-        f"{name}: no such folder, and no registered model ({', '.join(registered_models())}); "
-        "give the folder of a training run or of a bundle, or one of these names"
-    )
-
-
-def _bundle_of_run(run: Path) -> Bundle:
-    bundle, weights = run / _RUN_BUNDLE, run / _RUN_WEIGHTS
-    if not Bundle.is_at(bundle):
-        if not weights.exists():
-            raise ModelError(f"{run}: has no weights yet; let an epoch of its training end")
-        raise ModelError(f"{run}: has no exported model yet; make it with: tagger export {run}")
-    found = Bundle(bundle)
-    # Times alone do not tell: a copied run has others.
-    if (
-        weights.exists()
-        and weights.stat().st_mtime > (bundle / DESCRIPTION).stat().st_mtime
-        and sha256_of_file(weights) != found.checksums.get(WEIGHTS)
-    ):
-        from tagger.base.log import warn
-
-        warn(f"{run}: has newer weights than its exported model; renew it: tagger export {run}")
-    return found
-
-
-def describe_model(model: str) -> list[str]:
-    """Lines about a model; of a registered one that is not here yet, what is known of it.
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, or it is damaged.
-    """
-    entry = registered_models().get(model)
-    if entry is not None and not Bundle.is_at(pulled_bundle(model)):
-        return [
-            f"{entry.name}: {entry.summary}",
-            f"tags: {entry.n_tags}",
-            *(f"published {name}: {value:.4f}" for name, value in entry.published.items()),
-            f"source: {entry.source}",
-            f"licence: {entry.licence}",
-            f"not here yet; fetch it with: tagger models pull {entry.name}",
-        ]
-    return describe_bundle(find_bundle(model))
-
-
-def describe_bundle(bundle: Bundle) -> list[str]:
-    """Lines about a bundle.
-
-    Raises
-    ------
-    ModelError
-        If a file of it is damaged.
-    """
-    bundle.verify()
-    tags = bundle.tags()
-    fitted = sum(value is not None for value in bundle.thresholds())
-    return [
-        f"{bundle.name}: version {bundle.version}, made by tagger {bundle.tagger_version}",
-        f"folder: {bundle.root}",
-        *(f"{title.lower()}: {text}" for title, text in bundle.card.items()),
-        f"front end: {bundle.front_end['name']}",
-        f"tags ({len(tags)}, {fitted} with a threshold of their own): {', '.join(tags)}",
-        "embeddings: "
-        + ", ".join(f"{name} ({bundle.outputs[name]})" for name in bundle.embeddings),
-        *(f"export {export.describe()}" for export in bundle.exports),
-    ]

@@ -6,6 +6,15 @@ from pathlib import Path
 from tagger.base.errors import ModelError
 from tagger.bundle.models import RegisteredModel
 from tagger.bundle.read import Bundle
+from tagger.cloud.download import RemoteFile, cached_download
+
+# As published by its authors. They give no checksum; the smoke test tells whether the right weights
+# arrived.
+CHECKPOINT = RemoteFile(
+    url="https://storage.googleapis.com/audioset/vggish_model.ckpt",
+    name="vggish_model.ckpt",
+    sha256=None,
+)
 
 
 @dataclass(frozen=True)
@@ -14,7 +23,6 @@ class VggishModel(RegisteredModel):
 
     def pull(self, root: Path, *, clips: tuple[Path, ...] = ()) -> Bundle:  # noqa: D102
         from tagger.base.log import notice
-        from tagger.bundle.find_weights import resolve_weights
         from tagger.bundle.write import Source, parity_windows, write_bundle
         from tagger.config import load_config
         from tagger.network.model import build_model
@@ -24,7 +32,7 @@ class VggishModel(RegisteredModel):
         )
         front_end = config.make_front_end()
         model = build_model(config, front_end, ())
-        model.backbone.load_weights(model.embedding_model, resolve_weights(self.name))
+        model.backbone.load_weights(model.embedding_model, cached_download(CHECKPOINT))
         test = model.backbone.smoke_test(model.embedding_model)
         if test is not None:
             # The authors give no checksum: this tells whether the right weights arrived.

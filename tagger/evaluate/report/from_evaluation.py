@@ -84,7 +84,7 @@ def report_evaluation(
 
 
 def _bundle_of(evaluation: "Evaluation") -> "Bundle | None":
-    from tagger.bundle.models import find_bundle
+    from tagger.bundle.find import find_bundle
 
     if evaluation.model is None:
         return None
