@@ -249,7 +249,7 @@ def quick_some(values, quick):
 @pytest.fixture
 def without_export(monkeypatch):
     """Let training end without a bundle, whose making takes longer than a short training."""
-    monkeypatch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
+    monkeypatch.setattr("tagger.bundle.export.export_run", lambda run, **_: [])
 
 
 @pytest.fixture

@@ -373,14 +373,14 @@ def test_an_export_made_again_takes_the_place_of_the_former(root):
 
 
 def test_an_export_that_was_added_meanwhile_is_kept(root, monkeypatch):
-    load = tagger.export.load_model
+    load = tagger.bundle.write.load_model
 
     def load_slowly(bundle):
-        monkeypatch.setattr(tagger.export, "load_model", load)
+        monkeypatch.setattr(tagger.bundle.write, "load_model", load)
         add_export(Bundle(root), format_="litert", quantize="float16", windows=windows())
         return load(bundle)
 
-    monkeypatch.setattr(tagger.export, "load_model", load_slowly)
+    monkeypatch.setattr(tagger.bundle.write, "load_model", load_slowly)
     add_export(Bundle(root), format_="litert", quantize="dynamic", windows=windows())
     assert {e.quantize for e in Bundle(root).exports} == {"none", "float16", "dynamic"}
     Bundle(root).verify()
@@ -404,7 +404,7 @@ def fail(error):
 @pytest.mark.parametrize("step", ["largest_difference", "write_text", "seal"])
 def test_an_interrupted_export_leaves_the_bundle_as_it_was(root, monkeypatch, step):
     before = files_of(root)
-    monkeypatch.setattr(tagger.export, step, fail(KeyboardInterrupt()))
+    monkeypatch.setattr(tagger.bundle.write, step, fail(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         add_export(Bundle(root), format_="litert", windows=windows())
     assert files_of(root) == before
@@ -415,7 +415,7 @@ def test_an_interrupted_export_leaves_the_bundle_as_it_was(root, monkeypatch, st
 def test_an_interrupted_write_leaves_the_old_bundle(root, monkeypatch, step):
     before = files_of(root)
     model, config = small_model(seed=1)
-    monkeypatch.setattr(tagger.export, step, fail(KeyboardInterrupt()))
+    monkeypatch.setattr(tagger.bundle.write, step, fail(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         write_bundle(
             root,

@@ -137,7 +137,7 @@ def joint(store) -> Callable[[tuple[str, ...]], Path]:
         run = store.parent / f"joint-{len(more)}"
         settings = (*SAME_EVERYWHERE, *more, "stream.shares=2", f"run.root={run}")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
+            patch.setattr("tagger.bundle.export.export_run", lambda run, **_: [])
             train(small_config(store.parent, *settings))
         return run
 

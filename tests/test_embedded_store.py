@@ -44,7 +44,7 @@ def read_weights(run):
 )
 def test_the_head_learns_what_it_learns_from_patches(folder, more, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
+        patch.setattr("tagger.bundle.export.export_run", lambda run, **_: [])
         train(small_config(folder, *FROZEN, *more, f"run.root={folder / 'patches'}"))
     train(small_config(folder, *CACHED, *more, f"run.root={folder / 'embeddings'}"))
     one, other = (read_weights(folder / name) for name in ("patches", "embeddings"))

@@ -15,6 +15,7 @@ from small_bundle import files_of, make_bundle, windows
 from small_model import small_training
 from small_store import small_config
 
+import tagger.bundle.export
 import tagger.bundle.write
 from preprocess import log_mel_patches
 from preprocess.store.store import Store
@@ -250,7 +251,7 @@ def test_a_run_that_starts_anew_keeps_no_bundle_of_the_one_before(trained, tmp_p
 def test_pooling_over_time_survives_the_bundle(trained, tmp_path, monkeypatch, aggregate):
     shutil.copytree(trained / "store", tmp_path / "store")
     with monkeypatch.context() as patch:
-        patch.setattr(tagger.export, "export_run", lambda run, **_: [])
+        patch.setattr(tagger.bundle.export, "export_run", lambda run, **_: [])
         train(
             small_config(
                 tmp_path,
@@ -315,7 +316,7 @@ def test_an_export_prints_and_stores_its_parity(run, command, format_, quantize,
 
 @pytest.mark.parametrize(("format_", "quantize", "file"), EXPORTS)
 def test_an_export_answers_as_keras_for_any_number_of_windows(exported, format_, quantize, file):
-    model = tagger.export.load_model(exported)
+    model = tagger.bundle.write.load_model(exported)
     for n_windows in (1, 7):
         asked = windows(n_windows).windows
         expected = model.output_model(asked, training=False)["scores"].numpy()
@@ -372,7 +373,7 @@ def test_a_network_that_differs_is_an_error_and_changes_nothing(run, command, mo
 )
 def test_the_limit_is_drawn_where_it_is_said(bundle, monkeypatch, no_conversion, quantize, limit):
     def export(difference):
-        monkeypatch.setattr(tagger.export, "largest_difference", lambda *_: difference)
+        monkeypatch.setattr(tagger.bundle.write, "largest_difference", lambda *_: difference)
         return add_export(bundle, format_="litert", quantize=quantize, windows=windows())
 
     with pytest.raises(ModelError, match="differ from Keras"):
@@ -381,7 +382,7 @@ def test_the_limit_is_drawn_where_it_is_said(bundle, monkeypatch, no_conversion,
 
 
 def test_a_bundle_is_not_written_for_a_network_that_differs(tmp_path, monkeypatch, no_conversion):
-    monkeypatch.setattr(tagger.export, "largest_difference", lambda *_: 0.5)
+    monkeypatch.setattr(tagger.bundle.write, "largest_difference", lambda *_: 0.5)
     with pytest.raises(ModelError, match=r"model\.tflite: .* more than 0\.0001"):
         make_bundle(tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 MAIN = "from tagger.cli.main import main; main()"
 
 WITHOUT_EXPORT = """
-import tagger.bundle.write
-tagger.bundle.write.export_run = lambda run, **_: []
+import tagger.bundle.export
+tagger.bundle.export.export_run = lambda run, **_: []
 """
 
 
@@ -143,7 +143,7 @@ def test_another_format_is_refused(tmp_path):
 
 def test_what_nobody_foresaw_is_one_event_with_its_traceback():
     program = (
-        "import tagger.cli as cli; import tagger.cli.info\n"
+        "import tagger.cli.info, tagger.cli.main as cli\n"
         "tagger.cli.info.describe = lambda *given: 1 / 0\n" + MAIN.replace("main()", "cli.main()")
     )
     _, lines = run("info", "--log-format", "json", program=program, code=1)
@@ -154,7 +154,7 @@ def test_what_nobody_foresaw_is_one_event_with_its_traceback():
 
 def test_a_warning_of_a_library_is_one_event():
     program = (
-        "import tagger.cli as cli, tagger.cli.info, warnings\n"
+        "import tagger.cli.info, tagger.cli.main as cli, warnings\n"
         "tagger.cli.info.describe = lambda *given: warnings.warn('old\\nways') or []\n"
         "cli.main()"
     )

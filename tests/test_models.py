@@ -391,7 +391,7 @@ def served_vggish(tmp_path, own_cache, monkeypatch):
             write_single_file(folder / "vggish_model.ckpt", tensors)
             url = stack.enter_context(server_of(folder))
             remote = RemoteFile(f"{url}/vggish_model.ckpt", "vggish_model.ckpt", None)
-            monkeypatch.setitem(weights.REGISTERED, "vggish", remote)
+            monkeypatch.setattr("tagger.bundle.models.vggish.CHECKPOINT", remote)
 
         yield serve
 
@@ -468,7 +468,7 @@ def test_vggish_is_pulled_in_its_real_size(own_cache, tmp_path, monkeypatch):
         if "fc" in name:
             tensors[name] *= 0.2
     path = write_checkpoint(tmp_path / "published" / "vggish_model.ckpt", tensors)
-    monkeypatch.setattr("tagger.bundle.find_weights.resolve_weights", lambda _: path)
+    monkeypatch.setattr("tagger.bundle.models.vggish.cached_download", lambda _: path)
     expected_figures(tensors, monkeypatch)
     del tensors
     bundle = pull("vggish")
@@ -515,7 +515,7 @@ def test_a_folder_comes_before_a_registered_model_of_its_name(run, no_runs):
 
 
 def test_a_remote_bundle_is_fetched(monkeypatch):
-    monkeypatch.setattr("tagger.cloud.gcs.fetch_bundle", lambda uri: uri)
+    monkeypatch.setattr("tagger.bundle.fetch.fetch_bundle", lambda uri: uri)
     assert find_bundle("gs://bucket/model") == "gs://bucket/model"
 
 

@@ -40,7 +40,7 @@ def searched(tmp_path_factory):
     """A folder like the one above in which three trials were trained, and what they gave."""
     folder = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tagger.bundle.write.export_run", lambda run, **_: [])
+        patch.setattr("tagger.bundle.export.export_run", lambda run, **_: [])
         return prepared(folder), run_search(folder, 3)
 
 
@@ -114,7 +114,7 @@ def test_a_search_goes_on_with_what_it_has(folder, quick):
 KILLED = """
 import os, sys
 from pathlib import Path
-import tagger.bundle.write
+import tagger.bundle.export
 import tagger.train.loop
 from tagger.config import load_config
 from tagger.train.search import search
@@ -125,7 +125,7 @@ def dies(config, *, resume=False, profile_input=False, whole=tagger.train.loop.t
     os._exit(9)
 
 tagger.train.loop.train = dies
-tagger.bundle.write.export_run = lambda run, **_: []
+tagger.bundle.export.export_run = lambda run, **_: []
 folder = Path(sys.argv[1])
 search(load_config(folder / "config.yaml"), folder / "space.yaml", folder=folder / "found",
        n_trials=2)

@@ -20,7 +20,7 @@ from conftest import quick_some
 from small_model import small_training
 from small_store import make_store, small_config
 
-import tagger.bundle.write
+import tagger.bundle.export
 import tagger.train.loop
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError, StoreError
@@ -230,9 +230,9 @@ RESUME_SCRIPT = """
 import sys
 from pathlib import Path
 from tagger.config import load_config
-import tagger.bundle.write
+import tagger.bundle.export
 from tagger.train.loop import train
-tagger.bundle.write.export_run = lambda run, **_: []
+tagger.bundle.export.export_run = lambda run, **_: []
 overrides = [f"run.root={sys.argv[2]}", *sys.argv[3:]]
 result = train(load_config(Path(sys.argv[1]), overrides), resume=True)
 sys.exit(0 if result.finished else 130)
@@ -377,7 +377,7 @@ def test_a_signal_after_the_state_was_saved_does_not_save_it_again(tmp_path, mon
 def test_a_signal_at_the_last_state_stops_before_the_export(tmp_path, monkeypatch):
     make_store(tmp_path / "store", n_clips=64)
     config = small_config(tmp_path, "stream.steps_per_epoch=3", "train.epochs=1")
-    monkeypatch.setattr(tagger.export, "export_run", export_run)
+    monkeypatch.setattr(tagger.bundle.export, "export_run", export_run)
     save = Checkpoints.save
 
     def noted(self, step, progress):
@@ -555,7 +555,7 @@ def test_a_model_loads_what_training_saved(trained):
 
 
 def test_a_run_of_another_version_is_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(tagger.export, "export_run", export_run)
+    monkeypatch.setattr(tagger.bundle.export, "export_run", export_run)
     run = tmp_path / "run"
     shutil.copytree(trained / "run", run)
     description = json.loads((run / "run.json").read_text())
