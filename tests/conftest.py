@@ -33,6 +33,11 @@ TINY_CLIPS = (
     ("17", "f", "dot-noon-01-sun", "dot", "000", 2.0),
 )
 
+# Parameters of what draws few moments or inputs in each run of the tests, and many in a campaign.
+FEW_OR_MANY = [
+    "few",
+    pytest.param("many", marks=[pytest.mark.campaign, pytest.mark.timeout(6 * 3600)]),
+]
 
 # Elsewhere hypothesis looks at other examples each time; on CI the same code gives the same result.
 # How long an example takes depends on what else the machine does: that is no promise.
@@ -149,6 +154,35 @@ def musicnn_cache(tmp_path_factory):
             pytest.skip("pip cannot fetch the package musicnn 0.1.0 here")
         pull("musicnn-mtt")
     return cache
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory):
+    """What starts command lines that can be killed: one process for all tests."""
+    from killable import Launcher
+
+    with Launcher(tmp_path_factory.mktemp("launcher") / "log") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def training(request, tmp_path_factory, launcher):
+    """A store and a run that was trained on it; who uses them lays them out first."""
+    from outcomes import Training
+
+    return Training(
+        tmp_path_factory.mktemp("trained"), launcher, long=request.config.option.campaign
+    )
+
+
+@pytest.fixture(scope="session")
+def few_clips(tmp_path_factory):
+    """Sixteen clips of the demo corpus, which no test changes."""
+    from preprocess.demo_corpus import write_demo_corpus
+
+    root = tmp_path_factory.mktemp("clips")
+    write_demo_corpus(root, n_clips=16, clip_seconds=3.0, seed=0)
+    return root
 
 
 @pytest.fixture
