@@ -35,6 +35,11 @@ TINY_CLIPS = (
     ("17", "f", "dot-noon-01-sun", "dot", "000", 2.0),
 )
 
+# Parameters of what draws few moments or inputs in each run of the tests, and many in a campaign.
+FEW_OR_MANY = [
+    "few",
+    pytest.param("many", marks=[pytest.mark.campaign, pytest.mark.timeout(6 * 3600)]),
+]
 
 # Elsewhere hypothesis looks at other examples each time; on CI the same code gives the same result.
 # How long an example takes depends on what else the machine does: that is no promise.
@@ -153,6 +158,35 @@ def musicnn_cache(tmp_path_factory):
     return cache
 
 
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory):
+    """What starts command lines that can be killed: one process for all tests."""
+    from killable import Launcher
+
+    with Launcher(tmp_path_factory.mktemp("launcher") / "log") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def training(request, tmp_path_factory, launcher):
+    """A store and a run that was trained on it; who uses them lays them out first."""
+    from outcomes import Training
+
+    return Training(
+        tmp_path_factory.mktemp("trained"), launcher, long=request.config.option.campaign
+    )
+
+
+@pytest.fixture(scope="session")
+def few_clips(tmp_path_factory):
+    """Sixteen clips of the demo corpus, which no test changes."""
+    from preprocess.clips.demo_corpus import write_demo_corpus
+
+    root = tmp_path_factory.mktemp("clips")
+    write_demo_corpus(root, n_clips=16, clip_seconds=3.0, seed=0)
+    return root
+
+
 @pytest.fixture
 def golden(request):
     """Compare named numbers with those in tests/golden, or store them with --update-golden."""
@@ -210,7 +244,7 @@ def command(monkeypatch, capfd):
     """Run a command line in this process: exit code, stdout, stderr."""
 
     def call(*arguments):
-        from tagger.cli import main as cli
+        from tagger.cli.main import main as cli
 
         monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
         capfd.readouterr()
@@ -249,7 +283,7 @@ def quick_some(values, quick):
 @pytest.fixture
 def without_export(monkeypatch):
     """Let training end without a bundle, whose making takes longer than a short training."""
-    monkeypatch.setattr("tagger.bundle.export.export_run", lambda run, **_: [])
+    monkeypatch.setattr("tagger.bundle.read.export.export_run", lambda run, **_: [])
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ MEMORY_BYTES = 1 << 30
 _MOST_FINDINGS = 12
 # Which words tell what to do.
 _REMEDY = re.compile("; |: (?:give|write|use|choose) ")
+# What ffmpeg says, which may lack memory that it, not this program, has asked for.
+_SAID_BY_FFMPEG = re.compile(r"ffmpeg cannot decode it \(.*\)")
 # What a user shall read to the end.
 _LONGEST_MESSAGE = 4000
 
@@ -331,7 +333,8 @@ def problem_of_message(error: Exception, kind: Kind) -> str | None:
         return "a message that does not name the file"
     if not _REMEDY.search(message):
         return "a message without a remedy"
-    lacking = any(word in message for word in ("emoryError", "memory", "Unable to allocate"))
+    own = _SAID_BY_FFMPEG.sub("", message.replace(str(kind.folder), ""))
+    lacking = any(word in own for word in ("emoryError", "memory", "Unable to allocate"))
     if lacking and not kind.asks_for_what_is_promised:
         return "asks for more memory than there is"
     return None

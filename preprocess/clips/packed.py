@@ -52,7 +52,8 @@ class Packed(Sequence[ItemT]):
 
     def _fields(self, row: int) -> tuple[Any, ...]:
         start, end = self._ends[row], self._ends[row + 1]
-        fields: tuple[Any, ...] = marshal.loads(self._content[start:end])
+        # Of this process alone.
+        fields: tuple[Any, ...] = marshal.loads(self._content[start:end])  # noqa: S302
         return fields
 
     def __len__(self) -> int:

@@ -431,7 +431,7 @@ class _FfmpegDecoder:
         entries = "stream=sample_rate,channels,duration:format=duration"
         command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", entries]
         try:
-            probe = subprocess.run(
+            probe = subprocess.run(  # noqa: S603 (no shell; the name begins with no dash)
                 [*command, "-of", "json", _ffmpeg_name(path)],
                 capture_output=True,
                 timeout=_FFMPEG_TIMEOUT_SECONDS,
@@ -478,7 +478,7 @@ class _FfmpegDecoder:
         # Into a file, for a pipe that nobody reads would stop ffmpeg when it is full.
         with (
             tempfile.TemporaryFile() as complaints,
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603 (no shell; the name begins with no dash)
                 [*command, "-c:a", "pcm_f32le", "-"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

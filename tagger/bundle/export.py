@@ -150,7 +150,7 @@ def _metrics_of(
     from tagger.network.tasks import TASKS
 
     try:
-        with np.load(run.validation_scores, allow_pickle=False) as kept:
+        with np.load(run.validation_scores, allow_pickle=False) as kept:  # noqa: TID251
             labels, scores = kept["gt"], kept["est"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(

@@ -202,7 +202,10 @@ def run_holding(lease: Lease, command: Sequence[str]) -> int:
     try:
         lease.take()
         taking = False
-        child = subprocess.Popen(command, start_new_session=True, preexec_fn=_bound_to(os.getpid()))
+        # What the user asks to be run.
+        child = subprocess.Popen(  # noqa: S603
+            command, start_new_session=True, preexec_fn=_bound_to(os.getpid())
+        )
         # What came before there was a child.
         for number in asked[:1]:
             os.kill(child.pid, number)

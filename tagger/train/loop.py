@@ -597,6 +597,9 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
             improved = _note_epoch(config.train, progress, row, larger_is_better)
             judge.save_weights(run.last_weights)
             if improved:
+                # One that a run has is of the best weights so far, even where an epoch that is
+                # repeated finds the same ones again: the decisions that follow are not of it.
+                run.clip_head.unlink(missing_ok=True)
                 judge.save_weights(run.best_weights)
                 save_decisions(
                     run, model.task, config.calibration, labels=validation_labels, scores=scores

@@ -32,7 +32,8 @@ class SavedModelExporter(Exporter):
     def run(self, path: Path, windows: dict[str, Any]) -> "Outputs":  # noqa: D102
         from tagger.network.keras import tf
 
-        serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+        # What has just been written, to be compared with the network.
+        serve = tf.saved_model.load(str(path)).signatures["serving_default"]  # noqa: TID251
         tensors = {name: tf.constant(array) for name, array in windows.items()}
         return {name: value.numpy() for name, value in serve(**tensors).items()}
 

@@ -177,7 +177,9 @@ def fetch_wheel(folder: Path) -> Path:
     try:
         # pip's own progress bar goes to stderr: results alone go to stdout. By its number, as in a
         # notebook sys.stderr is no file.
-        done = subprocess.run(command, stdout=_STDERR, timeout=_DOWNLOAD_SECONDS, check=False)
+        done = subprocess.run(  # noqa: S603 (the same words each time)
+            command, stdout=_STDERR, timeout=_DOWNLOAD_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(
             f"{REQUIREMENT}: pip download failed ({error}); try again, or {by_hand}"
