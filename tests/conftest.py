@@ -244,7 +244,7 @@ def command(monkeypatch, capfd):
     """Run a command line in this process: exit code, stdout, stderr."""
 
     def call(*arguments):
-        from tagger.cli.main import main as cli
+        from tagger.cli import main as cli
 
         monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
         capfd.readouterr()
@@ -283,7 +283,7 @@ def quick_some(values, quick):
 @pytest.fixture
 def without_export(monkeypatch):
     """Let training end without a bundle, whose making takes longer than a short training."""
-    monkeypatch.setattr("tagger.bundle.read.export.export_run", lambda run, **_: [])
+    monkeypatch.setattr("tagger.bundle.export.export_run", lambda run, **_: [])
 
 
 @pytest.fixture

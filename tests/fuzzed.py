@@ -772,8 +772,7 @@ class Bundles(Kind):
         self._samples = np.sin(np.arange(20_000) / 20).astype(np.float32)
 
     def _entry(self, root: Path):
-        from tagger.bundle.read.find import describe_model
-
+        from tagger.bundle.find import describe_model
         from tagger.bundle.read import Bundle
         from tagger.tagging.tagger import Tagger
 

@@ -137,7 +137,7 @@ def _child(wanted: dict, log: Path, counted: int) -> None:
         if wanted["arguments"][0] == "-c":
             exec(wanted["arguments"][1], {"__name__": "__main__"})
         else:
-            from tagger.cli.main import main as cli
+            from tagger.cli import main as cli
 
             sys.argv = ["tagger", *wanted["arguments"]]
             cli.main()

@@ -11,9 +11,9 @@ from conftest import quick_some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import make_store, small_config
-from tagger.bundle.read.export import export_run
 
 from tagger.base.errors import ConfigError, ModelError
+from tagger.bundle.export import export_run
 from tagger.bundle.read import Bundle
 from tagger.config import load_config
 from tagger.evaluate.evaluate import evaluate_run

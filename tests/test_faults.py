@@ -405,7 +405,7 @@ JUMPING = """
 import itertools, sys, time
 real, jumps = time.time, itertools.cycle([0, -86_400, 3_600 * 24 * 365, -5, 3_600])
 time.time = lambda: real() + next(jumps)
-from tagger.cli.main import main as cli
+from tagger.cli import main as cli
 sys.argv = ["tagger", *{arguments!r}]
 cli.main()
 """

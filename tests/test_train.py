@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tagger.bundle.read.export
 import yaml
 from conftest import quick_some
 from small_model import small_training
 from small_store import make_store, small_config
-from tagger.bundle.read.export import export_run
-from tagger.bundle.read.find import newest_run
 
+import tagger.bundle.export
 import tagger.train.loop
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError, StoreError
+from tagger.bundle.export import export_run
+from tagger.bundle.find import newest_run
 from tagger.config import TrainConfig, load_config
 from tagger.runs.folder import RunFolder
 from tagger.tagging.tagger import Tagger
@@ -230,9 +230,9 @@ RESUME_SCRIPT = """
 import sys
 from pathlib import Path
 from tagger.config import load_config
-import tagger.bundle.read.export
+import tagger.bundle.export
 from tagger.train.loop import train
-tagger.bundle.read.export.export_run = lambda run, **_: []
+tagger.bundle.export.export_run = lambda run, **_: []
 overrides = [f"run.root={sys.argv[2]}", *sys.argv[3:]]
 result = train(load_config(Path(sys.argv[1]), overrides), resume=True)
 sys.exit(0 if result.finished else 130)
