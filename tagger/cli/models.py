@@ -1,0 +1,107 @@
+"""Verbs that export, list and describe models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tagger.cli.app import QUANTIZATIONS, ConfigOption, SetOption, app, choice, config_of
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Training run, bundle, or registered name.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="litert, onnx or savedmodel.")
+    ] = "litert",
+    quantize: Annotated[
+        str, typer.Option("--quantize", help="none, dynamic (int8) or float16.")
+    ] = "none",
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option("--clips", help="Audio files to check it with; default the run's own."),
+    ] = None,
+) -> None:
+    """Export a model into its bundle, and check that it answers as Keras does."""
+    from tagger.bundle.exporters import EXPORTERS
+
+    choice("--format", format_, EXPORTERS.names())
+    choice("--quantize", quantize, QUANTIZATIONS)
+
+    from tagger.bundle.export import export_model
+
+    for line in export_model(model, format_=format_, quantize=quantize, clips=clips or ()):
+        print(line)
+
+
+models_app = typer.Typer(
+    name="models", help="Models that can be used by name.", no_args_is_help=True
+)
+app.add_typer(models_app)
+
+
+@models_app.command(name="list")
+def models_list() -> None:
+    """List the registered models."""
+    from tagger.bundle.models import pulled_bundle, registered_models
+    from tagger.bundle.read import Bundle
+
+    print(f"{'name':14} {'tags':>4} {'ROC-AUC':>8} {'PR-AUC':>7}  {'here':4} what")
+    for name, entry in registered_models().items():
+        figures = [entry.published.get(key) for key in ("roc_auc_macro", "pr_auc_macro")]
+        roc_auc, pr_auc = ("-" if value is None else f"{value:.4f}" for value in figures)
+        here = "yes" if Bundle.is_at(pulled_bundle(name)) else "no"
+        print(f"{name:14} {entry.n_tags:4d} {roc_auc:>8} {pr_auc:>7}  {here:4} {entry.summary}")
+
+
+@models_app.command(name="pull")
+def models_pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Of 'models list'.")],
+    again: Annotated[bool, typer.Option("--again", help="Even if it is here already.")] = False,
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option("--clips", help="Audio files to check it with; default synthesised ones."),
+    ] = None,
+) -> None:
+    """Fetch registered models and convert them (needs the extra 'train'; using them does not)."""
+    from tagger.bundle.models import pull
+
+    for name in names:
+        bundle = pull(name, again=again, clips=tuple(clips or ()))
+        print(f"{bundle.name}: {bundle.root} (version {bundle.version})")
+        for item in bundle.exports:
+            print(f"  {item.describe()}")
+
+
+@models_app.command(name="info")
+def models_info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, bundle or training run.")],
+) -> None:
+    """Describe a model: tags, embeddings, exports and where it comes from."""
+    from tagger.bundle.find import describe_model
+
+    for line in describe_model(model):
+        print(line)
+
+
+@app.command()
+def info(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|BUNDLE|STORE]", help="Folder of a run, bundle or store."),
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Describe a run, bundle, store, or the network of a config (and test published weights)."""
+    settings = config_of(config, set_)
+
+    from tagger.cli.info import describe
+
+    for line in describe(settings, path):
+        print(line)
