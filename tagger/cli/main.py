@@ -9,10 +9,13 @@ import typer
 
 from tagger.base.errors import TaggerError
 from tagger.base.log import LOG_FORMAT_VARIABLE, say_error, set_log_format
-from tagger.cli import corpora, evaluating, models, preparing, tagging, training
 from tagger.cli.app import EXIT_INTERRUPTED, EXIT_USAGE, app
 
-# In this order they are listed.
+# isort: off
+# The help lists verbs in the order in which they are imported.
+from tagger.cli import preparing, training, evaluating, tagging, models, corpora
+# isort: on
+
 VERBS = (preparing, training, evaluating, tagging, models, corpora)
 
 
