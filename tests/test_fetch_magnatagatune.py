@@ -524,6 +524,18 @@ def test_a_corrupted_part_is_named_by_the_clip_removed_and_fetched_by_the_next_c
     assert contents(folder) == WHOLE
 
 
+def test_a_clip_before_which_stands_a_name_that_is_no_text_is_damage(serve, fetch, folder):
+    name, content = next(iter(CLIPS.items()))
+    good = published([(name, content)])
+    damaged = bytearray(good[PARTS[0]])
+    # In the header of the clip: its name is UTF-8, and begins with half a letter.
+    damaged[7] |= 0x08
+    damaged[30] = 0x88
+    message = refusal(fetch(serve({**good, PARTS[0]: bytes(damaged)})))
+    assert f"{name}: " in message and "truncated or damaged" in message
+    assert not (folder / name).exists()
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_truncated_part_is_refused_and_fetched_anew(serve, fetch, folder, part):
     good = published()

@@ -309,7 +309,8 @@ class _Fetching:
                     if not _holds(path, size=member.file_size, crc=member.CRC):
                         try:
                             _extract(archive, member, path)
-                        except _DAMAGE as error:
+                        # A name that is no UTF-8, in front of the clip itself.
+                        except (*_DAMAGE, UnicodeDecodeError) as error:
                             parts = joined.parts_of(member.header_offset, member.compress_size)
                             names = [PARTS[number] for number in parts]
                             raise self._damaged(names, f"{member.filename}: {error}") from None
