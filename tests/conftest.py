@@ -99,6 +99,12 @@ def pytest_report_header(config):
     return f"seed: {config.option.seed} (--seed {config.option.seed} repeats it)"
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    # Hours after the header, and where -q has left that out.
+    if config.option.campaign:
+        terminalreporter.write_line(f"seed: {config.option.seed}")
+
+
 def pytest_collection_modifyitems(config, items):
     """Tests marked `campaign` run with --campaign, and all others without it."""
     wanted, others = [], []
