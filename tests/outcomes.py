@@ -112,8 +112,8 @@ def outcome(folder: Path) -> dict[str, str]:
 def require_whole(folder: Path) -> Counter[str]:
     """Read everything that a killed process has left under a final name, as its users would.
 
-    A store without a manifest is not finished, and promises nothing; nor does a state that newer
-    ones have replaced, which may be half removed.
+    A store without a manifest is not finished, and promises nothing; nor does a state without its
+    progress, or one that two newer ones have replaced, which may be half removed.
 
     Returns
     -------
@@ -149,8 +149,8 @@ def require_whole(folder: Path) -> Counter[str]:
             Bundle(bundle).verify()
             found["bundle"] += 1
     for states in folder.rglob("checkpoints"):
-        for state in sorted(states.glob("[0-9]*"))[-2:]:
-            _require_whole_state(state)
+        for seal in sorted(states.glob("[0-9]*/progress.json"))[-2:]:
+            _require_whole_state(seal.parent)
             found["state"] += 1
     return found
 

@@ -296,3 +296,10 @@ def test_a_state_of_which_a_file_is_missing_is_noticed(training):
     next(training.folder.glob("run/checkpoints/*/variables.data-*")).unlink()
     with pytest.raises(Exception, match=r"variables\.data"):
         require_whole(training.folder)
+
+
+def test_a_state_that_has_not_arrived_whole_promises_nothing_without_its_progress(training):
+    training.lay_out()
+    *_, newest = sorted((training.folder / "run" / "checkpoints").iterdir())
+    (newest / "progress.json").unlink()
+    assert require_whole(training.folder)["state"] == 1
