@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TAGGER := $(BIN)/tagger
 # Folder of the demo: its corpus, store and run; and options and settings for a smaller one, as
-# DEMO_CORPUS='--n-clips 64' DEMO_SETTINGS='--set train.epochs=2'.
+# DEMO_CORPUS='--seconds 2' DEMO_SETTINGS='--set train.epochs=2'.
 DEMO ?= demo
 DEMO_CORPUS ?=
 DEMO_SETTINGS ?=

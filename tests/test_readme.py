@@ -57,9 +57,9 @@ def sound(seconds: float, seed: int) -> np.ndarray:
     return 0.1 * tones + 0.01 * rng.standard_normal(round(seconds * 16000))
 
 
-# Fewer and shorter clips (of fewer there are no intervals), and a training that need not be good.
+# Shorter clips (of fewer artists there are no intervals), and a training that need not be good.
 SMALL_DEMO = (
-    "DEMO_CORPUS='--n-clips 192 --seconds 2' DEMO_SETTINGS='--set train.epochs=2 "
+    "DEMO_CORPUS='--seconds 2' DEMO_SETTINGS='--set train.epochs=2 "
     "--set stream.steps_per_epoch=8 --set model.backbone.params.width=0.1'"
 )
 
