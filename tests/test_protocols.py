@@ -277,13 +277,13 @@ def test_clips_of_a_protocol_that_the_run_was_trained_on_are_counted(run):
     path = run / "split.csv"
     path.write_text(path.read_text().replace(",test", ",train"))
     notes = evaluate_run(run, protocol="all", n_draws=0).notes
-    assert "8 of these clips are among those that the model was trained on" in notes
+    assert "16 of these clips are among those that the model was trained on" in notes
 
 
 @pytest.mark.parametrize("protocol", ["own", "all"])
 def test_figures_of_clips_that_chose_the_weights_are_called_optimistic(run, protocol, command):
     said = (
-        "8 of these clips chose the weights, thresholds and calibration: figures of them are "
+        "16 of these clips chose the weights, thresholds and calibration: figures of them are "
         "optimistic"
     )
     arguments = ("evaluate", run, "--protocol", protocol, "--part", "validation", "--draws", "0")
