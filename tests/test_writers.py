@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -637,14 +636,11 @@ def test_a_taggram_with_gaps_between_windows_leaves_them_empty(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("hop", [0.96, 0.1, 2.0])
-def test_a_taggram_of_hours_is_drawn_quickly_and_small_and_keeps_its_peaks(tmp_path, drawn, hop):
+def test_a_taggram_of_hours_has_few_cells_and_keeps_its_peaks(tmp_path, drawn, hop):
     item = prediction(n_windows=11_000, hop=hop)
     item.taggram[:] = 0.1
     item.taggram[5_432, 1] = 0.95
-    start = time.perf_counter()
     plot_taggram(item, tmp_path / "a.png")
-    # About 0.2 s.
-    assert time.perf_counter() - start < 5
     assert (tmp_path / "a.png").stat().st_size < 200_000
     axes = drawn[0].axes[0]
     mesh = axes.collections[0].get_array()
