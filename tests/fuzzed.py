@@ -697,7 +697,9 @@ class Stores(Kind):
         shard = self._shard(root)
         shard()
         self._shard_files = {
-            path.name: path.read_bytes() for path in (root / "shard").iterdir() if path.is_file()
+            path.name: path.read_bytes()
+            for path in sorted((root / "shard").iterdir())
+            if path.is_file()
         }
         return [self._open(root), self._fill(root), self._fill(journal.parent), shard]
 
@@ -766,7 +768,7 @@ class Bundles(Kind):
         super().__init__(folder, seeds)
         self._files = {
             path.relative_to(seeds / "bundle").as_posix(): path.read_bytes()
-            for path in (seeds / "bundle").rglob("*")
+            for path in sorted((seeds / "bundle").rglob("*"))
             if path.is_file()
         }
         self._samples = np.sin(np.arange(20_000) / 20).astype(np.float32)
@@ -1060,7 +1062,7 @@ class Runs(Kind):
         (run / "split.csv").write_text("clip_id,path,part\n1,a.mp3,train\n2,b.mp3,test\n")
         (run / "metrics.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n")
         (run / "best.weights.h5").write_bytes(b"x")
-        self._files = {path.name: path.read_bytes() for path in run.iterdir()}
+        self._files = {path.name: path.read_bytes() for path in sorted(run.iterdir())}
 
     def _entry(self, root: Path):
         from tagger.runs.folder import RunFolder, read_history
@@ -1151,7 +1153,7 @@ class States(Kind):
             states.save(step, {"step": step, "history": [{"loss": 0.5}], "best": None})
         self._files = {
             path.relative_to(root).as_posix(): path.read_bytes()
-            for path in root.rglob("*")
+            for path in sorted(root.rglob("*"))
             if path.is_file()
         }
 

@@ -184,6 +184,30 @@ def test_a_model_that_lacks_a_part_is_refused_and_does_not_end_the_process(model
     assert f"ModelError: {path}: no LiteRT model that can be run (it lacks" in done.stderr
 
 
+@pytest.mark.parametrize("harm", ["another operator", "an input left out", "no output"])
+def test_an_operator_that_lacks_inputs_or_outputs_is_refused(model, tmp_path, harm):
+    flatbuffers = pytest.importorskip("flatbuffers")
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    content = schema.ModelT.InitFromPackedBuf(model.read_bytes())
+    numbers = [code.builtinCode for code in content.operatorCodes]
+    at = numbers.index(schema.BuiltinOperator.FULLY_CONNECTED)
+    (layer, *_) = (op for op in content.subgraphs[0].operators if op.opcodeIndex == at)
+    if harm == "another operator":
+        # LiteRT reads the last of its four inputs, and only now and then ends the process of it.
+        code = content.operatorCodes[at]
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.STRIDED_SLICE
+    elif harm == "an input left out":
+        layer.inputs = [layer.inputs[0], -1, *layer.inputs[2:]]
+    else:
+        layer.outputs = []
+    builder = flatbuffers.Builder()
+    builder.Finish(content.Pack(builder), b"TFL3")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(builder.Output())
+    with pytest.raises(ModelError, match="an operator lacks inputs or outputs"):
+        Runtime(path)
+
+
 @pytest.mark.parametrize("at", [*range(0, 400, 7), *range(-400, 0, 7)])
 @pytest.mark.parametrize("byte", [0, 255])
 def test_the_structure_of_a_damaged_model_is_right_or_wrong_and_nothing_else(

@@ -12,9 +12,25 @@ from pathlib import Path
 _MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS, _MODEL_SIGNATURES = 1, 2, 4, 7
 _GRAPH_TENSORS, _GRAPH_INPUTS, _GRAPH_OUTPUTS, _GRAPH_OPERATORS = 0, 1, 2, 3
 _TENSOR_BUFFER = 2
+# An operator of few numbers has its own in a field of one byte, and there again.
+_CODE_SMALL, _CODE = 0, 3
 _OPERATOR_CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS = 0, 1, 2
 _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _SIGNATURE_KEY, _SIGNATURE_GRAPH = 0, 1, 2, 4
 _MAP_NAME, _MAP_TENSOR = 0, 1
+# How many inputs the operators of exported networks have at the least, by their numbers. LiteRT
+# reads them before it counts them.
+_LEAST_INPUTS = {
+    **dict.fromkeys((1, 2, 6, 14, 17, 19, 22, 25, 28, 43, 47, 53, 76, 77, 83, 98, 111, 114), 1),
+    # ADD, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, MUL; PAD, GATHER, TRANSPOSE, MEAN, SUB, DIV;
+    # PRELU, MAXIMUM, MINIMUM; TILE, EXPAND_DIMS, SUM, REDUCE_MAX; FILL, SQUARED_DIFFERENCE,
+    # BATCH_MATMUL, BROADCAST_TO.
+    **dict.fromkeys((0, 3, 4, 9, 18, 34, 36, 39, 40, 41, 42, 54, 55, 57, 69, 70, 74, 82), 2),
+    **dict.fromkeys((94, 99, 126, 130), 2),
+    # PADV2, SELECT, SLICE, TRANSPOSE_CONV, SELECT_V2.
+    **dict.fromkeys((60, 64, 65, 67, 123), 3),
+    # STRIDED_SLICE.
+    45: 4,
+}
 
 
 class _Table:
@@ -45,6 +61,11 @@ class _Table:
         """Unsigned number of 32 bits; 0 where it is missing, as everywhere."""
         at = self._place(field)
         return 0 if at is None else self._number("<I", at)
+
+    def byte(self, field: int) -> int:
+        """Unsigned number of 8 bits; 0 where it is missing, as everywhere."""
+        at = self._place(field)
+        return 0 if at is None else self._number("<B", at)
 
     def _vector(self, field: int) -> tuple[int, int]:
         at = self._place(field)
@@ -100,6 +121,7 @@ def _check_model(model: _Table) -> None:
         if not model.has(field):
             raise ValueError("it lacks operators, graphs or buffers")
     n_codes, n_buffers = model.length(_MODEL_CODES), model.length(_MODEL_BUFFERS)
+    codes = [max(code.byte(_CODE_SMALL), code.number(_CODE)) for code in model.tables(_MODEL_CODES)]
     graphs = list(model.tables(_MODEL_SUBGRAPHS))
     if not graphs:
         raise ValueError("it has no graph")
@@ -111,8 +133,13 @@ def _check_model(model: _Table) -> None:
         for operator in graph.tables(_GRAPH_OPERATORS):
             _require_below(n_codes, operator.number(_OPERATOR_CODE))
             # An input that is left out is -1.
-            tensors = (*operator.numbers(_OPERATOR_INPUTS), *operator.numbers(_OPERATOR_OUTPUTS))
-            _require_below(n_tensors, *(number for number in tensors if number != -1))
+            inputs, outputs = (
+                operator.numbers(field) for field in (_OPERATOR_INPUTS, _OPERATOR_OUTPUTS)
+            )
+            _require_below(n_tensors, *(number for number in (*inputs, *outputs) if number != -1))
+            n_needed = _LEAST_INPUTS.get(codes[operator.number(_OPERATOR_CODE)], 0)
+            if len(inputs) < n_needed or -1 in inputs[:n_needed] or (n_needed and not outputs):
+                raise ValueError("an operator lacks inputs or outputs")
     for signature in model.tables(_MODEL_SIGNATURES):
         _require_below(len(graphs), signature.number(_SIGNATURE_GRAPH))
         if not signature.has(_SIGNATURE_KEY):
