@@ -653,11 +653,11 @@ class Stores(Kind):
         import preprocess.store.shards
         import preprocess.store.store
 
-        self._module, self._shards = preprocess.store, preprocess.shards
+        self._module, self._shards = preprocess.store.store, preprocess.store.shards
         self._manifest = (seeds / "store/manifest.json").read_bytes()
-        store = preprocess.store.Store(seeds / "store")
+        store = self._module.Store(seeds / "store")
         self._spec, self._tags = store.spec, store.tags
-        header = preprocess.store._header(store.spec, store.tags)
+        header = self._module._header(store.spec, store.tags)
         lines = [header, *(clip.to_json() for clip in store.clips)]
         self._journal = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
@@ -1205,7 +1205,7 @@ class Lists(Kind):
         from tagger.tagging.inputs import expand_inputs, read_list
 
         def enter():
-            names = read_list(io.BytesIO(content))
+            names = read_list(io.BytesIO(content), str(self.folder / "list"))
             for item in expand_inputs(names):
                 str(item.path)
 

@@ -61,6 +61,7 @@ class Launcher:
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
 
     def run(
         self,

@@ -367,7 +367,9 @@ def other_head(tmp_path, monkeypatch):
     folder = tmp_path / "more_heads"
     folder.mkdir()
     write(folder / "other.py", SECOND_HEAD)
-    monkeypatch.setattr(tagger.heads, "__path__", [*tagger.heads.__path__, str(folder)])
+    monkeypatch.setattr(
+        tagger.network.heads, "__path__", [*tagger.network.heads.__path__, str(folder)]
+    )
 
 
 def test_changing_an_entrys_name_drops_the_other_entrys_parameters(tmp_path, other_head):

@@ -1155,7 +1155,7 @@ def test_a_container_trains_without_the_repository(boot, cloud):
     pull, _, run = vm.programs.calls("docker")
     assert pull == f"pull --quiet {IMAGE}"
     assert re.search(
-        rf"{IMAGE} python -m tagger\.lease gs://bucket/runs/one\.vm/lease\.json "
+        rf"{IMAGE} python -m tagger\.cloud\.lease gs://bucket/runs/one\.vm/lease\.json "
         r"tagger-one \(7001\) python -m tagger\.train --config configs/tiny\.yaml .* --resume$",
         run,
     )
@@ -1380,10 +1380,10 @@ def test_code_that_was_half_fetched_when_the_power_went_is_fetched_anew(boot, cl
     (git / "tagger_whole").unlink()
     (git / "index.lock").touch()
     # A file that was checked out and lay in memory still.
-    (vm.root / "opt/tagger/tagger/cli.py").write_text("")
+    (vm.root / "opt/tagger/tagger/config.py").write_text("")
     vm.start().wait()
     assert status_of(cloud, vm)["step"] == "preprocess"
-    assert (vm.root / "opt/tagger/tagger/cli.py").read_text()
+    assert (vm.root / "opt/tagger/tagger/config.py").read_text()
 
 
 def test_what_is_called_whole_lies_on_the_disk_before(boot):

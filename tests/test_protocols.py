@@ -99,7 +99,9 @@ class First(Protocol):
 ENTRY = First
 """
     (tmp_path / "first.py").write_text(code)
-    monkeypatch.setattr(tagger.protocols, "__path__", [*tagger.protocols.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        tagger.evaluate.protocols, "__path__", [*tagger.evaluate.protocols.__path__, str(tmp_path)]
+    )
     importlib.invalidate_caches()
     evaluation = evaluate_run(run, protocol="first", n_draws=0)
     assert evaluation.tags == ("tag 0",) and evaluation.protocol.name == "first"

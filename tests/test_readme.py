@@ -356,7 +356,9 @@ def test_the_head_and_config_of_contributing_work(tmp_path, monkeypatch):
 
     code = blocks_with("CONTRIBUTING.md", "class Hidden(Head)")
     (tmp_path / "hidden.py").write_text(code)
-    monkeypatch.setattr(tagger.heads, "__path__", [*tagger.heads.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        tagger.network.heads, "__path__", [*tagger.network.heads.__path__, str(tmp_path)]
+    )
     importlib.invalidate_caches()
     config_text = blocks_with("CONTRIBUTING.md", "name: hidden")
     parent = REPOSITORY / "configs" / "magnatagatune.yaml"

@@ -328,7 +328,7 @@ def test_a_signal_during_validation_stops_it_and_validation_is_what_comes_first_
     make_store(tmp_path / "store", n_clips=64)
     config = small_config(tmp_path, "stream.steps_per_epoch=6", "stream.evaluation_batch_size=8")
     states = []
-    score, save = tagger.train.score_clips, Checkpoints.save
+    score, save = tagger.train.loop.score_clips, Checkpoints.save
 
     def signalled(*arguments, stop, **options):
         signals = [False, True]
@@ -347,7 +347,7 @@ def test_a_signal_during_validation_stops_it_and_validation_is_what_comes_first_
         save(self, step, progress)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tagger.train.score_clips", signalled)
+        patched.setattr("tagger.train.loop.score_clips", signalled)
         patched.setattr(Checkpoints, "save", noted)
         stopped = train(config)
     assert not stopped.finished

@@ -486,7 +486,7 @@ def test_the_whole_published_checkpoint_loads_exactly_and_random_weights_fail_it
         built.append(build_model(*arguments, **keywords))
         return built[0]
 
-    monkeypatch.setattr(tagger.model, "build_model", remembering)
+    monkeypatch.setattr(tagger.network.model, "build_model", remembering)
     overrides = ["model.backbone.params.embedding=true", f"model.backbone.weights={path}"]
     lines = describe(load_config(overrides=[*overrides, "data.tags=2"]), None)
     values = values_of(built[0])
