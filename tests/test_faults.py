@@ -5,6 +5,7 @@ that die, states, pickles and shards that are damaged. Each run of the tests has
 campaign has it in all verbs, at other moments each time.
 """
 
+import csv
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import pytest
 import soundfile as sf
 from conftest import noise
 from outcomes import empty, outcome, require_whole
+from small_store import make_store, small_config
 
 from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.engines.run import preprocess, run_here
@@ -397,6 +399,27 @@ def test_training_falls_back_from_a_damaged_state_to_the_one_before_and_says_so(
     # The last epoch comes again, is the best, and had a clip head already.
     assert "(best)" in said
     assert outcome(training.folder) == training.outcome
+
+
+def test_what_is_stopped_before_a_state_is_saved_has_the_metrics_that_it_speaks_of(
+    tmp_path, monkeypatch
+):
+    from tagger.checkpoint import Checkpoints
+    from tagger.train import train
+
+    class StoppedError(Exception):
+        pass
+
+    def save(*_):
+        raise StoppedError
+
+    make_store(tmp_path / "store", n_clips=32)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(StoppedError):
+        train(small_config(tmp_path, "train.epochs=1", "stream.steps_per_epoch=2"))
+    # After the last epoch nobody would write them again.
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]
 
 
 # Clocks.

@@ -604,11 +604,11 @@ def _train(config: Config, stack: ExitStack, *, resume: bool, profile_input: boo
                 save_decisions(
                     run, model.task, config.calibration, labels=validation_labels, scores=scores
                 )
-            # The state comes after the weights that it speaks of: a run killed in between repeats
-            # the epoch and writes the same weights again.
+            write_csv(run.metrics, list(row), [list(item.values()) for item in progress.history])
+            # The state comes after the weights and metrics that it speaks of: a run killed in
+            # between repeats the epoch and writes the same again.
             checkpoints.save(progress.step, asdict(progress))
             saved_at = (progress.epoch, progress.step)
-            write_csv(run.metrics, list(row), [list(item.values()) for item in progress.history])
             try:
                 with writer.as_default(step=progress.epoch):
                     for name, value in row.items():
