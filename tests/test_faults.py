@@ -404,8 +404,8 @@ def test_training_falls_back_from_a_damaged_state_to_the_one_before_and_says_so(
 def test_what_is_stopped_before_a_state_is_saved_has_the_metrics_that_it_speaks_of(
     tmp_path, monkeypatch
 ):
-    from tagger.checkpoint import Checkpoints
-    from tagger.train import train
+    from tagger.train.checkpoint import Checkpoints
+    from tagger.train.loop import train
 
     class StoppedError(Exception):
         pass
