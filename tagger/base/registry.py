@@ -3,11 +3,19 @@
 An entry of the package ``tagger.network.backbones`` named ``vggish`` is the module
 ``tagger/network/backbones/vggish.py``; it binds its class to the name ``ENTRY``. Adding one is
 adding a file: nothing lists the entries, and a module is imported only when its name is asked for.
+
+An installed package adds entries without a file here, by entry points of its own whose group is
+that package::
+
+    [project.entry-points."tagger.network.backbones"]
+    tiny = "their_package.tiny:TinyBackbone"
 """
 
+import functools
 import importlib
 import pkgutil
 from abc import ABC
+from importlib import metadata
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -68,6 +76,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} ..."
 
 
+@functools.cache
+def _installed(group: str) -> dict[str, metadata.EntryPoint]:
+    """Entries that installed packages add, by name; searching for them takes milliseconds."""
+    return {point.name: point for point in metadata.entry_points(group=group)}
+
+
 class Registry(Generic[EntryT]):
     """The entries of one extension point.
 
@@ -83,25 +97,38 @@ class Registry(Generic[EntryT]):
         self.package = package
         self.kind = kind
 
+    def _own_names(self) -> list[str]:
+        path = importlib.import_module(self.package).__path__
+        return [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
+
     def names(self) -> list[str]:
         """Names of the entries, without importing them."""
-        path = importlib.import_module(self.package).__path__
-        return sorted(
-            module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")
-        )
+        return sorted({*self._own_names(), *_installed(self.package)})
 
     def get(self, name: str) -> type[EntryT]:
-        """Class of the entry `name`.
+        """Class of the entry `name`; one of this package comes before one that was installed.
 
         Raises
         ------
         ConfigError
-            If there is no entry of that name.
+            If there is no entry of that name, or the package that brings it cannot be imported.
         """
-        if name not in self.names():
+        if name in self._own_names():
+            module = importlib.import_module(f"{self.package}.{name}")
+            return cast(type[EntryT], module.ENTRY)
+        point = _installed(self.package).get(name)
+        if point is None:
             raise ConfigError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
-        module = importlib.import_module(f"{self.package}.{name}")
-        return cast(type[EntryT], module.ENTRY)
+        try:
+            entry: Any = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.kind} {name!r}: {point.value} cannot be imported ({error}); install the "
+                "package that brings it again, or uninstall it"
+            ) from None
+        # It is known by the name that its package gave it, wherever its class stands.
+        entry.name = name
+        return cast(type[EntryT], entry)
 
     def params(self, name: str, given: dict[str, Any]) -> Any:
         """Parameters of entry `name`: the values `given`, its defaults for the rest.
