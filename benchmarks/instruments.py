@@ -14,7 +14,6 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from preprocess.clips.datasets import DATASETS
-from preprocess.clips.splits import split_parts
 from tagger import Tagger
 from tagger.config import load_config
 from tagger.metrics.figures import multilabel_metrics
@@ -37,7 +36,7 @@ def main() -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     index = DATASETS.create(config.data.name, config.data.params).index(config.data.root)
-    parts = split_parts(index, config.data.split, seed=config.data.split_seed)
+    parts = config.parts_of(index)
     rows = np.flatnonzero(parts == arguments.part)
     tagger = Tagger.load(arguments.model)
     paths = [config.data.root / index.clips[row].path for row in rows]
@@ -55,7 +54,7 @@ def main() -> None:
             )
     summary = metrics.summary
     print(
-        f"{tagger.bundle.name}, {len(rows)} clips, {summary['n_tags_scored']} of {len(tags)} tags "
+        f"{tagger.model.name}, {len(rows)} clips, {summary['n_tags_scored']} of {len(tags)} tags "
         f"scored: macro ROC-AUC {summary['roc_auc_macro']:.4f}, PR-AUC "
         f"{summary['pr_auc_macro']:.4f}, positive rate {summary['positive_rate']:.4f}"
     )

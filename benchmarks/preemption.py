@@ -73,7 +73,7 @@ class Measured:
 def preempt(config: str, folder: Path, run: str, **environment: str) -> Measured:
     """Train into the middle of an epoch, send the signal, and watch."""
     settings = [f"store.root={folder}/store", f"run.root={run}", "stream.steps_per_epoch=100000"]
-    settings += ["train.checkpoint_minutes=1000", "stream.shard=false", "data.split=report"]
+    settings += ["train.checkpoint_minutes=1000", "stream.shard=false", "data.split=random"]
     process = tagger(
         *("train", "--config", f"configs/{config}"),
         *(word for setting in settings for word in ("--set", setting)),

@@ -22,7 +22,8 @@ from pydantic import (
 )
 
 from preprocess.clips.datasets import DATASETS
-from preprocess.clips.splits import SPLITS
+from preprocess.clips.index import ClipIndex
+from preprocess.clips.splits import Parts, check_split, split_parts
 from preprocess.signal.features import FRONT_ENDS, FrontEnd
 from tagger.base.errors import ConfigError
 from tagger.base.files import write_text
@@ -31,9 +32,13 @@ from tagger.cloud.locations import location
 from tagger.network.backbones import BACKBONES
 from tagger.network.heads import HEADS
 from tagger.network.tasks import TASKS
+from tagger.scoring.clip_heads import CLIP_HEADS
 from tagger.untrusted import yaml as safe_yaml
 
 _MAX_EXTENDS = 10
+
+# Marks settings that may differ when a run is resumed: they change nothing that was learned.
+MAY_DIFFER = "may differ when a run is resumed"
 
 
 class Section(BaseModel):
@@ -68,16 +73,20 @@ class DataConfig(Section):
 
     name: Annotated[str, Field(description="data set")] = "magnatagatune"
     params: dict[str, Any] = {}
-    root: Annotated[Location, Field(description="folder of the clips and their annotations")] = (
-        Path("data/magnatagatune")
-    )
+    root: Annotated[
+        Location, MAY_DIFFER, Field(description="folder of the clips and their annotations")
+    ] = Path("data/magnatagatune")
     tags: Annotated[
         Literal["all"] | Annotated[int, Field(ge=1, strict=True)] | list[str],
         Field(description="'all', the number of most frequent tags, or a list"),
     ] = "all"
     synonyms: Annotated[Path | None, Field(description="YAML file that merges tags")] = None
     split: Annotated[str, Field(description="how clips are split")] = "folder"
+    split_params: Annotated[dict[str, Any], Field(description="parameters of the split")] = {}
     split_seed: Annotated[int, Field(ge=0)] = 0
+    split_fold: Annotated[
+        int, Field(ge=0, description="which one, of a split that has several")
+    ] = 0
 
     @field_validator("tags", mode="before")
     @classmethod
@@ -86,12 +95,6 @@ class DataConfig(Section):
         if isinstance(value, bool | float) or (isinstance(value, str) and value != "all"):
             raise ValueError(f"{value!r} is neither 'all' nor a number nor a [list, of, tags]")
         return value
-
-    @model_validator(mode="after")
-    def _known_split(self) -> "DataConfig":
-        if self.split not in SPLITS:
-            raise ValueError(f"unknown split {self.split!r}; known: {', '.join(SPLITS)}")
-        return self
 
 
 class EntryConfig(Section):
@@ -104,11 +107,13 @@ class EntryConfig(Section):
 class StoreConfig(Section):
     """Where and how patches are stored."""
 
-    root: Annotated[Location, Field(description="folder of the store")] = Path(
+    root: Annotated[Location, MAY_DIFFER, Field(description="folder of the store")] = Path(
         "stores/magnatagatune"
     )
     dtype: Literal["float16", "float32"] = "float16"
-    workers: Annotated[int | None, Field(ge=1, description="null: one per processor")] = None
+    workers: Annotated[
+        int | None, MAY_DIFFER, Field(ge=1, description="null: one per processor")
+    ] = None
 
 
 class StreamConfig(Section):
@@ -127,20 +132,24 @@ class StreamConfig(Section):
     patches_per_bag: Annotated[int, Field(ge=1, description="patches in one training example")] = 1
     batch_size: Annotated[int, Field(ge=1)] = 32
     steps_per_epoch: Annotated[int | None, Field(ge=1, description="null: clips / batch")] = None
-    prefetch: Annotated[int, Field(ge=0, description="batches prepared ahead")] = 4
+    prefetch: Annotated[int, MAY_DIFFER, Field(ge=0, description="batches prepared ahead")] = 4
     mix_batches: Annotated[
         int, Field(ge=1, description="batches whose examples are shuffled among one another")
     ] = 1
     shard: Annotated[
-        bool, Field(description="read from one file built from the pickles: faster")
+        bool, MAY_DIFFER, Field(description="read from one file built from the pickles: faster")
     ] = False
+    # What the run began with holds.
     shares: Annotated[
         int | None,
+        MAY_DIFFER,
         Field(ge=1, description="disjoint parts of clips and batch; null: one per device"),
     ] = None
-    evaluation_batch_size: Annotated[int, Field(ge=1, description="patches at once, at most")] = 128
+    evaluation_batch_size: Annotated[
+        int, MAY_DIFFER, Field(ge=1, description="patches at once, at most")
+    ] = 128
     evaluation_batch_mb: Annotated[
-        int, Field(ge=1, description="memory of the largest layer for patches at once")
+        int, MAY_DIFFER, Field(ge=1, description="memory of the largest layer for patches at once")
     ] = 256
 
 
@@ -156,13 +165,12 @@ class BackboneConfig(EntryConfig):
     ] = "none"
 
 
-class ClipHeadConfig(Section):
-    """What makes clip scores of a clip's embeddings; fitted once the network has learned."""
+class ClipHeadConfig(EntryConfig):
+    """What makes clip scores of a clip's windows; fitted once the network has learned."""
 
-    name: Annotated[Literal["none", "linear"], Field(description="what it is")] = "none"
-    layers: Annotated[
-        tuple[str, ...], Field(min_length=1, description="names of the embeddings")
-    ] = ("pooled", "penultimate")
+    name: Annotated[str, Field(description="'none' for what `aggregate` says, or its name")] = (
+        "none"
+    )
 
 
 class ModelConfig(Section):
@@ -171,7 +179,7 @@ class ModelConfig(Section):
     backbone: BackboneConfig = BackboneConfig()
     head: EntryConfig = EntryConfig(name="dense_blocks")
     aggregate: Literal["mean", "max", "autopool"] = "mean"
-    clip_head: ClipHeadConfig = ClipHeadConfig()
+    clip_head: Annotated[ClipHeadConfig, MAY_DIFFER] = ClipHeadConfig()
 
 
 class EarlyStoppingConfig(Section):
@@ -216,6 +224,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     strategy: Annotated[
         Literal["auto", "single", "mirrored", "multi_worker"],
+        MAY_DIFFER,
         Field(description="which devices train together"),
     ] = "auto"
     monitor: Annotated[str, Field(description="validation metric that chooses the best epoch")] = (
@@ -227,7 +236,7 @@ class TrainConfig(Section):
         bool, Field(description="compute a frozen backbone's embeddings once and for all")
     ] = False
     checkpoint_minutes: Annotated[
-        float, Field(gt=0, description="time between saved states within an epoch")
+        float, MAY_DIFFER, Field(gt=0, description="time between saved states within an epoch")
     ] = 10.0
 
     @model_validator(mode="after")
@@ -268,7 +277,9 @@ class CalibrationConfig(Section):
 class RunConfig(Section):
     """Where a training run is kept."""
 
-    root: Annotated[Location, Field(description="the run folder")] = Path("runs/magnatagatune")
+    root: Annotated[Location, MAY_DIFFER, Field(description="the run folder")] = Path(
+        "runs/magnatagatune"
+    )
 
 
 def _expanded(registry: Registry[Any], entry: Any, key: str) -> dict[str, Any]:
@@ -291,7 +302,7 @@ class Config(Section):
     task: EntryConfig = EntryConfig(name="multilabel")
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
-    calibration: CalibrationConfig = CalibrationConfig()
+    calibration: Annotated[CalibrationConfig, MAY_DIFFER] = CalibrationConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")
@@ -303,6 +314,16 @@ class Config(Section):
             "model.head": (HEADS, self.model.head),
             "task": (TASKS, self.task),
         }
+        if self.model.clip_head.name != "none":
+            filled["model.clip_head"] = (CLIP_HEADS, self.model.clip_head)
+        elif self.model.clip_head.params:
+            raise ValueError("model.clip_head: none has no parameters; give its name")
+        data = self.data
+        try:
+            split = check_split(data.split, data.split_params, fold=data.split_fold)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        object.__setattr__(data, "split_params", dict(split.params.model_dump()))
         for key, (registry, entry) in filled.items():
             # The sections are frozen for their users; the defaults are part of making them.
             object.__setattr__(entry, "params", _expanded(registry, entry, key))
@@ -333,6 +354,19 @@ class Config(Section):
         """Front end that this config describes."""
         return FRONT_ENDS.create(self.front_end.name, self.front_end.params)
 
+    def parts_of(self, index: ClipIndex) -> Parts:
+        """Part of each clip [shape=(n_clips,), dtype=str]; see `preprocess.clips.splits`.
+
+        Raises
+        ------
+        ConfigError
+            If the clips lack what the split goes by.
+        """
+        data = self.data
+        return split_parts(
+            index, data.split, params=data.split_params, seed=data.split_seed, fold=data.split_fold
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to YAML."""
         return self.model_dump(mode="json")
@@ -342,11 +376,37 @@ class Config(Section):
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key, as ``--set`` takes them."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def may_differ(section: type[BaseModel] = Config, prefix: str = "") -> frozenset[str]:
+    """Dotted keys, of values or of whole sections, that are marked with `MAY_DIFFER`."""
+    keys: set[str] = set()
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if MAY_DIFFER in field.metadata:
+            keys.add(prefix + name)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys |= may_differ(kind, f"{prefix}{name}.")
+    return frozenset(keys)
+
+
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     # Parameters belong to their entry: another name starts from that entry's own defaults.
     if "name" in changes and changes["name"] != base.get("name"):
         merged.pop("params", None)
+    for key, value in changes.items():
+        if f"{key}_params" in merged and value != base.get(key):
+            merged.pop(f"{key}_params")
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value)
@@ -370,7 +430,7 @@ def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
     try:
         content = safe_yaml.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
+        raise ConfigError(f"{path}: not valid YAML ({error}); fix it") from None
     if content is None:
         return []
     if not isinstance(content, dict):
@@ -420,8 +480,8 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
     config : Config
         What all others are taken from.
     values : dict of str to value
-        By dotted key, e.g. ``{"train.epochs": 5}``. Names of entries count first: another name
-        starts from that entry's own parameters.
+        By dotted key, e.g. ``{"train.epochs": 5}``. Names of entries and splits count first: with
+        another name the entry's own parameters are the defaults.
 
     Raises
     ------
@@ -429,7 +489,7 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
         If a key is unknown or a value out of range.
     """
     content = config.to_dict()
-    for key in sorted(values, key=lambda key: not key.endswith(".name")):
+    for key in sorted(values, key=lambda key: not key.endswith((".name", ".split"))):
         nested = values[key]
         for part in reversed(key.split(".")):
             nested = {part: nested}

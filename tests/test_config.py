@@ -175,7 +175,7 @@ def test_one_config_does_not_change_another():
         ("data.tags=0", "data.tags"),
         ("data.tags=[1, 2]", "data.tags"),
         ("data.root=5", "data.root"),
-        ("data.split=random", "unknown split 'random'"),
+        ("data.split=by_chance", "unknown split 'by_chance'"),
         ("model.aggregate=median", "model.aggregate"),
         ("model.backbone.params.width=0", "model.backbone: parameters of backbone 'vggish': width"),
         ("model.backbone.params.width=.nan", "width"),

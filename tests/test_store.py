@@ -369,7 +369,7 @@ from preprocess.clips.splits import split_parts
 from preprocess.store.store import Store
 
 store = Store(Path(sys.argv[1]))
-split_parts(store.index, "report")
+split_parts(store.index, "random")
 # Of this program alone: the peak that getrusage tells is also that of its parent.
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
@@ -613,7 +613,7 @@ def test_a_disk_that_is_full_is_told_by_the_name_of_the_store(tmp_path):
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ,
     )
     assert f"{tmp_path}: cannot be written (File too large); check disk space" in done.stdout
 
