@@ -47,7 +47,7 @@ def main() -> None:
         difference = np.abs(window_scores["float32"] - window_scores["float16"]).max()
         worst_window = max(worst_window, float(difference))
         for dtype, scores in window_scores.items():
-            clip_scores[dtype].append(model.clip_scorer({"scores": scores}))
+            clip_scores[dtype].append(model.clip_head({"scores": scores}))
     exact, rounded = (np.stack(clip_scores[dtype]) for dtype in ("float32", "float16"))
     print(f"clips: {len(rows)}")
     print(f"largest difference of a window's score: {worst_window:.2e}")

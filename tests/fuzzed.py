@@ -320,17 +320,17 @@ class Annotations(Kind):
         write_file(self.folder / "data/clips.csv", _CLIPS)
         return [
             *(self._entry("magnatagatune", {}, split=s) for s in ("folder", "artist", "won2020")),
-            *(self._entry("tag_csv", {}, split=s) for s in ("column", "artist", "report")),
+            *(self._entry("tag_csv", {}, split=s) for s in ("column", "artist", "random")),
         ]
 
     def make(self, rng):
         root = self.folder / "data"
         if rng.random() < 0.5:
-            name, split = "magnatagatune", rng.choice(("folder", "artist", "report", "won2020"))
+            name, split = "magnatagatune", rng.choice(("folder", "artist", "random", "won2020"))
             tables = {"annotations_final.csv": _MTT, "clip_info_final.csv": _INFO}
             separator = "\t"
         else:
-            name, split = "tag_csv", rng.choice(("column", "artist", "report"))
+            name, split = "tag_csv", rng.choice(("column", "artist", "random"))
             tables, separator = {"clips.csv": _CLIPS}, ","
         chosen = rng.choice(list(tables))
         for file, content in tables.items():
@@ -1038,17 +1038,20 @@ class Runs(Kind):
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
         from tagger.config import load_config
-        from tagger.scoring.clip_head import N_STATISTICS, ClipHead
+        from tagger.scoring.clip_heads import save_clip_head
+        from tagger.scoring.clip_heads.linear import N_STATISTICS, Linear, LinearParams
 
         run = folder / "run"
         run.mkdir()
         config = load_config(None, ["data.tags=[a, b]"])
         config.save(run / "config.yaml")
         front_end = config.make_front_end().spec_hash()
-        head = ClipHead(
-            ("pooled",), np.ones((N_STATISTICS * 2, 2), np.float32), np.zeros(2, np.float32), "x"
+        head = Linear(LinearParams(layers=("pooled",)))
+        head.weights, head.bias = (
+            np.ones((N_STATISTICS * 2, 2), np.float32),
+            np.zeros(2, np.float32),
         )
-        head.save(run / "clip_head.npz")
+        save_clip_head(head, run / "clip_head.npz")
         curve = {"scores": [0.0, 1.0], "values": [0.1, 0.9]}
         calibration = {"schema_version": 1, "method": "isotonic", "tags": [curve, None]}
         texts = {

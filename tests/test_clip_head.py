@@ -15,30 +15,35 @@ from small_store import make_store, small_config
 from tagger.base.errors import ConfigError, ModelError
 from tagger.bundle.export import export_run
 from tagger.bundle.read import Bundle
-from tagger.config import load_config
+from tagger.config import load_config, with_overrides
 from tagger.evaluate.evaluate import evaluate_run
 from tagger.runs.folder import RunFolder
-from tagger.scoring.aggregate import ClipScorer
-from tagger.scoring.clip_head import N_STATISTICS, ClipHead, clip_features
-from tagger.tagging.tagger import Tagger
-from tagger.train.fit_clip_head import (
+from tagger.scoring.clip_heads import ClipHead, load_clip_head, pooling_head, save_clip_head
+from tagger.scoring.clip_heads.linear import (
+    N_STATISTICS,
     PENALTIES,
-    fit_clip_head,
+    Linear,
+    LinearParams,
     logistic_regression,
-    settle_clip_head,
 )
+from tagger.tagging.tagger import Tagger
+from tagger.train.fit_clip_head import settle_clip_head
 from tagger.train.loop import train
 
 RNG = np.random.default_rng(0)
 LINEAR = "model.clip_head.name=linear"
 
 
-def a_head(n_dimensions: int = 4, n_tags: int = 3) -> ClipHead:
-    return ClipHead(
-        ("pooled",),
+def linear(weights: np.ndarray, bias: np.ndarray, *, backbone: str = "a checksum") -> Linear:
+    head = Linear(LinearParams(layers=("pooled",)))
+    head.weights, head.bias, head.backbone = weights, bias, backbone
+    return head
+
+
+def a_head(n_dimensions: int = 4, n_tags: int = 3) -> Linear:
+    return linear(
         RNG.normal(size=(N_STATISTICS * n_dimensions, n_tags)).astype(np.float32),
         RNG.normal(size=n_tags).astype(np.float32),
-        "a checksum",
     )
 
 
@@ -47,7 +52,8 @@ def a_head(n_dimensions: int = 4, n_tags: int = 3) -> ClipHead:
 
 def test_features_are_mean_maximum_and_deviation_of_each_layer():
     one, two = RNG.normal(size=(5, 2)), RNG.normal(size=(5, 3))
-    features = clip_features({"two": two, "one": one, "scores": one}, ["one", "two"])
+    head = Linear(LinearParams(layers=("one", "two")))
+    features = head.features({"two": two, "one": one, "scores": one})
     expected = [f(axis=0) for x in (one, two) for f in (x.mean, x.max, x.std)]
     np.testing.assert_allclose(features, np.concatenate(expected), rtol=1e-6)
     assert features.dtype == np.float32
@@ -67,14 +73,14 @@ def test_a_clip_of_one_window_has_scores():
 
 
 def test_huge_logits_are_certain_scores_without_a_warning():
-    head = ClipHead(("pooled",), np.full((3, 2), 1e6, dtype=np.float32), np.zeros(2, np.float32))
-    certain = head.of_features(np.array([[1, 1, 1], [-1, -1, -1]], dtype=np.float32))
+    head = linear(np.full((3, 2), 1e6, dtype=np.float32), np.zeros(2, np.float32))
+    certain = head.scores(np.array([[1, 1, 1], [-1, -1, -1]], dtype=np.float32))
     np.testing.assert_array_equal(certain, [[1, 1], [0, 0]])
 
 
 def test_with_a_head_the_scores_of_windows_are_not_asked_for():
-    assert ClipScorer("mean").outputs == ("scores",)
-    assert ClipScorer("mean", head=a_head()).outputs == ("pooled",)
+    assert pooling_head("mean", None).outputs == ("scores",)
+    assert a_head().outputs == ("pooled",)
 
 
 @pytest.mark.parametrize(("n_windows", "hop", "length"), [(30, 0.96, 10), (600, 2.0, 5)])
@@ -89,13 +95,22 @@ def test_a_window_has_the_scores_of_the_ten_seconds_around_it(n_windows, hop, le
         np.testing.assert_allclose(found[window], alone, rtol=1e-5)
 
 
+def test_stretches_all_at_once_have_the_scores_of_stretches_one_by_one():
+    outputs = {"pooled": RNG.normal(size=(700, 4)).astype(np.float32)}
+    head = a_head()
+    np.testing.assert_allclose(
+        head.over_time(outputs, hop_seconds=0.96),
+        ClipHead.over_time(head, outputs, hop_seconds=0.96),
+        rtol=1e-5,
+    )
+
+
 @pytest.mark.parametrize("n_windows", [1, 4, 10])
 def test_each_window_of_a_short_clip_has_the_scores_of_the_clip(n_windows):
     outputs = {"pooled": RNG.normal(size=(n_windows, 4)).astype(np.float32)}
     head = a_head()
-    scorer = ClipScorer("mean", head=head)
-    found = scorer.over_time(outputs, hop_seconds=0.96)
-    np.testing.assert_allclose(found, [scorer(outputs)] * n_windows, rtol=1e-6)
+    found = head.over_time(outputs, hop_seconds=0.96)
+    np.testing.assert_allclose(found, [head(outputs)] * n_windows, rtol=1e-6)
 
 
 # Its file
@@ -103,9 +118,9 @@ def test_each_window_of_a_short_clip_has_the_scores_of_the_clip(n_windows):
 
 def test_a_saved_head_is_read_as_it_was(tmp_path):
     head = a_head()
-    head.save(tmp_path / "head.npz")
-    read = ClipHead.load(tmp_path / "head.npz", sizes={"pooled": 4, "other": 7}, n_tags=3)
-    assert (read.layers, read.backbone) == (head.layers, head.backbone)
+    save_clip_head(head, tmp_path / "head.npz")
+    read = load_clip_head(tmp_path / "head.npz", sizes={"pooled": 4, "other": 7}, n_tags=3)
+    assert (read.name, read.params, read.backbone) == ("linear", head.params, "a checksum")
     np.testing.assert_array_equal(read.weights, head.weights)
     np.testing.assert_array_equal(read.bias, head.bias)
 
@@ -113,9 +128,10 @@ def test_a_saved_head_is_read_as_it_was(tmp_path):
 def saved(**changes: object) -> bytes:
     head = a_head()
     content = {
-        "layers": np.array(head.layers),
-        "weights": head.weights,
-        "bias": head.bias,
+        "head": np.array("linear"),
+        "params": np.array('{"layers": ["pooled"]}'),
+        "array_weights": head.weights,
+        "array_bias": head.bias,
         "backbone": np.array("x"),
     }
     file = io.BytesIO()
@@ -129,22 +145,37 @@ def saved(**changes: object) -> bytes:
         None,
         b"",
         saved()[:-40],
-        pickle.dumps({"weights": 1}),
-        saved(weights=np.array([object()], dtype=object)),
-        saved(layers=np.array(["unknown"])),
-        saved(weights=np.zeros((11, 3), np.float32)),
-        saved(weights=np.zeros((12, 3))),
-        saved(bias=np.zeros(2, np.float32)),
-        saved(bias=np.array([0, np.nan, 0], np.float32)),
+        pickle.dumps({"array_weights": 1}),
+        saved(array_weights=np.array([object()], dtype=object)),
+        saved(params=np.array('{"layers": ["unknown"]}')),
+        saved(params=np.array('{"layers"')),
+        saved(head=np.array("of another package")),
+        saved(array_weights=np.zeros((11, 3), np.float32)),
+        saved(array_weights=np.zeros((12, 3))),
+        saved(array_bias=np.zeros(2, np.float32)),
+        saved(array_bias=np.array([0, np.nan, 0], np.float32)),
     ],
-    ids=["missing", "empty", "cut", "pickle", "objects", "layer", "size", "type", "bias", "nan"],
+    ids=[
+        "missing",
+        "empty",
+        "cut",
+        "pickle",
+        "objects",
+        "layer",
+        "params",
+        "head",
+        "size",
+        "type",
+        "bias",
+        "nan",
+    ],
 )
 def test_a_file_that_is_no_head_of_the_network_is_refused(tmp_path, content):
     path = tmp_path / "head.npz"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=r"head.npz: (missing or damaged|does not fit)"):
-        ClipHead.load(path, sizes={"pooled": 4}, n_tags=3)
+        load_clip_head(path, sizes={"pooled": 4}, n_tags=3)
 
 
 # How it is fitted
@@ -176,22 +207,17 @@ def test_where_a_fit_starts_makes_no_difference():
     )
 
 
-def fitted_to(features, labels, **others):
+def fitted_to(features, labels) -> Linear:
     half = len(features) // 2
-    return fit_clip_head(
-        features[:half],
-        labels[:half],
-        validation_features=features[half:],
-        validation_labels=labels[half:],
-        layers=["pooled"],
-        **others,
-    )
+    head = Linear(LinearParams(layers=("pooled",)))
+    head.fit(features[:half], labels[:half], validation=(features[half:], labels[half:]))
+    return head
 
 
 def test_a_tag_that_no_clip_carries_gets_how_often_it_occurs():
     features = RNG.normal(size=(200, 6)).astype(np.float32)
     labels = np.stack([features[:, 0] > 0, features[:, 0] > 9, features[:, 0] > -9], axis=1)
-    scores = fitted_to(features, labels.astype(np.uint8)).head.of_features(features)
+    scores = fitted_to(features, labels.astype(np.uint8)).scores(features)
     np.testing.assert_allclose(scores[:, 1], 0.5 / 101, rtol=1e-4)
     np.testing.assert_allclose(scores[:, 2], 100.5 / 101, rtol=1e-4)
     assert np.ptp(scores[:, 0]) > 0.8
@@ -200,7 +226,7 @@ def test_a_tag_that_no_clip_carries_gets_how_often_it_occurs():
 def test_a_feature_that_never_changes_takes_no_part():
     features = RNG.normal(size=(100, 6)).astype(np.float32)
     features[:, 2] = 7
-    head = fitted_to(features, (features[:, :1] > 0).astype(np.uint8)).head
+    head = fitted_to(features, (features[:, :1] > 0).astype(np.uint8))
     assert (head.weights[2] == 0).all() and np.isfinite(head.bias).all()
 
 
@@ -213,8 +239,8 @@ def test_scores_do_not_depend_on_the_units_of_an_embedding(scale, shift):
     other = (scale * features + shift).astype(np.float32)
     features = features.astype(np.float32)
     np.testing.assert_allclose(
-        fitted_to(other, labels).head.of_features(other),
-        fitted_to(features, labels).head.of_features(features),
+        fitted_to(other, labels).scores(other),
+        fitted_to(features, labels).scores(features),
         atol=0.02,
     )
 
@@ -236,8 +262,8 @@ def test_what_occurs_once_and_what_goes_on_are_both_found():
     moments = rng.integers(0, 30, 300)
     embeddings[np.arange(300), moments, 0] += 6 * labels[:, 0]
     embeddings[:, :, 1] += 0.7 * labels[:, 1, np.newaxis]
-    features = np.stack([clip_features({"pooled": clip}, ["pooled"]) for clip in embeddings])
-    scores = fitted_to(features, labels).head.of_features(features[150:])
+    features = np.stack([a_head().features({"pooled": clip}) for clip in embeddings])
+    scores = fitted_to(features, labels).scores(features[150:])
     assert ((scores > 0.5) == labels[150:]).mean() > 0.95
 
 
@@ -261,15 +287,13 @@ def run(trained, tmp_path, remembered_conversions) -> Path:
 
 def head_of(folder: Path) -> ClipHead | None:
     bundle = Bundle(folder / "bundle")
-    sizes = {name: bundle.outputs[name] for name in bundle.embeddings}
-    return RunFolder(folder).load_clip_head(sizes=sizes, n_tags=3)
+    return RunFolder(folder).load_clip_head(sizes=bundle.outputs, n_tags=3)
 
 
 def test_a_run_and_its_bundle_have_the_same_head(trained):
     head = head_of(trained / "run")
-    assert head is not None and head.layers == ("pooled", "penultimate")
-    in_bundle = Bundle(trained / "run" / "bundle").clip_scorer().head
-    assert in_bundle is not None
+    assert head is not None and head.outputs == ("pooled", "penultimate")
+    in_bundle = Bundle(trained / "run" / "bundle").clip_head()
     np.testing.assert_array_equal(in_bundle.weights, head.weights)
 
 
@@ -289,7 +313,7 @@ def test_prediction_gives_the_scores_that_evaluation_measures(trained):
     samples = (0.1 * np.random.default_rng(0).standard_normal(16000 * 4)).astype(np.float32)
     prediction = tagger.predict(samples, 16000)
     head = head_of(trained / "run")
-    embeddings = {layer: tagger.embed(samples, 16000, layer=layer).values for layer in head.layers}
+    embeddings = {layer: tagger.embed(samples, 16000, layer=layer).values for layer in head.outputs}
     np.testing.assert_allclose(prediction.scores, head(embeddings), atol=1e-6)
     # No clip is longer than what is said of each of its windows.
     assert prediction.taggram.shape == (4, 3)
@@ -319,16 +343,10 @@ def test_the_bundle_names_the_figures_of_both_ways(trained):
 def test_a_finished_run_gets_a_head_and_loses_it_again(run, trained):
     before = RunFolder(run).load_thresholds()
     config = load_config(trained / "run" / "config.yaml", [f"run.root={run}"])
-    plain = config.model_copy(
-        update={
-            "model": config.model.model_copy(
-                update={"clip_head": config.model.clip_head.model_copy(update={"name": "none"})}
-            )
-        }
-    )
+    plain = with_overrides(config, {"model.clip_head.name": "none"})
     train(plain, resume=True)
     assert not (run / "clip_head.npz").exists()
-    assert Bundle(run / "bundle").clip_scorer().head is None
+    assert Bundle(run / "bundle").clip_head().name == "mean"
     assert RunFolder(run).load_thresholds() != before
     train(config, resume=True)
     assert head_of(run) is not None and RunFolder(run).load_thresholds() == before
@@ -337,7 +355,9 @@ def test_a_finished_run_gets_a_head_and_loses_it_again(run, trained):
 def test_a_head_of_other_weights_counts_as_none_and_is_fitted_anew(run, trained):
     config = load_config(trained / "run" / "config.yaml", [f"run.root={run}"])
     right = head_of(run)
-    ClipHead(right.layers, right.weights * 0, right.bias, "others").save(run / "clip_head.npz")
+    content = Linear(right.params)
+    content.weights, content.bias, content.backbone = right.weights * 0, right.bias, "others"
+    save_clip_head(content, run / "clip_head.npz")
     assert head_of(run) is None
     train(config, resume=True)
     np.testing.assert_allclose(head_of(run).weights, right.weights, atol=1e-5)
@@ -354,7 +374,7 @@ def test_an_export_without_the_validation_scores_says_what_to_do(run, trained, c
     # And that helps.
     (run / "clip_head.npz").unlink()
     train(load_config(trained / "run" / "config.yaml", [f"run.root={run}"]), resume=True)
-    assert Bundle(run / "bundle").clip_scorer().head is not None
+    assert Bundle(run / "bundle").clip_head().name == "linear"
 
 
 def test_a_run_that_has_its_head_is_left_alone(run, trained):
@@ -369,10 +389,10 @@ def test_a_run_that_has_its_head_is_left_alone(run, trained):
 
 
 def test_an_embedding_that_the_network_lacks_is_refused_before_there_is_a_run(trained, tmp_path):
-    overrides = [f"run.root={tmp_path / 'run'}", "model.clip_head.layers=[pooled, third]"]
+    overrides = [f"run.root={tmp_path / 'run'}", "model.clip_head.params.layers=[pooled, third]"]
     with pytest.raises(
         ConfigError,
-        match=r"no embedding 'third'; it has pooled, penultimate",
+        match=r"no embedding 'third'; it has pooled, penultimate, scores",
     ):
         train(load_config(trained / "run" / "config.yaml", overrides))
     assert not (tmp_path / "run").exists()

@@ -134,7 +134,7 @@ def test_clip_scores_in_training_and_prediction_are_the_same(aggregate):
     if aggregate == "autopool":
         network.time_pooling.kernel.assign([[0.5, -1.0, 3.0, 20.0]])
     in_training = network.bag_scores({"log_mel": PATCHES[None]}, training=False).numpy()[0]
-    in_prediction = network.clip_scorer(network.window_outputs({"log_mel": PATCHES}, ["scores"]))
+    in_prediction = network.clip_head(network.window_outputs({"log_mel": PATCHES}, ["scores"]))
     np.testing.assert_allclose(in_training, in_prediction, atol=1e-6)
 
 

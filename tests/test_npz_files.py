@@ -9,7 +9,7 @@ import pytest
 
 from tagger.base.errors import ModelError
 from tagger.metrics.score_files import open_scores
-from tagger.scoring.clip_head import ClipHead
+from tagger.scoring.clip_heads import load_clip_head
 from tagger.untrusted.npz import open_arrays
 
 MANY = 1 << 20
@@ -101,7 +101,9 @@ def test_a_damaged_array_of_scores_is_one_line_that_names_the_file(tmp_path, nam
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_clip_head_is_one_line_that_names_the_file(tmp_path, content):
-    members = {"layers": npy(np.array(["a"])), "bias": npy(np.zeros(1, np.float32))}
-    path = archive(tmp_path / "a.npz", **members, weights=content, backbone=npy(np.array("x")))
+    texts = {"head": "linear", "params": '{"layers": ["a"]}', "backbone": "x"}
+    members = {name: npy(np.array(text)) for name, text in texts.items()}
+    members["array_bias"] = npy(np.zeros(1, np.float32))
+    path = archive(tmp_path / "a.npz", **members, array_weights=content)
     with pytest.raises(ModelError, match="missing or damaged"):
-        ClipHead.load(path, sizes={"a": 1}, n_tags=1)
+        load_clip_head(path, sizes={"a": 1}, n_tags=1)

@@ -33,7 +33,7 @@ from tagger.bundle.write import (
 )
 from tagger.config import Config, load_config
 from tagger.runs.folder import RunFolder
-from tagger.scoring.clip_head import ClipHead
+from tagger.scoring.clip_heads import ClipHead
 
 if TYPE_CHECKING:
     from tagger.train.data import PreparedData
@@ -111,10 +111,10 @@ def export_run(
     }
     if thresholds is not None:
         card["Thresholds"] = "fitted on the validation clips, tag by tag"
-    clip_head = run.load_clip_head(sizes=model.embedding_sizes, n_tags=len(vocabulary))
+    clip_head = run.load_clip_head(sizes=model.output_sizes, n_tags=len(vocabulary))
     if clip_head is not None:
         card["Clip scores"] = (
-            f"of mean, maximum and deviation over time of {', '.join(clip_head.layers)} "
+            f"by the clip head {clip_head.name} of {', '.join(clip_head.outputs)} "
             "(clip_head.npz); the exported networks score windows"
         )
     if calibration is not None:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from preprocess.signal.features import FrontEnd
 from tagger.base.errors import ModelError
-from tagger.scoring.aggregate import SCORES
+from tagger.scoring.scorer import SCORES
 
 if TYPE_CHECKING:
     from preprocess.store.store import Store
-    from tagger.bundle.runtime import Outputs
+    from tagger.scoring.scorer import Outputs
 
 # Enough to meet loud, quiet and silent music; few enough to take a second or two.
 _N_CLIPS = 8

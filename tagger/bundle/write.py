@@ -46,11 +46,11 @@ from tagger.bundle.read import (
 from tagger.config import Config, load_config
 from tagger.metrics.calibration import Calibration
 from tagger.runs.folder import RunFolder
-from tagger.scoring.clip_head import ClipHead
+from tagger.scoring.clip_heads import ClipHead, save_clip_head
 
 if TYPE_CHECKING:
-    from tagger.bundle.runtime import Outputs
     from tagger.network.model import TaggerModel
+    from tagger.scoring.scorer import Outputs
     from tagger.train.data import PreparedData
 
 # What prediction runs on; every bundle has it.
@@ -76,7 +76,7 @@ class Source:
     calibration : Calibration, optional
         What is done to clip scores before they are compared with thresholds.
     clip_head : ClipHead, optional
-        What makes clip scores of embeddings.
+        What makes clip scores, where it is not the pooling of the network.
     metrics : dict
         What is known of its quality.
     card : dict of str to str
@@ -142,7 +142,7 @@ def write_bundle(
         if source.calibration is not None:
             write_json(folder / CALIBRATION, source.calibration.to_json())
         if source.clip_head is not None:
-            source.clip_head.save(folder / CLIP_HEAD)
+            save_clip_head(source.clip_head, folder / CLIP_HEAD)
         write_json(folder / METRICS, source.metrics)
         export = _export(
             folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows

@@ -16,8 +16,8 @@ from tagger.network.heads import HEADS
 from tagger.network.keras import keras, tf
 from tagger.network.pooling import pooling_layer
 from tagger.network.tasks import TASKS, Task
-from tagger.scoring.aggregate import SCORES, ClipScorer
-from tagger.scoring.clip_head import ClipHead
+from tagger.scoring.clip_heads import ClipHead, pooling_head
+from tagger.scoring.scorer import SCORES
 
 if TYPE_CHECKING:
     from tagger.config import Config
@@ -62,8 +62,8 @@ class TaggerModel:
         self.output_model = keras.Model(inputs, outputs, name="outputs")
         self.time_pooling = pooling_layer(self.aggregate, name="time_pooling", dtype="float32")
         self.time_pooling.build((None, None, len(self.tags)))
-        # Fitted after training, to embeddings; see tagger.scoring.clip_head.
-        self.clip_head: ClipHead | None = None
+        # Fitted once the network has learned.
+        self.fitted_head: ClipHead | None = None
         _freeze(self.embedding_model, config.model.backbone.freeze)
         # What makes scores: of windows, or of the embeddings of windows.
         self._scorer = self.window_model
@@ -117,10 +117,10 @@ class TaggerModel:
         return {name: found for name, found in generators.items() if found is not None}
 
     @property
-    def embedding_sizes(self) -> dict[str, int]:
-        """Length of each embedding that `window_outputs` knows, by layer."""
+    def output_sizes(self) -> dict[str, int]:
+        """Length of each output that `window_outputs` knows, by name."""
         outputs = self.output_model.output
-        return {name: int(output.shape[-1]) for name, output in outputs.items() if name != SCORES}
+        return {name: int(output.shape[-1]) for name, output in outputs.items()}
 
     def take_embeddings(self) -> None:
         """Score embeddings from now on, under the name ``embedding``, instead of windows.
@@ -192,9 +192,9 @@ class TaggerModel:
         return alpha
 
     @property
-    def clip_scorer(self) -> ClipScorer:
-        """How clip scores are made of `window_outputs`."""
-        return ClipScorer(self.aggregate, self.alpha, self.clip_head)
+    def clip_head(self) -> ClipHead:
+        """What makes clip scores of `window_outputs`."""
+        return self.fitted_head or pooling_head(self.aggregate, self.alpha)
 
     def window_outputs(
         self, windows: dict[str, Any], names: Sequence[str]

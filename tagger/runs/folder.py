@@ -33,7 +33,7 @@ from tagger.cloud.locations import location
 from tagger.cloud.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
 from tagger.config import Config, load_config
 from tagger.metrics.calibration import Calibration
-from tagger.scoring.clip_head import ClipHead
+from tagger.scoring.clip_heads import ClipHead, load_clip_head
 
 FORMAT_VERSION = 1
 # What reading JSON that somebody has damaged raises, or made: nested too deep, numbers too large.
@@ -310,12 +310,12 @@ class RunFolder:
             ) from None
 
     def load_clip_head(self, *, sizes: Mapping[str, int], n_tags: int) -> ClipHead | None:
-        """Read what makes clip scores of embeddings; None if there is none for the best weights.
+        """Read the clip head that was fitted; None if there is none for the best weights.
 
         Parameters
         ----------
         sizes : mapping of str to int
-            Length of each embedding of the network.
+            Length of each output of the network.
         n_tags : int
             Tags that it has.
 
@@ -326,7 +326,7 @@ class RunFolder:
         """
         if not self.clip_head.exists():
             return None
-        head = ClipHead.load(self.clip_head, sizes=sizes, n_tags=n_tags)
+        head = load_clip_head(self.clip_head, sizes=sizes, n_tags=n_tags)
         try:
             best = sha256_of_file(self.best_weights)
         except OSError as error:

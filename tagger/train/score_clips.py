@@ -63,14 +63,14 @@ def score_clips(
     """
     if not rows:
         return np.zeros((0, len(model.tags)), dtype=np.float32)
-    scorer = model.clip_scorer
+    head = model.clip_head
     return vectors_of_clips(
         model,
         store,
         rows=rows,
         config=config,
-        outputs=scorer.outputs,
-        make=scorer,
+        outputs=head.outputs,
+        make=head,
         title=title,
         stop=stop,
     )

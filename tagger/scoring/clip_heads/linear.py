@@ -1,0 +1,223 @@
+"""A linear layer on a clip's embeddings over time, fitted after the network has learned.
+
+A patch of 0.96 s has a tag in it or it has not, and a mean of such scores knows no more. Mean,
+maximum and deviation over time of the embeddings behind them tell what goes on throughout a clip,
+what occurs in it and what changes, and a linear layer on all three learns which a tag asks for.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from tagger.base.registry import Params
+from tagger.scoring.clip_heads import ClipHead, Labels
+from tagger.scoring.clip_heads._stretches import around_windows, stretch_length
+from tagger.scoring.scorer import Floats
+
+# Mean, maximum and deviation.
+N_STATISTICS = 3
+# Weights of the penalty, the strongest first: each fit starts from the one before. The one whose
+# scores of the validation clips cost least is taken.
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+_MAX_STEPS = 300
+# Features of all clips from which several threads are faster.
+_MANY = 4_000_000
+# Standard deviation below which a feature counts as constant.
+_CONSTANT = 1e-6
+# Stretches whose statistics are computed together: their embeddings are copied.
+_STRETCHES_AT_ONCE = 256
+
+
+class LinearParams(Params):
+    """Parameters of the linear clip head."""
+
+    layers: Annotated[
+        tuple[str, ...], Field(min_length=1, description="names of the embeddings")
+    ] = ("pooled", "penultimate")
+
+
+class Linear(ClipHead):
+    """A linear layer and a sigmoid on statistics of embeddings over time.
+
+    Attributes
+    ----------
+    weights : np.ndarray [shape=(n_features, n_tags), dtype=float32]
+        Of the features as they are.
+    bias : np.ndarray [shape=(n_tags,), dtype=float32]
+        Of the tags.
+    penalty : float
+        Of `PENALTIES`, the one that was taken by the last `fit`.
+    """
+
+    Params = LinearParams
+    params: LinearParams
+    weights: Floats
+    bias: Floats
+    penalty: float
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # noqa: D102 (the contract documents it)
+        return self.params.layers
+
+    def features(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> Floats:
+        """Mean, maximum and deviation over time: all three of the first layer, then of the next."""
+        features = []
+        for layer in self.params.layers:
+            values = outputs[layer].astype(np.float64)
+            features += [values.mean(axis=0), values.max(axis=0), values.std(axis=0)]
+        return np.concatenate(features).astype(np.float32)
+
+    def scores(self, features: Floats) -> Floats:  # noqa: D102
+        logits = features.astype(np.float64) @ self.weights + self.bias
+        # Without an overflow in either tail.
+        scores: Floats = (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
+        return scores
+
+    def over_time(  # noqa: D102
+        self, outputs: Mapping[str, npt.NDArray[np.floating]], *, hop_seconds: float
+    ) -> Floats:
+        n_windows = len(outputs[self.params.layers[0]])
+        length = stretch_length(n_windows, hop_seconds)
+        n_stretches = n_windows - length + 1
+        scores = []
+        for first in range(0, n_stretches, _STRETCHES_AT_ONCE):
+            last = min(first + _STRETCHES_AT_ONCE, n_stretches) + length - 1
+            features = []
+            for layer in self.params.layers:
+                values = outputs[layer][first:last].astype(np.float64)
+                stretches = np.lib.stride_tricks.sliding_window_view(values, length, axis=0)
+                features += [f(axis=-1) for f in (stretches.mean, stretches.max, stretches.std)]
+            scores.append(self.scores(np.concatenate(features, axis=1).astype(np.float32)))
+        return around_windows(np.concatenate(scores), n_windows, length)
+
+    def fit(
+        self,
+        features: Floats,
+        labels: Labels,
+        *,
+        validation: tuple[Floats, Labels],
+        groups: Sequence[str] = (),
+    ) -> str:
+        """Fit with each of `PENALTIES`, and take the one that is best on the validation clips.
+
+        A tag that no training clip carries, or all of them, is given how often it occurs.
+        """
+        del groups
+        mean = features.mean(axis=0, dtype=np.float64)
+        deviation = features.std(axis=0, dtype=np.float64)
+        scale = np.where(deviation > _CONSTANT, deviation, np.inf)
+        standardised = (features - mean) / scale
+        n_positive = labels.sum(axis=0, dtype=np.int64)
+        learned = (n_positive > 0) & (n_positive < len(labels))
+        share = (n_positive + 0.5) / (len(labels) + 1)
+        targets = labels[:, learned].astype(np.float64)
+
+        least = np.inf
+        solution = None
+        best = None
+        for penalty in PENALTIES:
+            solution = logistic_regression(standardised, targets, penalty=penalty, start=solution)
+            weights = np.zeros((features.shape[1], labels.shape[1]))
+            weights[:, learned] = solution[:-1] / scale[:, np.newaxis]
+            bias = np.log(share / (1 - share))
+            bias[learned] = solution[-1] - mean @ weights[:, learned]
+            self.weights, self.bias = weights.astype(np.float32), bias.astype(np.float32)
+            loss = _cross_entropy(self.scores(validation[0]), validation[1])
+            if best is None or loss < least:
+                least, best = loss, (self.weights, self.bias, penalty)
+        assert best is not None
+        self.weights, self.bias, self.penalty = best
+        return f"penalty {self.penalty:g}"
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:  # noqa: D102
+        return {"weights": self.weights, "bias": self.bias}
+
+    def restore(  # noqa: D102
+        self, arrays: Mapping[str, npt.NDArray[Any]], *, sizes: Mapping[str, int], n_tags: int
+    ) -> None:
+        weights, bias = arrays["weights"], arrays["bias"]
+        shape = (N_STATISTICS * sum(sizes[layer] for layer in self.params.layers), n_tags)
+        if not (
+            weights.shape == shape
+            and bias.shape == (n_tags,)
+            and weights.dtype == bias.dtype == np.float32
+            and bool(np.isfinite(weights).all() and np.isfinite(bias).all())
+        ):
+            raise ValueError(f"weights and bias are not finite numbers of {shape}")
+        self.weights, self.bias = weights, bias
+
+
+def logistic_regression(
+    features: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.float64],
+    *,
+    penalty: float,
+    start: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Logistic regressions of many tags on the same features, all at once.
+
+    Minimises, for each tag, the mean cross-entropy over the clips plus ``penalty / 2`` times the
+    squared length of its weights; the bias is free. This is scikit-learn's regression with
+    ``C = 1 / (n_clips * penalty)``, which takes one tag at a time.
+
+    Parameters
+    ----------
+    features : np.ndarray [shape=(n_clips, n_features)]
+        Standardised.
+    labels : np.ndarray [shape=(n_clips, n_tags)]
+        0 or 1; both occur of each tag.
+    penalty : float
+        Positive.
+    start : np.ndarray [shape=(n_features + 1, n_tags)], optional
+        Where to begin; default zeros.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_features + 1, n_tags)]
+        Weights, and the bias in the last row.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+    from threadpoolctl import threadpool_limits
+
+    if features.shape[1] > len(features):
+        # Only the space that the clips span takes part, and lengths in it are the same.
+        left, values, axes = np.linalg.svd(features, full_matrices=False)
+        solution = logistic_regression(
+            left * values,
+            labels,
+            penalty=penalty,
+            start=None if start is None else np.concatenate([axes @ start[:-1], start[-1:]]),
+        )
+        return np.concatenate([axes.T @ solution[:-1], solution[-1:]])
+    n_clips, n_features = features.shape
+    shape = (n_features + 1, labels.shape[1])
+
+    def cost(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        weights = flat.reshape(shape)
+        logits = features @ weights[:-1] + weights[-1]
+        # log(1 + e^z) - y z, without an overflow.
+        loss = (np.logaddexp(0, logits) - labels * logits).sum() / n_clips
+        error = (expit(logits) - labels) / n_clips
+        slope = np.concatenate([features.T @ error + penalty * weights[:-1], [error.sum(axis=0)]])
+        return loss + penalty / 2 * float((weights[:-1] ** 2).sum()), slope.ravel()
+
+    first = np.zeros(shape) if start is None else start
+    # Threads would wait for one another longer than they multiply.
+    with threadpool_limits(1 if n_clips * n_features < _MANY else None, user_api="blas"):
+        found = minimize(
+            cost, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _MAX_STEPS}
+        )
+    minimum: npt.NDArray[np.float64] = found.x.reshape(shape)
+    return minimum
+
+
+def _cross_entropy(scores: Floats, labels: Labels) -> float:
+    likely = np.where(labels == 1, scores, 1 - scores).astype(np.float64)
+    return float(-np.log(np.maximum(likely, 1e-7)).mean())
+
+
+ENTRY = Linear
