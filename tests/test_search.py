@@ -12,7 +12,7 @@ from tagger.base.errors import ConfigError, ModelError
 from tagger.config import load_config
 from tagger.network.keras import tf
 from tagger.runs.folder import RunFolder
-from tagger.train.loop import TrainResult
+from tagger.train.keeper import TrainResult
 from tagger.train.search import read_space, search
 
 SPACE = {

@@ -1,4 +1,3 @@
-import contextlib
 import csv
 import itertools
 import json
@@ -21,7 +20,7 @@ from small_model import small_training
 from small_store import make_store, small_config
 
 import tagger.bundle.export
-import tagger.train.loop
+import tagger.train.validation
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError, StoreError
 from tagger.bundle.export import export_run
@@ -31,8 +30,10 @@ from tagger.runs.folder import RunFolder
 from tagger.tagging.tagger import Tagger
 from tagger.train.augment import mixup_plan
 from tagger.train.checkpoint import Checkpoints
-from tagger.train.loop import Progress, _note_epoch, _should_stop, train
+from tagger.train.learner import Learner
+from tagger.train.loop import train
 from tagger.train.optimizer import learning_rate
+from tagger.train.progress import Progress
 
 # What a training learns is the same whether or not a bundle is made of it.
 pytestmark = pytest.mark.usefixtures("without_export", "without_pictures")
@@ -146,7 +147,7 @@ def test_resuming_with_other_settings_is_refused_by_key(trained):
 def test_resuming_on_a_changed_store_is_refused(tmp_path):
     """Otherwise a clip that was to test might train."""
     make_store(tmp_path / "store", n_clips=32)
-    config = small_config(tmp_path, "train.epochs=1", "data.split=report")
+    config = small_config(tmp_path, "train.epochs=1", "data.split=random")
     train(config)
     make_store(tmp_path / "store", n_clips=48)
     with pytest.raises(ConfigError, match=r"clips, tags or split of .* have changed"):
@@ -178,7 +179,7 @@ def test_a_plateau_never_raises_a_rate_below_the_floor():
     config = TrainConfig(learning_rate=1e-8, reduce_on_plateau={"patience": 1}, monitor="loss")
     progress = Progress()
     for value in (1.0, 2.0, 3.0):
-        _note_epoch(config, progress, {"validation_loss": value}, larger_is_better=False)
+        progress.end_epoch(config, {"validation_loss": value}, larger_is_better=False)
     assert progress.rate_factor == 1.0
 
 
@@ -186,7 +187,7 @@ def test_the_latest_weights_are_kept_where_the_metric_never_can_be_computed():
     progress = Progress()
     for _ in range(3):
         row = {"validation_pr_auc_macro": float("nan")}
-        assert _note_epoch(TrainConfig(), progress, row, larger_is_better=True)
+        assert progress.end_epoch(TrainConfig(), row, larger_is_better=True)
     assert progress.best_epoch == 3
 
 
@@ -244,7 +245,7 @@ def start(config: Path, run: Path, *overrides: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", RESUME_SCRIPT, str(config), str(run), *overrides],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ,
     )
 
 
@@ -301,23 +302,21 @@ def test_a_killed_run_goes_on_as_if_it_never_had(rich, tmp_path):
 
 
 def test_a_run_stopped_at_the_last_step_of_an_epoch_goes_on(trained, tmp_path, monkeypatch):
-    class SignalBeforeValidation:
-        """Signals are looked for before each of the six steps, and after them."""
-
-        n_looked = 0
-
-        def __bool__(self) -> bool:
-            self.n_looked += 1
-            return self.n_looked > 6
-
     make_store(tmp_path / "store", n_clips=64)
     config = small_config(tmp_path, "stream.steps_per_epoch=6")
+    take_step = Learner.step
+
+    def signalled(self, values, progress):
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(self, values, progress)
+
     with monkeypatch.context() as patched:
-        never = contextlib.nullcontext(SignalBeforeValidation())
-        patched.setattr("tagger.train.loop._stop_on_signals", lambda: never)
+        patched.setattr(Learner, "step", signalled)
         stopped = train(config)
     assert not stopped.finished
     assert stopped.history == []
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["00000006"]
     assert train(config, resume=True).finished
     assert_same_weights(tmp_path / "run/last.weights.h5", trained / "run/last.weights.h5")
 
@@ -328,7 +327,7 @@ def test_a_signal_during_validation_stops_it_and_validation_is_what_comes_first_
     make_store(tmp_path / "store", n_clips=64)
     config = small_config(tmp_path, "stream.steps_per_epoch=6", "stream.evaluation_batch_size=8")
     states = []
-    score, save = tagger.train.loop.score_clips, Checkpoints.save
+    score, save = tagger.train.validation.score_clips, Checkpoints.save
 
     def signalled(*arguments, stop, **options):
         signals = [False, True]
@@ -347,7 +346,7 @@ def test_a_signal_during_validation_stops_it_and_validation_is_what_comes_first_
         save(self, step, progress)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tagger.train.loop.score_clips", signalled)
+        patched.setattr("tagger.train.validation.score_clips", signalled)
         patched.setattr(Checkpoints, "save", noted)
         stopped = train(config)
     assert not stopped.finished
@@ -392,6 +391,7 @@ def test_a_signal_at_the_last_state_stops_before_the_export(tmp_path, monkeypatc
     assert (tmp_path / "run" / "bundle" / "bundle.json").exists()
 
 
+@pytest.mark.campaign
 def test_a_run_killed_within_an_epoch_goes_on_from_a_state_within_it(rich, tmp_path, capsys):
     config, straight = rich
     run = tmp_path / "run"
@@ -420,6 +420,7 @@ def metrics_without_times(run: Path) -> list[dict[str, str]]:
     ]
 
 
+@pytest.mark.campaign
 def test_a_damaged_state_falls_back_to_the_one_before(rich, tmp_path, capsys):
     config, straight = rich
     run = tmp_path / "run"
@@ -463,7 +464,7 @@ def test_another_front_ends_store_is_refused_by_name(trained, tmp_path):
 
 def test_a_training_that_diverges_says_so(tmp_path, monkeypatch):
     # A rate that no config can name, as Adam with batch normalisation survives even 1e30.
-    monkeypatch.setattr("tagger.train.optimizer.learning_rate", lambda *_, **__: float("nan"))
+    monkeypatch.setattr("tagger.train.learner.learning_rate", lambda *_, **__: float("nan"))
     make_store(tmp_path / "store", n_clips=32)
     with pytest.raises(ModelError, match=r"diverged in epoch 1.*lower train.learning_rate"):
         train(small_config(tmp_path))
@@ -480,8 +481,8 @@ def test_early_stopping_waits_for_its_patience():
     progress = Progress()
     stops = []
     for value in (1.0, 0.5, 0.6, 0.7, 0.8):
-        _note_epoch(config, progress, {"validation_loss": value}, larger_is_better=False)
-        stops.append(_should_stop(config, progress))
+        progress.end_epoch(config, {"validation_loss": value}, larger_is_better=False)
+        stops.append(progress.stops_early(config))
     assert stops == [False, False, False, True, True]
     assert (progress.best, progress.best_epoch) == (0.5, 2)
 
@@ -494,7 +495,7 @@ def test_the_rate_falls_on_a_plateau_and_not_below_its_floor():
     progress = Progress()
     factors = []
     for value in (0.5, 0.4, 0.4, 0.4, 0.4, 0.6):
-        _note_epoch(config, progress, {"validation_pr_auc_macro": value}, larger_is_better=True)
+        progress.end_epoch(config, {"validation_pr_auc_macro": value}, larger_is_better=True)
         factors.append(progress.rate_factor)
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.05, 0.05])
 
@@ -503,7 +504,7 @@ def test_a_metric_that_cannot_be_computed_is_never_the_best():
     progress = Progress()
     for value in (float("nan"), 0.1, float("nan")):
         row = {"validation_pr_auc_macro": value}
-        _note_epoch(TrainConfig(), progress, row, larger_is_better=True)
+        progress.end_epoch(TrainConfig(), row, larger_is_better=True)
     assert (progress.best, progress.best_epoch) == (0.1, 2)
 
 
@@ -544,7 +545,8 @@ def test_mixed_precision_trains(tmp_path, precision):
 
 def test_autopool_of_the_body_moves_in_training(tmp_path):
     make_store(tmp_path / "store", n_clips=32)
-    train(small_config(tmp_path, "model.backbone.params.pooling=autopool"))
+    vggish = ["model.backbone.name=vggish", "model.backbone.params.width=0.05"]
+    train(small_config(tmp_path, *vggish, "model.backbone.params.pooling=autopool"))
     alpha = weights(tmp_path / "run" / "last.weights.h5")["grid_pooling/kernel"]
     assert (alpha != 0).any()
 

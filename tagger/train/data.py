@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.splits import split_parts
 from preprocess.clips.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError
@@ -38,6 +37,13 @@ class PreparedData:
         """Rows of the clips of one part."""
         return [int(row) for row in np.flatnonzero(self.parts == part)]
 
+    def describe(self) -> str:
+        """How much there is, for people."""
+        return (
+            f"{len(self.rows('train'))} clips to train on, {len(self.rows('validation'))} to "
+            f"validate, {len(self.vocabulary)} tags"
+        )
+
 
 def prepare_data(config: Config) -> PreparedData:
     """Open the store of a config, split its clips and pick its tags.
@@ -55,7 +61,7 @@ def prepare_data(config: Config) -> PreparedData:
     synonyms = read_synonyms(config.data.synonyms) if config.data.synonyms else None
     vocabulary = resolve_vocabulary(index, config.data.tags, synonyms=synonyms)
     labels = vocabulary.labels(index.labels, index.tags)
-    parts = split_parts(index, config.data.split, seed=config.data.split_seed)
+    parts = config.parts_of(index)
     for part in ("train", "validation"):
         if not (parts == part).any():
             raise ConfigError(
