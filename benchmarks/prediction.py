@@ -121,11 +121,10 @@ import numpy as np
 from pathlib import Path
 from preprocess.signal.audio import load_audio
 from tagger.tagging.tagger import Tagger
-from tagger.bundle.runtime import Runtime
 model, n_threads, files = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 loaded = Tagger.load(model)
 front_end = loaded.front_end
-run = Runtime(loaded.bundle.verified(loaded.bundle.export("litert").file), n_threads=n_threads)
+run = loaded.model.make_scorer(["scores"], n_threads=n_threads)
 parts = np.zeros(3)
 for number, file in enumerate([files[0], *files]):
     a = time.perf_counter()

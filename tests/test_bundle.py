@@ -15,9 +15,9 @@ import tagger.bundle.write
 from tagger.base.errors import ModelError, TaggerError
 from tagger.base.files import TEMPORARY_PREFIX, json_hash
 from tagger.bundle.find import describe_bundle
+from tagger.bundle.light_model import LightModel
 from tagger.bundle.read import DESCRIPTION, Bundle, Export, seal
 from tagger.bundle.write import Source, add_export, load_model, write_bundle
-from tagger.tagging.tagger import Tagger
 
 FILES = {
     "bundle.json",
@@ -36,7 +36,7 @@ READERS = {
     "vocabulary.json": Bundle.tags,
     "thresholds.json": Bundle.thresholds,
     "metrics.json": Bundle.metrics,
-    "model.tflite": Tagger,
+    "model.tflite": LightModel,
     "MODEL_CARD.md": Bundle.verify,
 }
 
@@ -76,7 +76,7 @@ def test_a_bundle_is_one_folder_with_everything(made):
     assert bundle.tags() == TAGS
     assert bundle.thresholds() == THRESHOLDS
     assert bundle.metrics() == {"validation": {"epoch": 3.0, "pr_auc_macro": 0.5}}
-    assert bundle.outputs == {"pooled": 26, "penultimate": 8, "scores": 3}
+    assert bundle.outputs == {"pooled": 64, "penultimate": 8, "scores": 3}
     assert bundle.embeddings == ["pooled", "penultimate"]
     assert [(e.format, e.quantize) for e in bundle.exports] == [("litert", "none")]
 
@@ -224,7 +224,7 @@ def test_a_front_end_of_another_release_is_refused_with_the_release_to_use(root)
         content["front_end_hash"] = json_hash(content["front_end"])
 
     rewrite(root, change)
-    for read in (load_model, Tagger):
+    for read in (load_model, LightModel):
         with pytest.raises(ModelError, match=r"another version of the front end .* use tagger 0"):
             read(Bundle(root))
 
@@ -266,7 +266,7 @@ def use(root):
     bundle.metrics()
     for export in bundle.exports:
         bundle.export(export.format, export.quantize)
-    Tagger(bundle)
+    LightModel(bundle)
 
 
 def fuzz(root, text):
@@ -372,6 +372,7 @@ def test_an_export_made_again_takes_the_place_of_the_former(root):
     assert [(e.file, e.n_windows) for e in bundle.exports] == [("model.tflite", 3)]
 
 
+@pytest.mark.campaign
 def test_an_export_that_was_added_meanwhile_is_kept(root, monkeypatch):
     load = tagger.bundle.write.load_model
 

@@ -112,14 +112,14 @@ def test_only_files_that_fail_still_give_a_whole_output(embed, model, tmp_path, 
 
 def test_an_archive_without_rows_has_their_width(embed, model, tmp_path):
     embed(tmp_path / "gone.wav", "-o", tmp_path / "out.npz")
-    width = model.bundle.outputs["penultimate"]
+    width = model.model.output_sizes["penultimate"]
     assert read(tmp_path / "out.npz")[2].shape == (0, width)
 
 
 def test_an_output_says_which_model_and_layer_it_is_of(embed, model, songs, tmp_path):
     import pyarrow.parquet
 
-    wanted = f"{model.bundle.name} {model.bundle.version}"
+    wanted = f"{model.model.name} {model.model.version}"
     embed(songs[0], "-o", tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as content:
         assert (str(content["layer"]), str(content["model"])) == ("penultimate", wanted)

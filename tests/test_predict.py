@@ -20,6 +20,8 @@ import tagger as package
 from preprocess import log_mel_patches
 from tagger.base.errors import AudioError, ModelError
 from tagger.base.files import sha256_of_file
+from tagger.bundle.light_model import LightModel
+from tagger.bundle.read import Bundle
 from tagger.bundle.runtime import Runtime
 from tagger.tagging import tagger as predict
 from tagger.tagging.tagger import Tagger, top_tags
@@ -65,12 +67,10 @@ def write(path, samples, rate=RATE):
 
 
 def scores_in_one_piece(tagger, waveform):
-    bundle = tagger.bundle
     # On several threads matrix products round differently.
     with threadpool_limits(limits=1):
         patches = log_mel_patches(waveform, RATE)
-    runtime = Runtime(bundle.root / bundle.export("litert").file)
-    return runtime({"log_mel": patches})["scores"]
+    return tagger.model.make_scorer(["scores"])({"log_mel": patches})["scores"]
 
 
 def same(one, other):
@@ -292,7 +292,7 @@ def test_a_model_is_read_once_for_any_number_of_calls(run, lengths, monkeypatch)
             made.append(None)
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(predict, "Runtime", Counted)
+    monkeypatch.setattr("tagger.bundle.light_model.Runtime", Counted)
     loaded = Tagger.load(run, jobs=2)
     for _ in range(3):
         list(loaded.predict_many(lengths))
@@ -325,7 +325,7 @@ def test_an_embedding_has_a_vector_for_each_window(tagger, tmp_path):
     path = write(tmp_path / "clip.wav", noise(5))
     embedding = tagger.embed(path)
     assert (embedding.path, embedding.layer) == (str(path), "penultimate")
-    size = tagger.bundle.outputs["penultimate"]
+    size = tagger.model.output_sizes["penultimate"]
     assert (embedding.values.shape, embedding.values.dtype) == ((5, size), np.float32)
     np.testing.assert_allclose(embedding.times, 0.96 * np.arange(5))
     np.testing.assert_allclose(embedding.mean(), embedding.values.mean(axis=0), rtol=1e-5)
@@ -420,7 +420,7 @@ def test_the_model_of_the_best_tags_is_loaded_once(run, monkeypatch):
 
     def load(model):
         loaded.append(model)
-        return Tagger(predict.Bundle(run / "bundle"))
+        return Tagger(LightModel(Bundle(run / "bundle")))
 
     predict._loaded.cache_clear()
     monkeypatch.setattr(Tagger, "load", load)

@@ -15,8 +15,7 @@ from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.clips.vocabulary import Vocabulary
 from tagger.base.errors import ConfigError, ModelError
 from tagger.config import load_config
-from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
-from tagger.evaluate.evaluate_model import evaluate_model
+from tagger.evaluate.evaluate import evaluate_model, evaluate_run, evaluate_scores
 from tagger.evaluate.leakage import find_leakage
 from tagger.evaluate.protocols import PROTOCOLS, Selection
 from tagger.metrics.confusion import find_confusion
@@ -254,7 +253,7 @@ def test_a_bundle_is_measured_on_the_patches_of_a_store(bundle, tmp_path):
         scores = archive["est"]
     for row, found in zip(rows, scores, strict=True):
         windows = {name: np.float32(array) for name, array in store.read(row).items()}
-        expected = model.clip_scorer(model.window_outputs(windows, ["scores"]))
+        expected = model.clip_head(model.window_outputs(windows, ["scores"]))
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

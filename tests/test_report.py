@@ -18,7 +18,6 @@ from small_model import small_run
 from preprocess.store.store import Store
 from tagger.base.errors import AudioError
 from tagger.bundle.export import export_run
-from tagger.bundle.runtime import Runtime
 from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
 from tagger.evaluate.report import figures, write_report
 from tagger.evaluate.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table
@@ -32,7 +31,6 @@ from tagger.metrics.calibration import Calibration, Temperature
 from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
 from tagger.metrics.score_table import ArrayColumns
 from tagger.runs.folder import RunFolder
-from tagger.tagging.pipeline import ClipOutputs
 from tagger.tagging.prediction import Prediction
 from tagger.tagging.tagger import Tagger
 
@@ -339,6 +337,7 @@ def test_scores_over_time_are_those_of_the_tags_that_were_measured(tmp_path):
     np.testing.assert_allclose(drawn[0].taggram[0], [0.4, 0.3, 0.2])
 
 
+@pytest.mark.campaign
 def test_a_clip_that_has_gone_is_told_and_the_others_are_shown(tmp_path):
     contents = with_taggrams(make_contents(), None)
     known = contents.taggram
@@ -482,6 +481,7 @@ def test_any_name_can_be_drawn(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_report_of_188_tags_stays_below_15_megabytes(tmp_path, clip):
     large = tmp_path / "large.mp3"
     large.write_bytes(clip.read_bytes() + bytes(LARGEST_FILE - clip.stat().st_size))
@@ -622,19 +622,17 @@ def test_losses_of_a_report_are_those_of_scores_that_were_calibrated_once(calibr
 def test_the_taggram_of_a_run_is_that_of_its_bundle(calibrated_run, monkeypatch):
     kept = []
 
-    def keep(evaluation, folder, *, run, taggram):
-        kept.append(taggram)
+    def keep(evaluation, folder, *, run, taggrams):
+        kept.append(taggrams)
         return evaluation
 
     monkeypatch.setattr("tagger.evaluate.evaluate.with_report", keep)
     evaluation = evaluate_run(calibrated_run, n_draws=0)
     ours = kept[0](3)
     tagger = Tagger.load(calibrated_run)
-    model = Runtime(tagger.bundle.verified(tagger.bundle.export("litert", "none").file))
     store = Store(RunFolder(calibrated_run).load_config().store.root)
     row = [clip.id for clip in store.index.clips].index(evaluation.clips.ids[3])
-    windows = {name: np.float32(array) for name, array in store.read(row).items()}
-    theirs = tagger._prediction("", ClipOutputs(model(windows), 0.0, 5.76, False))
+    theirs = tagger.predict_windows(store.read(row))
     np.testing.assert_allclose(ours.taggram, theirs.taggram, atol=1e-5)
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
 
@@ -646,5 +644,8 @@ def test_a_run_gets_a_report_with_taggrams_beside_its_scores(tmp_path_factory):
     assert evaluation.files["report"] == run / "evaluation" / "test" / "report.html"
     text = evaluation.files["report as Markdown"].read_text()
     assert "taggram_worst_1.png" in text and "## Model card" in text and "## Learning" in text
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    assert evaluate_run(run, report=elsewhere, n_draws=10).files["report"].parent == elsewhere
+
+
+def test_a_report_of_a_run_lies_where_it_is_asked_for(tmp_path_factory, without_pictures):
+    run, elsewhere = small_run(tmp_path_factory), tmp_path_factory.mktemp("elsewhere")
+    assert evaluate_run(run, report=elsewhere, n_draws=0).files["report"].parent == elsewhere

@@ -71,7 +71,10 @@ def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _
         return _Inspection((Finding("unreadable", record.path, str(error)),))
     seconds = len(waveform) / front_end.sample_rate
     # The front end itself says what it pads: the last frame of a window may reach beyond it.
-    if seconds < 2 * front_end.window_seconds and windows_of_waveform(waveform, front_end)[1]:
+    if (
+        seconds < 2 * (front_end.window_seconds or 0)
+        and windows_of_waveform(waveform, front_end)[1]
+    ):
         short = Finding("too short", record.path, f"{seconds:.3f} s do not fill a patch")
         return _Inspection((short,), audio_hash)
     return _Inspection((), audio_hash)

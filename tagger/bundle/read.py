@@ -16,12 +16,13 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from preprocess.clips.vocabulary import Vocabulary
 from tagger.base.errors import ModelError
 from tagger.base.files import json_hash, sha256_of_file, write_json
 from tagger.base.registry import describe_validation_error
 from tagger.metrics.calibration import Calibration
-from tagger.scoring.aggregate import SCORES, ClipScorer
-from tagger.scoring.clip_head import ClipHead
+from tagger.scoring.clip_heads import ClipHead, load_clip_head, pooling_head
+from tagger.scoring.scorer import SCORES
 
 if TYPE_CHECKING:
     from preprocess.signal.features import FrontEnd
@@ -216,6 +217,17 @@ class Bundle:
             raise self._damaged(VOCABULARY, "it does not fit the scores")
         return tuple(tags)
 
+    def vocabulary(self) -> Vocabulary:
+        """Tags, and the label columns that each of them stands for."""
+        tags = self.tags()
+        members = self._read_json(VOCABULARY).get("members")
+        try:
+            if not isinstance(members, list) or len(members) != len(tags) or not all(members):
+                raise ValueError("it does not fit the tags")
+            return Vocabulary(tags, tuple(tuple(map(str, names)) for names in members))
+        except (TypeError, ValueError) as error:
+            raise self._damaged(VOCABULARY, str(error)) from None
+
     def thresholds(self) -> list[float | None]:
         """Score from which each tag applies; None where none could be fitted."""
         n_tags = self.outputs.get(SCORES, 0)
@@ -237,17 +249,14 @@ class Bundle:
         except ValueError as error:
             raise self._damaged(CALIBRATION, str(error)) from None
 
-    def clip_scorer(self) -> ClipScorer:
-        """Read how clip scores are made of what the network says of windows."""
-        alpha = None if self.alpha is None else np.array(self.alpha, dtype=np.float32)
-        head = None
-        if CLIP_HEAD in self.checksums:
-            head = ClipHead.load(
-                self.verified(CLIP_HEAD),
-                sizes={name: self.outputs[name] for name in self.embeddings},
-                n_tags=self.outputs.get(SCORES, 0),
-            )
-        return ClipScorer(self.aggregate, alpha, head)
+    def clip_head(self) -> ClipHead:
+        """Read what makes clip scores of what the network says of windows."""
+        if CLIP_HEAD not in self.checksums:
+            alpha = None if self.alpha is None else np.array(self.alpha, dtype=np.float32)
+            return pooling_head(self.aggregate, alpha)
+        return load_clip_head(
+            self.verified(CLIP_HEAD), sizes=self.outputs, n_tags=self.outputs.get(SCORES, 0)
+        )
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Figures by where they come from: title -> name -> value."""

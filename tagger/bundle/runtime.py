@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from tagger.base.errors import ModelError
 from tagger.base.files import without_stderr_lines
+from tagger.scoring.scorer import Outputs
 from tagger.untrusted.litert import check_structure
-
-Outputs = dict[str, npt.NDArray[np.float32]]
 
 SIGNATURE = "serving_default"
 
@@ -79,7 +78,7 @@ class Runtime:
         self._outputs = {name: detail["index"] for name, detail in outputs.items()}
         self._n_windows = 0
 
-    def __call__(self, windows: dict[str, npt.NDArray[np.float32]]) -> Outputs:
+    def __call__(self, windows: Mapping[str, npt.NDArray[np.floating]]) -> Outputs:
         """Compute the outputs of windows.
 
         Parameters
@@ -113,7 +112,7 @@ class Runtime:
             f"{self._path}: no LiteRT model that can be run ({reason}); export it again"
         )
 
-    def _computed(self, windows: dict[str, npt.NDArray[np.float32]]) -> Outputs:
+    def _computed(self, windows: Mapping[str, npt.NDArray[np.floating]]) -> Outputs:
         n_windows = len(next(iter(windows.values())))
         if n_windows != self._n_windows:
             for name, index in self._inputs.items():

@@ -86,7 +86,8 @@ def evaluate(
     if part is not None:
         choice("--part", part, PARTS)
 
-    from tagger.evaluate.evaluate import evaluate_run, evaluate_scores, to_json_text
+    from tagger.evaluate.evaluate import evaluate_model, evaluate_run, evaluate_scores
+    from tagger.evaluate.evaluation import to_json_text
 
     if source.suffix.lower() == ".npz":
         # What would be ignored is refused.
@@ -99,8 +100,6 @@ def evaluate(
             source, protocol=protocol, config=settings, report=report, n_draws=draws, seed=seed
         )
     elif _is_model(source):
-        from tagger.evaluate.evaluate_model import evaluate_model
-
         evaluation = evaluate_model(
             str(source),
             part=part or "test",

@@ -1,224 +1,49 @@
-"""The verb ``evaluate``: how good are the scores of a run, or of anybody's model."""
+"""The verb ``evaluate``: how good a run, a bundle or anybody's scores are."""
 
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex
 from preprocess.store.store import Store
-from tagger.base.errors import ModelError
+from tagger.base.errors import ModelError, TaggerError
 from tagger.base.files import write_json
+from tagger.bundle.find import find_bundle
+from tagger.bundle.light_model import LightModel
+from tagger.bundle.read import CONFIG
 from tagger.cloud.locations import location
-from tagger.config import Config
-from tagger.evaluate.leakage import Leakage, find_leakage
-from tagger.evaluate.protocol_names import Clips, ProtocolUse, archive_names, clips_of
-from tagger.evaluate.protocol_plan import plan_of
+from tagger.config import Config, load_config
+from tagger.evaluate.evaluation import Evaluation
+from tagger.evaluate.leakage import find_leakage
+from tagger.evaluate.measure import Measured, measure
+from tagger.evaluate.protocol_names import Clips, archive_names, clips_of
+from tagger.evaluate.protocol_plan import Plan, plan_of
 from tagger.evaluate.protocols import Selection
-from tagger.evaluate.report.from_evaluation import report_evaluation, window_scores_of
-from tagger.metrics.bootstrap import N_RESAMPLES, Intervals, bootstrap_intervals, plan_draws
-from tagger.metrics.calibration import (
-    CalibratedColumns,
-    CalibratedTable,
-    Calibration,
-    Reliability,
-    measure_reliability,
+from tagger.evaluate.report.from_evaluation import (
+    Taggrams,
+    report_evaluation,
+    taggrams_of_store,
 )
-from tagger.metrics.confusion import Confusion, find_confusion
-from tagger.metrics.figures import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
+from tagger.evaluate.score_clips import scores_of_audio, scores_of_run, scores_of_store
+from tagger.metrics.bootstrap import N_RESAMPLES
+from tagger.metrics.calibration import CalibratedTable
+from tagger.metrics.figures import TAG_FIGURES
 from tagger.metrics.score_files import first_line, open_scores, write_scores
-from tagger.metrics.score_table import Columns, ScoreTable
+from tagger.metrics.score_table import ScoreTable
 from tagger.runs.folder import RunFolder, read_history, write_csv
+from tagger.runs.model import RunModel
 from tagger.runs.store_copy import local_store
-from tagger.tagging.prediction import Prediction
+from tagger.scoring.model import Model
+from tagger.tagging.tagger import Tagger
 
-SCHEMA_VERSION = 2
-# Clips that are scored before their scores go to the table.
-_CLIPS_AT_ONCE = 16384
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics of one set of clips, and what is needed to show them.
-
-    Parameters
-    ----------
-    source : str
-        What was evaluated.
-    part : str
-        Which clips of it.
-    tags : tuple of str
-        Names, in the order of the metrics.
-    metrics : MultilabelMetrics
-        The figures: arrays per tag and a summary.
-    files : dict of str to Path
-        What was written, by kind.
-    scores : Path
-        Archive of labels and scores; see `open_columns`.
-    clips : Clips
-        Names of its rows, where they are known.
-    protocol : ProtocolUse
-        On which clips and tags, with published results of the same.
-    intervals : Intervals
-        Bootstrap intervals of the metrics.
-    reliability : Reliability, optional
-        Of the scores; None where they are not all between 0 and 1.
-    reliability_before : Reliability, optional
-        Of the network's own scores, where they were calibrated.
-    calibration : Calibration, optional
-        The maps in between.
-    confusion : Confusion
-        Which tag is missed while which other is said.
-    confusion_thresholds : str
-        Whose thresholds decide there: ``"the model's"`` or ``"best F1 on these clips"``.
-    leakage : Leakage, optional
-        Of the split, where there is one.
-    history : list of dict
-        A row per epoch of training; empty where there was none.
-    notes : tuple of str
-        What a reader should know, a line each.
-    failures : dict of str to str
-        Clips that could not be read: path -> reason.
-    audio_root : Path, optional
-        Folder that the paths of the clips are relative to.
-    model : str, optional
-        Run or bundle that gave the scores; None for an archive.
-    """
-
-    source: str
-    part: str
-    tags: tuple[str, ...]
-    metrics: MultilabelMetrics
-    files: dict[str, Path]
-    scores: Path
-    clips: Clips
-    protocol: ProtocolUse
-    intervals: Intervals
-    reliability: Reliability | None
-    reliability_before: Reliability | None
-    calibration: Calibration | None
-    confusion: Confusion
-    confusion_thresholds: str
-    leakage: Leakage | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    notes: tuple[str, ...] = ()
-    failures: dict[str, str] = field(default_factory=dict)
-    audio_root: Path | None = None
-    model: str | None = None
-
-    @contextmanager
-    def open_columns(self) -> Iterator[Columns]:
-        """Labels and scores again, tag by tag: ``labels, scores = columns.column(tag)``."""
-        with open_scores(self.scores) as archive:
-            yield archive.columns
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, all but scores and history; what cannot be computed is null."""
-        scored = self.metrics.scored
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "source": self.source,
-            "part": self.part,
-            "protocol": self.protocol.to_json(),
-            **{name: _number(value) for name, value in self.metrics.summary.items()},
-            "tags_not_scored": [
-                tag for number, tag in enumerate(self.tags) if number not in set(scored.tolist())
-            ],
-            "tags": [self._tag_to_json(number) for number in range(len(self.tags))],
-            "intervals": self.intervals.to_json(),
-            "calibration": {
-                "method": "none" if self.calibration is None else self.calibration.method,
-                "reliability": _reliability_to_json(self.reliability, scored),
-                "reliability_before": _reliability_to_json(self.reliability_before, scored),
-            },
-            "confusion": {
-                "thresholds": self.confusion_thresholds,
-                **self.confusion.to_json(self.tags),
-            },
-            "leakage": None if self.leakage is None else self.leakage.to_json(),
-            "notes": list(self.notes),
-            "failures": self.failures,
-        }
-
-    def _tag_to_json(self, tag: int) -> dict[str, Any]:
-        values: dict[str, Any] = {
-            "tag": self.tags[tag],
-            "n_positive": int(self.metrics.n_positive[tag]),
-        }
-        for name in TAG_FIGURES:
-            values[name] = _number(float(getattr(self.metrics, name)[tag]))
-        for name, ends in self.intervals.per_tag.items():
-            pair = [_number(float(end)) for end in ends[tag]]
-            values[f"{name}_interval"] = None if None in pair else pair
-        error = None if self.reliability is None else float(self.reliability.errors()[tag])
-        values["ece"] = _number(error)
-        return values
-
-    def table(self) -> str:
-        """Text for people: the summary, then a line per tag that was scored."""
-        from tagger.evaluate.table import evaluation_table
-
-        return evaluation_table(self)
-
-
-def _reliability_to_json(
-    reliability: Reliability | None, tags: npt.NDArray[np.intp]
-) -> dict[str, Any] | None:
-    return None if reliability is None else reliability.to_json(tags)
-
-
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def measure(
-    columns: Columns,
-    *,
-    thresholds: npt.NDArray[np.float64] | None,
-    calibration: Calibration | None = None,
-    artists: Sequence[str] = (),
-    n_draws: int = N_RESAMPLES,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Everything that labels and scores tell, for the fields of an `Evaluation`.
-
-    Parameters
-    ----------
-    columns : Columns
-        Labels, and what the network says.
-    thresholds : np.ndarray [shape=(n_tags,)], optional
-        Score, after calibration, from which each tag applies; NaN where it has none.
-    calibration : Calibration, optional
-        What is done to the scores first.
-    artists : sequence of str
-        Of the clips, where they are known.
-    n_draws, seed : int
-        Of the bootstrap.
-
-    Raises
-    ------
-    ValueError
-        If there are no clips or no tags.
-    """
-    said: Columns = columns if calibration is None else CalibratedColumns(columns, calibration)
-    given = None if thresholds is None else [None if np.isnan(x) else float(x) for x in thresholds]
-    metrics = metrics_of_columns(said, thresholds=given)
-    draws = plan_draws(*said.shape, artists=artists, n=n_draws, seed=seed)
-    own = not np.isnan(metrics.threshold).all()
-    return {
-        "metrics": metrics,
-        "intervals": bootstrap_intervals(said, draws, metrics=metrics),
-        "reliability": measure_reliability(said),
-        "reliability_before": None if calibration is None else measure_reliability(columns),
-        "calibration": calibration,
-        "confusion": find_confusion(said, metrics.threshold if own else metrics.best_f1_threshold),
-        "confusion_thresholds": "the model's" if own else "best F1 on these clips",
-    }
+METRICS = "metrics.json"
+# Clips whose scores go to the table together.
+_CLIPS_AT_ONCE = 1024
 
 
 def evaluate_scores(
@@ -270,7 +95,7 @@ def evaluate_scores(
                 seed=seed,
             )
         except ValueError as error:
-            raise ModelError(f"{path}: {first_line(error)}; mend est and gt") from None
+            raise ModelError(f"{path}: {first_line(error)}; fix est and gt") from None
     evaluation = Evaluation(
         source=str(path),
         part="all" if protocol == "own" else "test",
@@ -282,7 +107,7 @@ def evaluate_scores(
         leakage=names.leakage,
         notes=names.notes,
         audio_root=None if config is None else config.data.root,
-        **measured,
+        measured=measured,
     )
     return evaluation if report is None else with_report(evaluation, report)
 
@@ -292,17 +117,15 @@ def with_report(
     folder: Path,
     *,
     run: RunFolder | None = None,
-    taggram: Callable[[int], Prediction] | None = None,
+    taggrams: Taggrams | None = None,
 ) -> Evaluation:
     """Write the report of an evaluation; returns it with the files that were written."""
-    written = report_evaluation(evaluation, location(folder), run=run, taggram=taggram)
-    if run is not None and folder.is_relative_to(run.root):
-        written = {kind: run.address / file.relative_to(run.root) for kind, file in written.items()}
+    written = report_evaluation(evaluation, location(folder), run=run, taggrams=taggrams)
     return replace(evaluation, files=evaluation.files | written)
 
 
 def evaluate_run(
-    root: Path,
+    root: Path | str,
     *,
     part: str = "test",
     protocol: str = "own",
@@ -350,99 +173,260 @@ def evaluate_run(
     run.require_front_end(front_end)
     vocabulary = run.load_vocabulary()
     index = store.index
-    own = Selection(run.load_parts(index), vocabulary)
     plan = plan_of(
         index,
-        own,
+        Selection(run.load_parts(index), vocabulary),
         model=str(run.address),
         model_tags=vocabulary.tags,
         protocol=protocol,
         part=part,
     )
-    rows = plan.rows
-    if not rows:
+    if not plan.rows:
         raise ModelError(
             f"{run.address}: no clip of {_whose(protocol)} {part} part is in {store.root}; "
             "preprocess them, or choose another --part"
         )
-
-    from tagger.network.model import build_model
-    from tagger.train.score_clips import score_clips
-
-    model = build_model(config, front_end, vocabulary.tags)
-    model.load_weights(run.best_weights)
-    model.clip_head = run.load_clip_head(sizes=model.embedding_sizes, n_tags=len(vocabulary))
-    calibration = run.load_calibration(n_tags=len(vocabulary))
-    of_plan = None if calibration is None else calibration.of_columns(plan.columns)
-    thresholds = _thresholds_of(run, n_tags=len(vocabulary))[plan.columns]
-    store = local_store(store, rows=rows)
-    # Where the scores will lie: the system's place for temporary files may be in memory.
-    with ScoreTable(len(rows), len(plan.tags), dtype=np.float32, folder=run.root) as table:
-        for first in range(0, len(rows), _CLIPS_AT_ONCE):
-            some = rows[first : first + _CLIPS_AT_ONCE]
-            scores = score_clips(
-                model, store, rows=some, config=config.stream, title=f"score {part}"
-            )
-            try:
-                table.add(plan.labels[first : first + len(some)], scores[:, plan.columns])
-            except ValueError as error:
-                raise ModelError(
-                    f"{run.address}: {error}; train again with a lower learning rate"
-                ) from None
-        clips = clips_of(index, rows)
-        measured = measure(
-            table,
-            thresholds=thresholds,
-            calibration=of_plan,
-            artists=clips.artists,
-            n_draws=n_draws,
-            seed=seed,
-        )
-        folder = run.evaluation / (part if protocol == "own" else f"{protocol}-{part}")
-        files = write_results(
-            folder, table, tags=plan.tags, clips=clips, measured=measured, thresholds=thresholds
-        )
-    evaluation = Evaluation(
-        source=str(run.address),
-        part=part,
-        tags=plan.tags,
-        files={kind: run.address / file.relative_to(run.root) for kind, file in files.items()},
-        scores=files["scores"],
-        clips=clips,
-        protocol=plan.protocol,
-        leakage=find_leakage(index, plan.parts),
-        history=read_history(run),
-        audio_root=config.data.root,
-        notes=plan.notes,
-        model=str(run.address),
-        **measured,
-    )
-    write_json(files["metrics"], evaluation.to_json())
-    taggram = window_scores_of(
-        model, front_end, store, rows=rows, paths=clips.paths, calibration=calibration
-    )
-    evaluation = with_report(evaluation, report or folder, run=run, taggram=taggram)
+    model = RunModel(run, config)
+    store = local_store(store, rows=plan.rows)
+    folder = run.evaluation / (part if protocol == "own" else f"{protocol}-{part}")
+    evaluation = _Subject(
+        str(run.address),
+        model,
+        index,
+        plan,
+        part,
+        scores_of_run(model, store, plan.rows, config=config, title=f"score {part}"),
+        folder,
+    ).evaluate(audio_root=config.data.root, history=read_history(run), n_draws=n_draws, seed=seed)
+    evaluation = _at_address(evaluation, run)
+    write_json(folder / METRICS, evaluation.to_json())
+    taggrams = taggrams_of_store(Tagger(model), store, rows=plan.rows, paths=evaluation.clips.paths)
+    evaluation = with_report(evaluation, report or folder, run=run, taggrams=taggrams)
     run.push()
-    return evaluation
+    return _at_address(evaluation, run)
 
 
-def _thresholds_of(run: RunFolder, *, n_tags: int) -> npt.NDArray[np.float64]:
-    """Thresholds of a run; NaN for a tag without one."""
-    fitted = run.load_thresholds() or [None] * n_tags
-    return np.array([np.nan if value is None else value for value in fitted])
+def _at_address(evaluation: Evaluation, run: RunFolder) -> Evaluation:
+    """Name files of a run as its user does, who may know only its address."""
+    files = {
+        kind: run.address / file.relative_to(run.root) if file.is_relative_to(run.root) else file
+        for kind, file in evaluation.files.items()
+    }
+    return replace(evaluation, files=files)
 
 
 def _whose(protocol: str) -> str:
     return "its" if protocol == "own" else f"the protocol {protocol!r}'s"
 
 
-def write_results(
+def evaluate_model(
+    model: str,
+    *,
+    part: str = "test",
+    protocol: str = "own",
+    config: Path | None = None,
+    overrides: list[str] | None = None,
+    store: Path | None = None,
+    output: Path | None = None,
+    report: Path | None = None,
+    n_draws: int = N_RESAMPLES,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure a bundle or a registered model on the clips of a data set.
+
+    Parameters
+    ----------
+    model : str
+        Bundle by its folder or address, or name of a registered model.
+    part : str
+        ``"test"``, ``"validation"`` or ``"train"``.
+    protocol : str
+        Clips and tags; ``"own"`` for the model's own tags and the split of the config.
+    config : Path, optional
+        Where the data are, and how they are split; default the config that the bundle holds.
+    overrides : list of str, optional
+        E.g. ``["data.root=elsewhere"]``.
+    store : Path, optional
+        Patch store to take windows from, instead of the audio in ``data.root``.
+    output : Path, optional
+        Folder of scores and metrics; default ``evaluation/MODEL/PROTOCOL-PART``.
+    report : Path, optional
+        Folder of the report; default `output`.
+    n_draws, seed : int
+        Of the bootstrap; 0 draws for no intervals.
+
+    Returns
+    -------
+    Evaluation
+        Clips that cannot be read are left out and named.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or no clip or tag is left to measure it on.
+    ConfigError
+        If the data are not where the config says.
+    StoreError
+        If the store is missing or was made by another front end.
+    """
+    bundle = find_bundle(model)
+    settings = load_config(config or bundle.verified(CONFIG), overrides)
+    tagger = Tagger(LightModel(bundle))
+    tagger.require_tags()
+    patches = None if store is None else Store(location(store))
+    if patches is not None:
+        patches.require_front_end(tagger.front_end, user="the model")
+    data = settings.data
+    if patches is not None:
+        index = patches.index
+    else:
+        index = DATASETS.create(data.name, data.params).index(data.root)
+    plan = plan_of(
+        index,
+        # Split of the config, and the tags of the bundle with what they stand for.
+        Selection(settings.parts_of(index), bundle.vocabulary()),
+        model=model,
+        model_tags=tagger.tags,
+        protocol=protocol,
+        part=part,
+        recorded=False,
+    )
+    if not plan.rows:
+        raise ModelError(f"{model}: no clip of the {part} part is in {index.source}; try --part")
+    folder = output or Path("evaluation") / bundle.name / f"{protocol}-{part}"
+    title = f"score {part}"
+    answers: Iterator[npt.NDArray[np.float32] | TaggerError]
+    if patches is None:
+        paths = [data.root / index.clips[row].path for row in plan.rows]
+        answers = scores_of_audio(tagger, paths, title=title)
+    else:
+        answers = scores_of_store(
+            tagger.model, patches, plan.rows, n_threads=tagger.jobs, title=title
+        )
+    evaluation = _Subject(model, tagger.model, index, plan, part, answers, folder).evaluate(
+        audio_root=data.root, history=[], n_draws=n_draws, seed=seed
+    )
+    write_json(folder / METRICS, evaluation.to_json())
+    return with_report(evaluation, report or folder)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A model, and the clips that it is measured on.
+
+    Parameters
+    ----------
+    source : str
+        What the model is called.
+    model : Model
+        What scores.
+    index : ClipIndex
+        All clips.
+    plan : Plan
+        Which of them, and which tags.
+    part : str
+        Of the split.
+    answers : iterator of (np.ndarray [shape=(n_tags,)] or TaggerError)
+        Scores of the plan's clips before calibration, or why there are none.
+    folder : Path
+        Where results go.
+    """
+
+    source: str
+    model: Model
+    index: ClipIndex
+    plan: Plan
+    part: str
+    answers: Iterator[npt.NDArray[np.float32] | TaggerError]
+    folder: Path
+
+    def evaluate(
+        self, *, audio_root: Path, history: list[dict[str, float]], n_draws: int, seed: int
+    ) -> Evaluation:
+        """Score, measure and write the results."""
+        plan, model, folder = self.plan, self.model, self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        thresholds = np.full(len(plan.tags), np.nan)
+        if model.thresholds is not None:
+            thresholds = model.thresholds[plan.columns].astype(np.float64)
+        calibration = model.calibration
+        if calibration is not None:
+            calibration = calibration.of_columns(plan.columns)
+        # Where the results will lie: the system's place for temporary files may be in memory.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            places: list[int] = []
+            failures: dict[str, str] = {}
+            for place, answer in enumerate(self.answers):
+                if isinstance(answer, TaggerError):
+                    failures[self.index.clips[plan.rows[place]].path] = str(answer)
+                else:
+                    places.append(place)
+                    file.write(np.ascontiguousarray(answer[plan.columns]).tobytes())
+            if not places:
+                first = next(iter(failures.values()))
+                raise ModelError(
+                    f"{self.source}: none of {len(plan.rows)} clips can be read ({first})"
+                )
+            file.seek(0)
+            clips = clips_of(self.index, [plan.rows[place] for place in places])
+            with ScoreTable(len(places), len(plan.tags), dtype=np.float32, folder=folder) as table:
+                for first_place in range(0, len(places), _CLIPS_AT_ONCE):
+                    some = places[first_place : first_place + _CLIPS_AT_ONCE]
+                    content = file.read(4 * len(some) * len(plan.tags))
+                    scores = np.frombuffer(content, dtype=np.float32).reshape(len(some), -1)
+                    try:
+                        table.add(plan.labels[some], scores)
+                    except ValueError as error:
+                        raise ModelError(
+                            f"{self.source}: {error}; train again with a lower learning rate, or "
+                            "use another model"
+                        ) from None
+                measured = measure(
+                    table,
+                    thresholds=thresholds,
+                    calibration=calibration,
+                    artists=clips.artists,
+                    n_draws=n_draws,
+                    seed=seed,
+                )
+                files = _write_results(
+                    folder,
+                    table,
+                    tags=plan.tags,
+                    clips=clips,
+                    measured=measured,
+                    thresholds=thresholds,
+                )
+        notes = list(plan.notes)
+        if failures:
+            notes.append(
+                f"{len(failures)} of {len(plan.rows)} clips could not be read and are left out"
+            )
+        return Evaluation(
+            source=self.source,
+            part=self.part,
+            tags=plan.tags,
+            measured=measured,
+            files=files,
+            scores=files["scores"],
+            clips=clips,
+            protocol=plan.protocol,
+            leakage=find_leakage(self.index, plan.parts),
+            history=history,
+            notes=tuple(notes),
+            failures=failures,
+            audio_root=audio_root,
+            model=self.source,
+        )
+
+
+def _write_results(
     folder: Path,
     table: ScoreTable,
     *,
     tags: Sequence[str],
     clips: Clips,
-    measured: dict[str, Any],
+    measured: Measured,
     thresholds: npt.NDArray[np.float64],
 ) -> dict[str, Path]:
     """Write scores, as the model gives them, and the figures per tag.
@@ -457,7 +441,7 @@ def write_results(
         Names of its columns.
     clips : Clips
         Names of its rows.
-    measured : dict
+    measured : Measured
         What `measure` gave.
     thresholds : np.ndarray [shape=(n_tags,)]
         Score from which each tag applies.
@@ -469,10 +453,10 @@ def write_results(
     """
     files = {
         "scores": folder / "scores.npz",
-        "metrics": folder / "metrics.json",
+        "metrics": folder / METRICS,
         "per tag": folder / "per_tag.csv",
     }
-    calibration = measured["calibration"]
+    calibration = measured.calibration
     write_scores(
         files["scores"],
         table if calibration is None else CalibratedTable(table, calibration),
@@ -482,13 +466,8 @@ def write_results(
         artists=clips.artists,
         thresholds=thresholds,
     )
-    metrics = measured["metrics"]
+    metrics = measured.metrics
     figures = [getattr(metrics, name) for name in TAG_FIGURES]
     columns = zip(tags, metrics.n_positive, *figures, strict=True)
     write_csv(files["per tag"], ["tag", "n_positive", *TAG_FIGURES], list(columns))
     return files
-
-
-def to_json_text(evaluation: Evaluation) -> str:
-    """Return the evaluation as one JSON document."""
-    return json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tagger.metrics.calibration import Reliability
 
 if TYPE_CHECKING:
-    from tagger.evaluate.evaluate import Evaluation
+    from tagger.evaluate.evaluation import Evaluation
 
 _NAME_WIDTH = 24
 _LINE_WIDTH = 100

@@ -225,8 +225,8 @@ def refuse_suffix(output: Path) -> None:
 
 @contextlib.contextmanager
 def _open_table(output: Path, file: BinaryIO, tagger: "Tagger", layer: str) -> Iterator[_Table]:
-    model = f"{tagger.bundle.name} {tagger.bundle.version}"
-    table = _TABLES[output.suffix.lower()](file, layer, tagger.bundle.outputs[layer], model)
+    model = f"{tagger.model.name} {tagger.model.version}"
+    table = _TABLES[output.suffix.lower()](file, layer, tagger.model.output_sizes[layer], model)
     try:
         yield table
         table.end()

@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.base.errors import AudioError, TaggerError
+from tagger.scoring.scorer import Outputs, Scorer
 
 if TYPE_CHECKING:
     from preprocess.signal.features import Windows
-
-Outputs = dict[str, npt.NDArray[np.float32]]
 
 # Windows that a worker takes at once: as many as it computes in this time, so that the overhead of
 # a call does not count, and no more, as activations of heavy networks take memory and a clip's
@@ -70,18 +69,18 @@ class WorkerPool:
         Makes an interpreter: windows -> outputs.
     """
 
-    def __init__(self, make: "Callable[[], Callable[[Windows], Outputs]]") -> None:
+    def __init__(self, make: Callable[[], Scorer]) -> None:
         self._make = make
-        self._idle: list[Callable[[Windows], Outputs]] = []
+        self._idle: list[Scorer] = []
         self._lock = threading.Lock()
 
-    def take(self) -> "Callable[[Windows], Outputs]":
+    def take(self) -> Scorer:
         """Take an interpreter that waits, or a new one."""
         with self._lock:
             # Made under the lock: several at once would only get in one another's way.
             return self._idle.pop() if self._idle else self._make()
 
-    def give_back(self, worker: "Callable[[Windows], Outputs]") -> None:
+    def give_back(self, worker: Scorer) -> None:
         """Let it wait for the next call."""
         with self._lock:
             self._idle.append(worker)

@@ -105,8 +105,8 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
     refuse_impossible(inputs, options)
     tagger.require_tags()
     header = Header(
-        model=tagger.bundle.name,
-        model_version=tagger.bundle.version,
+        model=tagger.model.name,
+        model_version=tagger.model.version,
         tagger_version=VERSION,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         segments=options.selection.segments,
@@ -235,10 +235,10 @@ class _Run:
 def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
     assert options.output is not None
     parameters = {
-        "model": tagger.bundle.name,
-        "model_version": tagger.bundle.version,
-        "quantize": tagger.quantize,
-        "front_end": tagger.bundle.front_end_hash,
+        "model": tagger.model.name,
+        "model_version": tagger.model.version,
+        "runs_on": tagger.model.runs_on,
+        "front_end": tagger.front_end.spec_hash(),
         "selection": asdict(options.selection),
         "middle_seconds": options.middle_seconds,
         "format": options.format,

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from preprocess.engines.workers import default_workers
 from preprocess.signal.audio import prepare_waveform
-from preprocess.signal.features import FRONT_ENDS, FrontEnd
+from preprocess.signal.features import FrontEnd
 from preprocess.signal.windows import stream_windows
 from tagger.base.errors import ModelError, TaggerError
-from tagger.bundle.read import Bundle
-from tagger.bundle.runtime import Runtime
+from tagger.bundle.light_model import LightModel
 from tagger.cloud.locations import file_or_object
+from tagger.scoring.model import Model
+from tagger.scoring.scorer import SCORES
 from tagger.tagging.pipeline import ClipOutputs, Pipeline, WorkerPool
 from tagger.tagging.prediction import Prediction
 
@@ -81,38 +82,22 @@ class Tagger:
 
     Parameters
     ----------
-    bundle : Bundle
-        The model.
-    quantize : str
-        Which of its LiteRT models: ``"none"``, ``"dynamic"`` or ``"float16"``.
+    model : Model
+        What computes.
     jobs : int, optional
         Threads that decode, and threads that compute; default one per processor.
-
-    Raises
-    ------
-    ModelError
-        If the bundle is damaged, holds no such model or was made with another front end.
     """
 
-    def __init__(self, bundle: Bundle, *, quantize: str = "none", jobs: int | None = None) -> None:
-        self.bundle = bundle
-        self.quantize = quantize
-        self.tags = bundle.tags()
-        self.embeddings = bundle.embeddings
-        self.front_end = FRONT_ENDS.create(bundle.front_end["name"], bundle.front_end["params"])
-        bundle.require_front_end(self.front_end)
-        fitted = bundle.thresholds()
-        self.thresholds: npt.NDArray[np.float32] | None = None
-        if any(value is not None for value in fitted):
-            values = [np.nan if value is None else value for value in fitted]
-            self.thresholds = np.array(values, dtype=np.float32)
-        self.calibration = bundle.calibration()
+    def __init__(self, model: Model, *, jobs: int | None = None) -> None:
+        self.model = model
+        self.tags, self.front_end = model.tags, model.front_end
+        self.thresholds, self.calibration = model.thresholds, model.calibration
+        self.embeddings = [name for name in model.output_sizes if name != SCORES]
         self.jobs = jobs or default_workers()
-        self._clip_scorer = bundle.clip_scorer()
-        # What of the network makes a prediction.
-        self._asked = self._clip_scorer.outputs
-        self._file = bundle.verified(bundle.export("litert", quantize).file)
-        self._runtimes = WorkerPool(lambda: Runtime(self._file, sizes=bundle.outputs))
+        self._clip_head = model.clip_head
+        # What of the model makes a prediction.
+        self._asked = self._clip_head.outputs
+        self._scorers = WorkerPool(lambda: model.make_scorer(tuple(model.output_sizes)))
 
     @classmethod
     def load(
@@ -147,7 +132,7 @@ class Tagger:
         from tagger.bundle.find import default_model, find_bundle
 
         name = model if model is not None else default_model()
-        return cls(find_bundle(name), quantize=quantize, jobs=jobs)
+        return cls(LightModel(find_bundle(name), quantize=quantize), jobs=jobs)
 
     def predict(
         self,
@@ -242,6 +227,38 @@ class Tagger:
                 else:
                     yield path, self._prediction(path, found)
 
+    def predict_windows(self, windows: "Windows", *, path: str = "") -> Prediction:
+        """Tag windows that were computed before.
+
+        Parameters
+        ----------
+        windows : dict of str to np.ndarray [shape=(n_windows, *input_shapes[name])]
+            All of one clip, as the model's front end makes them.
+        path : str
+            The file that they are of.
+
+        Returns
+        -------
+        Prediction
+            Its length is that up to the end of the last window. Where a window is a whole clip, its
+            length is not known, and counts as a second.
+        """
+        self.require_tags()
+        scorer = self._scorers.take()
+        try:
+            outputs = scorer({k: array.astype(np.float32) for k, array in windows.items()})
+        finally:
+            self._scorers.give_back(scorer)
+        starts = self.front_end.window_starts(len(next(iter(windows.values()))))
+        seconds = float(starts[-1]) + (self.front_end.window_seconds or 1.0)
+        return self._prediction(path, ClipOutputs(outputs, 0.0, seconds, False))
+
+    def attempt_outputs(
+        self, paths: Iterable[str | Path]
+    ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
+        """Compute what a prediction is made of; errors come as of `attempt_many`."""
+        return self._many(paths, self._asked, None)
+
     def embed(
         self,
         source: Source,
@@ -334,7 +351,7 @@ class Tagger:
         """
         if not self.tags:
             raise ModelError(
-                f"{self.bundle.name}: gives embeddings ({', '.join(self.embeddings)}), not tags; "
+                f"{self.model.name}: gives embeddings ({', '.join(self.embeddings)}), not tags; "
                 "use 'tagger embed', or another model"
             )
 
@@ -348,7 +365,7 @@ class Tagger:
         """
         if layer not in self.embeddings:
             raise ModelError(
-                f"{self.bundle.name}: has no embedding {layer!r}; choose one of "
+                f"{self.model.name}: has no embedding {layer!r}; choose one of "
                 f"{', '.join(self.embeddings)}"
             )
 
@@ -369,7 +386,7 @@ class Tagger:
             np.asarray(source), sample_rate, target_rate=self.front_end.sample_rate
         )
         clip = _Waveform(samples, self.front_end)
-        pipeline = Pipeline(self._runtimes, outputs, jobs=self.jobs)
+        pipeline = Pipeline(self._scorers, outputs, jobs=self.jobs)
         with contextlib.closing(pipeline.run(["waveform"], lambda _: clip)) as results:
             return _whole(next(results))
 
@@ -380,7 +397,7 @@ class Tagger:
         middle_seconds: float | None,
     ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
         names = [str(path) for path in paths]
-        pipeline = Pipeline(self._runtimes, outputs, jobs=self.jobs)
+        pipeline = Pipeline(self._scorers, outputs, jobs=self.jobs)
         results = pipeline.run(
             names,
             lambda number: stream_windows(
@@ -394,8 +411,10 @@ class Tagger:
         return found.offset_seconds + self.front_end.window_starts(n_windows)
 
     def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
-        scores = self._clip_scorer(found.outputs)
-        taggram = self._clip_scorer.over_time(found.outputs, hop_seconds=self.front_end.hop_seconds)
+        scores = self._clip_head(found.outputs)
+        # Where there is one window for each clip, its stretch is the clip.
+        hop_seconds = self.front_end.hop_seconds or found.seconds
+        taggram = self._clip_head.over_time(found.outputs, hop_seconds=hop_seconds)
         if self.calibration is not None:
             # Windows go by the same curves, so that a threshold means the same for them.
             scores, taggram = self.calibration(scores), self.calibration(taggram)
@@ -405,7 +424,7 @@ class Tagger:
             scores=scores,
             taggram=taggram,
             times=self._times(found, len(taggram)),
-            window_seconds=self.front_end.window_seconds,
+            window_seconds=self.front_end.window_seconds or found.seconds,
             seconds=found.seconds,
             padded=found.padded,
             thresholds=self.thresholds,
@@ -418,7 +437,7 @@ class Tagger:
             layer=layer,
             values=values,
             times=self._times(found, len(values)),
-            window_seconds=self.front_end.window_seconds,
+            window_seconds=self.front_end.window_seconds or found.seconds,
         )
 
 

@@ -55,13 +55,13 @@ class FrontEnd(Entry):
 
     @property
     @abstractmethod
-    def window_seconds(self) -> float:
-        """Length of audio that one window covers."""
+    def window_seconds(self) -> float | None:
+        """Length of audio that one window covers; None where there is one window for each clip."""
 
     @property
     @abstractmethod
-    def hop_seconds(self) -> float:
-        """Time between the starts of two windows."""
+    def hop_seconds(self) -> float | None:
+        """Time between the starts of two windows; None where there is one for each clip."""
 
     @property
     @abstractmethod
@@ -129,7 +129,8 @@ class FrontEnd(Entry):
         -------
         bool
         """
-        return n_samples < round(self.window_seconds * self.sample_rate)
+        shortest = self.window_seconds or 0
+        return n_samples < round(shortest * self.sample_rate)
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the numbers: name, version, parameters."""
@@ -141,7 +142,7 @@ class FrontEnd(Entry):
 
     def window_starts(self, n_windows: int) -> npt.NDArray[np.float64]:
         """Start of each window in seconds [shape=(n_windows,)]."""
-        return np.arange(n_windows, dtype=np.float64) * self.hop_seconds
+        return np.arange(n_windows, dtype=np.float64) * (self.hop_seconds or 0)
 
 
 FRONT_ENDS: Registry[FrontEnd] = Registry("preprocess.signal.features", "front end")

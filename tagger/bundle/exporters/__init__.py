@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tagger.base.registry import Registry
 
 if TYPE_CHECKING:
-    from tagger.bundle.runtime import Outputs
     from tagger.network.model import TaggerModel
+    from tagger.scoring.scorer import Outputs
 
 # Largest difference from Keras that an export may have, by how its weights are quantized: float32
 # differs by rounding, float16 keeps 11 bits of each weight, and dynamic int8 computes in 8 bits.

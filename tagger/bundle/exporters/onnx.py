@@ -8,8 +8,8 @@ from tagger.base.files import silent_stderr, write_bytes
 from tagger.bundle.exporters import Exporter, concrete_function
 
 if TYPE_CHECKING:
-    from tagger.bundle.runtime import Outputs
     from tagger.network.model import TaggerModel
+    from tagger.scoring.scorer import Outputs
 
 _OPSET = 17
 # tf2onnx takes over 14 GB of memory for VGGish with its fully connected layers (72 million).

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tagger.bundle.exporters import Exporter, concrete_function
 
 if TYPE_CHECKING:
-    from tagger.bundle.runtime import Outputs
     from tagger.network.model import TaggerModel
+    from tagger.scoring.scorer import Outputs
 
 
 class SavedModelExporter(Exporter):

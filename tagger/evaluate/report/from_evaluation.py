@@ -22,13 +22,15 @@ from tagger.metrics.score_table import Columns
 from tagger.tagging.prediction import Prediction
 
 if TYPE_CHECKING:
-    from preprocess.signal.features import FrontEnd
     from preprocess.store.store import Store
     from tagger.bundle.read import Bundle
-    from tagger.evaluate.evaluate import Evaluation
+    from tagger.evaluate.evaluation import Evaluation
     from tagger.metrics import calibration
-    from tagger.network.model import TaggerModel
     from tagger.runs.folder import RunFolder
+    from tagger.tagging.tagger import Tagger
+
+# Scores over time of the clip at a row of an evaluation.
+Taggrams = Callable[[int], Prediction]
 
 _METRICS = (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"))
 _AVERAGES = ("macro", "weighted", "micro")
@@ -51,7 +53,7 @@ def report_evaluation(
     folder: Path,
     *,
     run: "RunFolder | None" = None,
-    taggram: Callable[[int], Prediction] | None = None,
+    taggrams: Taggrams | None = None,
 ) -> dict[str, Path]:
     """Write the report of an evaluation.
 
@@ -63,8 +65,8 @@ def report_evaluation(
         See `tagger.evaluate.report.write_report`.
     run : RunFolder, optional
         What was evaluated, for its config, versions and model card.
-    taggram : callable, optional
-        Scores over time of the clip at a row; see `window_scores_of`. Of a bundle the audio is
+    taggrams : callable, optional
+        Scores over time of the clip at a row; see `taggrams_of_store`. Of a bundle the audio is
         tagged again by default.
 
     Returns
@@ -80,7 +82,7 @@ def report_evaluation(
     from tagger.evaluate.report import write_report
 
     with evaluation.open_columns() as columns:
-        return write_report(contents_of(evaluation, columns, run=run, taggram=taggram), folder)
+        return write_report(contents_of(evaluation, columns, run=run, taggrams=taggrams), folder)
 
 
 def _bundle_of(evaluation: "Evaluation") -> "Bundle | None":
@@ -97,6 +99,7 @@ def _bundle_of(evaluation: "Evaluation") -> "Bundle | None":
 
 def _tagged(bundle: "Bundle", audio: Callable[[int], Path | None]) -> Callable[[int], Prediction]:
     """Scores over time by tagging the clips again, from the first that is asked for."""
+    from tagger.bundle.light_model import LightModel
     from tagger.tagging.tagger import Tagger
 
     tagger: list[Tagger] = []
@@ -106,58 +109,29 @@ def _tagged(bundle: "Bundle", audio: Callable[[int], Path | None]) -> Callable[[
         if path is None:
             raise ModelError("its file is not at hand")
         if not tagger:
-            tagger.append(Tagger(bundle))
+            tagger.append(Tagger(LightModel(bundle)))
         return tagger[0].predict(path)
 
     return taggram
 
 
-def window_scores_of(
-    model: "TaggerModel",
-    front_end: "FrontEnd",
-    store: "Store",
-    *,
-    rows: Sequence[int],
-    paths: Sequence[str],
-    calibration: "calibration.Calibration | None" = None,
-) -> Callable[[int], Prediction]:
+def taggrams_of_store(
+    tagger: "Tagger", store: "Store", *, rows: Sequence[int], paths: Sequence[str]
+) -> Taggrams:
     """Scores over time of clips of a store, when they are asked for.
 
     Parameters
     ----------
-    model : TaggerModel
-        What scores.
-    front_end : FrontEnd
-        What made the windows.
+    tagger : Tagger
+        What scores; windows go by its calibration as clips do.
     store : Store
-        Where they are.
+        Where the windows are.
     rows : sequence of int
         Clips in the store, in the order of the evaluation.
     paths : sequence of str
         Their files.
-    calibration : Calibration, optional
-        Of all tags of the model; windows go by it as clips do, and as a bundle has it.
     """
-
-    def taggram(place: int) -> Prediction:
-        scorer = model.clip_scorer
-        outputs = model.window_outputs(store.read(rows[place]), scorer.outputs)
-        scores = scorer.over_time(outputs, hop_seconds=front_end.hop_seconds)
-        clip_scores = scorer(outputs)
-        if calibration is not None:
-            scores, clip_scores = calibration(scores), calibration(clip_scores)
-        times = front_end.window_starts(len(scores))
-        return Prediction(
-            path=paths[place],
-            tags=model.tags,
-            scores=clip_scores,
-            taggram=scores,
-            times=times,
-            window_seconds=front_end.window_seconds,
-            seconds=float(times[-1]) + front_end.window_seconds,
-        )
-
-    return taggram
+    return lambda place: tagger.predict_windows(store.read(rows[place]), path=paths[place])
 
 
 def contents_of(
@@ -165,7 +139,7 @@ def contents_of(
     columns: Columns,
     *,
     run: "RunFolder | None" = None,
-    taggram: Callable[[int], Prediction] | None = None,
+    taggrams: Taggrams | None = None,
 ) -> Contents:
     """Contents of the report of an evaluation; see `report_evaluation`.
 
@@ -186,8 +160,8 @@ def contents_of(
         card, config = _text_of(run.bundle / MODEL_CARD), _text_of(run.config)
     elif bundle := _bundle_of(evaluation):
         card, config = _text_of(bundle.root / MODEL_CARD), _text_of(bundle.root / CONFIG)
-        if taggram is None and audio is not None:
-            taggram = _tagged(bundle, audio)
+        if taggrams is None and audio is not None:
+            taggrams = _tagged(bundle, audio)
     leaked = evaluation.leakage
     return Contents(
         title=f"{_name_of(evaluation.source)}: {_PARTS[evaluation.part]}",
@@ -214,7 +188,7 @@ def contents_of(
         leakage=[] if leaked is None else _sentences(leaked.lines(_side(evaluation))),
         notes=_notes(evaluation),
         clip_names=evaluation.clips.paths or evaluation.clips.ids or None,
-        taggram=taggram,
+        taggram=taggrams,
         audio=audio,
         card=card,
         versions=described.get("versions") or versions(),
