@@ -460,7 +460,7 @@ def _one_process(
     tests = Path(__file__).parent
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
+        "PYTHONPATH": os.pathsep.join((str(tests), os.environ["PYTHONPATH"])),
         "MALLOC_ARENA_MAX": "2",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "-1",

@@ -15,7 +15,7 @@ from tagger.network.model import build_model
 
 TAGS = ("tag 0", "tag 1", "tag 2")
 THRESHOLDS = [0.25, None, 0.75]
-NARROW = ("model.backbone.params.width=0.05", "model.head.params.units=8")
+NARROW = ("model.backbone.name=tiny", "model.head.params.units=8")
 
 
 def windows(n_windows: int = 4) -> ParityWindows:

@@ -52,14 +52,13 @@ def make_store(
 
 
 def small_config(folder: Path, *overrides: str) -> Config:
-    """A narrow network on the store in `folder`/store."""
+    """A tiny network on the store in `folder`/store."""
     return load_config(
         None,
         [
             f"store.root={folder / 'store'}",
             f"run.root={folder / 'run'}",
-            "model.backbone.params.width=0.05",
-            "model.backbone.params.batch_norm=true",
+            "model.backbone.name=tiny",
             "model.head.params.units=16",
             "stream.batch_size=8",
             "train.epochs=2",

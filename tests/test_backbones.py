@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import quick_some
 
 from preprocess.signal.features import FRONT_ENDS
 from tagger.base.errors import ConfigError
@@ -195,7 +196,7 @@ def test_the_networks_have_the_published_number_of_parameters(backbone, n_thousa
 
 
 @pytest.mark.parametrize("backbone", ["musicnn", "vgg"])
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", quick_some(["float32", "mixed_bfloat16"], ["float32"]))
 def test_the_networks_train(backbone, precision):
     model = network(backbone, n_tags=2, precision=precision)
     rng = np.random.default_rng(0)

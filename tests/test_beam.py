@@ -269,7 +269,7 @@ def begun(corpus, root, engine, *, pattern, n_files=1):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ,
     )
     try:
         while process.poll() is None and len(list(root.glob(pattern))) < n_files:
@@ -341,6 +341,7 @@ def test_a_run_that_was_killed_is_finished_by_the_other_engine(
 
 @needs_proc
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_worker_that_is_killed_ends_the_run_with_one_line(tmp_path):
     corpus, root = tmp_path / "corpus", tmp_path / "store"
     write_long_corpus(corpus, 200)
@@ -525,6 +526,7 @@ def test_of_two_pipelines_that_were_cancelled_the_later_one_holds(corpus, root):
     assert counts(local(corpus, root, index=index)) == (0, 0, 4, 0)
 
 
+@pytest.mark.campaign
 def test_results_of_many_clips_are_held_packed(corpus, root):
     local(corpus, root)
     store = Store(root)

@@ -332,6 +332,7 @@ def test_a_calibrated_bundle_is_another_version(run):
     assert Bundle(run / "bundle").version != before
 
 
+@pytest.mark.campaign
 def test_a_bundle_without_a_calibration_is_read_as_before(tmp_path):
     assert make_bundle(tmp_path / "bundle").calibration() is None
 

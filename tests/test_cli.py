@@ -521,4 +521,4 @@ def test_a_package_that_is_installed_under_another_name_is_no_error(tagger, monk
 
 def test_the_config_of_a_run_is_readable_yaml(run):
     content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    assert content["model"]["backbone"]["params"]["width"] == 0.05
+    assert content["model"]["backbone"]["name"] == "tiny"

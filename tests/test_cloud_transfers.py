@@ -277,7 +277,7 @@ def test_the_generation_that_a_write_gives_is_that_of_the_object(cloud, fs, cont
 # Many small ones
 
 
-@pytest.mark.parametrize("n_objects", quick_some([1100, 10_000], [1100]))
+@pytest.mark.parametrize("n_objects", quick_some([150, 1100, 10_000], [150]))
 def test_thousands_of_small_files_go_and_come_back_the_same(cloud, fs, tmp_path, n_objects):
     here, there = tmp_path / "here" / "run", tmp_path / "there" / "run"
     for number in range(n_objects - 1):

@@ -937,6 +937,7 @@ def test_a_driver_that_cannot_be_had_ends_with_a_status_and_the_vm_stopped(boot,
     assert vm.was_stopped
 
 
+@pytest.mark.campaign
 def test_a_gpu_that_tensorflow_cannot_use_ends_with_a_status_and_the_vm_stopped(boot, cloud):
     vm = boot(prepare=lambda vm: (vm.programs.state / "gpu").touch(), ACCELERATOR="nvidia-l4:1")
     vm.wait()
@@ -971,6 +972,7 @@ def not_yet_allowed(cloud, times):
     cloud.refused = refuse
 
 
+@pytest.mark.campaign
 def test_a_permission_that_is_lost_during_training_ends_with_a_status_and_the_vm_stopped(
     boot, cloud
 ):
@@ -1255,6 +1257,7 @@ def test_a_lease_that_was_lost_is_a_state_of_its_own(boot, cloud):
     assert vm.was_stopped
 
 
+@pytest.mark.campaign
 def test_of_two_experiments_on_one_store_one_waits_until_the_other_has_filled_it(
     tmp_path, settings, cloud
 ):
@@ -1456,7 +1459,9 @@ def test_training_that_hangs_is_not_said_to_have_saved(boot, cloud):
         used_up("tagger.train")(vm)
         vm.programs.put("deaf")
 
-    vm = boot({"GRACE_SECONDS": "2"}, prepare, MAX_HOURS="1", DATA_URI="")
+    # Time enough to become deaf before it is asked to stop.
+    seconds = {"GRACE_SECONDS": "2", "BEAT_SECONDS": "8"}
+    vm = boot(seconds, prepare, MAX_HOURS="1", DATA_URI="")
     wait_for(lambda: vm.was_stopped)
     status = status_of(cloud, vm)
     assert (status["state"], status["step"]) == ("timed_out", "train")

@@ -169,6 +169,7 @@ def test_two_machines_learn_what_one_learns_from_the_joint_batch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("more", "tolerance"), PAIRS)
+@pytest.mark.campaign
 def test_two_devices_learn_what_one_learns_from_the_joint_batch(
     store, joint, more, tolerance, tmp_path
 ):
@@ -251,6 +252,7 @@ def test_a_run_of_two_machines_goes_on_with_one_device(store, joint, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", quick_some(["in the loop", "in the validation"], ["in the loop"]))
+@pytest.mark.campaign
 def test_a_machine_that_is_lost_is_one_line_of_the_others(store, tmp_path, when):
     run = tmp_path / "run"
     if when == "in the loop":
@@ -283,6 +285,7 @@ def test_a_machine_that_is_lost_is_one_line_of_the_others(store, tmp_path, when)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("difference", quick_some(["step", "settings", "resumed"], ["settings"]))
+@pytest.mark.campaign
 def test_machines_that_would_train_something_else_refuse_together(store, tmp_path, difference):
     one, other = tmp_path / "one", tmp_path / "other"
     if difference == "settings":
@@ -304,6 +307,7 @@ def test_machines_that_would_train_something_else_refuse_together(store, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_machine_that_waits_for_others_says_so_and_can_be_stopped(store, tmp_path):
     waiting, absent = start_workers(overrides(store, tmp_path / "run"))
     absent.kill()
@@ -318,6 +322,7 @@ def test_a_machine_that_waits_for_others_says_so_and_can_be_stopped(store, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_port_that_is_taken_is_one_clear_error(store, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -425,6 +430,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused(store, n_shares):
         streams_of(store, n_shares)
 
 
+@pytest.mark.campaign
 def test_a_resumed_run_keeps_its_shares(store, tmp_path, without_export):
     settings = [*SAME_EVERYWHERE, "train.epochs=1", f"run.root={tmp_path / 'run'}"]
     train(small_config(store.parent, *settings, "stream.shares=2"))

@@ -136,6 +136,7 @@ def test_a_damaged_pickle_is_named_and_leaves_no_half_cache(folder):
     assert not list(embedded.root.glob("shard/*.bin"))
 
 
+@pytest.mark.campaign
 def test_a_resumed_run_learns_from_the_same_embeddings(folder, without_export):
     straight = small_config(folder, *CACHED, f"run.root={folder / 'straight'}")
     train(straight)

@@ -66,7 +66,7 @@ def run(trained, tmp_path, remembered_conversions):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("small") / "bundle"
-    make_bundle(root)
+    make_bundle(root, "model.backbone.name=vggish", "model.backbone.params.width=0.05")
     return root
 
 
@@ -216,6 +216,7 @@ def test_a_finished_run_is_not_exported_again(trained, tmp_path):
     assert files_of(folder / "run" / "bundle") == before
 
 
+@pytest.mark.campaign
 def test_other_weights_are_exported_anew(run):
     version = Bundle(run / "bundle").version
     model = keras_model(run)
@@ -239,6 +240,7 @@ def test_a_run_whose_bundle_is_damaged_gets_a_new_one(run, damage):
     assert Bundle(run / "bundle").version == before.version
 
 
+@pytest.mark.campaign
 def test_a_run_that_starts_anew_keeps_no_bundle_of_the_one_before(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "copy")
     (folder / "run" / "run.json").unlink()
@@ -342,6 +344,7 @@ def test_files_to_check_with_can_be_given(run, command, tmp_path):
     assert "on 3 windows (1 files such as clip.wav)" in out
 
 
+@pytest.mark.campaign
 def test_a_run_whose_store_has_gone_is_checked_with_synthesised_clips(run, command):
     config = (run / "config.yaml").read_text()
     store = RunFolder(run).load_config().store.root

@@ -1,6 +1,7 @@
 """Promises of a light installation: what it lacks is named, and it suffices for tagging."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -185,7 +186,12 @@ def light():
             timeout=120,
             cwd=cwd,
             # This code, wherever another copy is installed.
-            env={"PATH": "", "HOME": "/nonexistent", "PYTHONPATH": str(ROOT), **environment},
+            env={
+                "PATH": "",
+                "HOME": "/nonexistent",
+                "PYTHONPATH": os.environ["PYTHONPATH"],
+                **environment,
+            },
         )
 
     return run

@@ -385,6 +385,7 @@ def damage(path, kind):
         ("variables.data-00000-of-00001", "flipped"),
     ],
 )
+@pytest.mark.campaign
 def test_training_falls_back_from_a_damaged_state_to_the_one_before_and_says_so(
     file, kind, bench, training
 ):
@@ -488,7 +489,7 @@ def test_a_clip_for_which_a_worker_lacks_memory_fails_alone(launcher, songs, wor
     rows = [f"{name},loud" for name in ["0.wav", "1.wav", "2.wav", "3.wav", "long.flac"]]
     (songs / "clips.csv").write_text("\n".join(["path,tags", *rows]) + "\n")
     settings = [f"data.root={songs}", "data.name=tag_csv", f"store.root={work}/store"]
-    settings += ["store.workers=2", "data.split=report"]
+    settings += ["store.workers=2", "data.split=random"]
     command = ["preprocess", *(word for setting in settings for word in ("--set", setting))]
     limited = ["bash", "-c", 'ulimit -v 1000000; exec "$@"', "bash", sys.executable, "-m", "tagger"]
     done = subprocess.run(

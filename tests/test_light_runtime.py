@@ -122,7 +122,7 @@ def light(hidden, tmp_path):
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=os.environ,
         )
         lines = done.stderr.splitlines()
         assert lines[-1] == "LOADED []", done.stderr

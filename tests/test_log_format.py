@@ -82,6 +82,7 @@ def test_every_line_of_a_preprocess_is_a_json_object_workers_and_failures_includ
     assert "15 clips" in stdout and "1 failed" in stdout
 
 
+@pytest.mark.campaign
 def test_a_training_tells_the_values_of_each_epoch(corpus, tmp_path):
     where = roots(corpus, tmp_path)
     run("preprocess", *where, code=1)

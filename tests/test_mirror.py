@@ -868,6 +868,7 @@ def trained(cloud, tmp_path_factory, remembered_conversions):
     return run
 
 
+@pytest.mark.campaign
 def test_a_run_in_a_bucket_is_evaluated_there(cloud, trained, command, tmp_path):
     code, out, err = command("evaluate", ADDRESS)
     assert code == 0, err
@@ -897,6 +898,7 @@ def test_a_run_in_a_bucket_is_exported_there(cloud, trained):
     bundle.verify()
 
 
+@pytest.mark.campaign
 def test_the_bundle_of_a_run_in_a_bucket_bears_the_name_of_the_run(cloud, trained):
     root = location(ADDRESS) / "bundle"
     root.fs.rm(root.path, recursive=True)

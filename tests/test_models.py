@@ -209,6 +209,7 @@ def clips(shared):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", quick_some(NAMES, ["vgg-mtt"]))
+@pytest.mark.campaign
 def test_a_converted_model_answers_as_the_published_graph(
     clips, musicnn_cache, tmp_path, monkeypatch, name
 ):

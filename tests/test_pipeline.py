@@ -412,7 +412,7 @@ def test_matrix_products_have_one_thread_in_a_run_of_any_thread():
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     jobs=st.integers(1, 4),

@@ -354,7 +354,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_store(tmp_path):
     write_many(corpus, 40)
     script = tmp_path / "preprocess_all.py"
     script.write_text(KILLED, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = dict(os.environ)
     process = subprocess.Popen(
         [sys.executable, script, corpus, root, "1"], env=environment, stderr=subprocess.DEVNULL
     )
@@ -461,7 +461,7 @@ def test_workers_end_when_their_parent_is_killed(corpus, tmp_path):
         [sys.executable, str(tmp_path / "main.py")],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"},
     )
     child = int(parent.stdout.readline())
     parent.kill()

@@ -198,6 +198,7 @@ def test_the_first_screen_shows_what_it_is_and_both_commands():
     assert any("predict-tags" in line for line in page)
 
 
+@pytest.mark.campaign
 def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
     commands = blocks_with("README.md", "--config my_music.yaml --check")
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
@@ -243,6 +244,7 @@ def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
     assert any(line.startswith("song.mp3") for line in printed.splitlines())
 
 
+@pytest.mark.campaign
 def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch, tmp_path):
     """Here in place of Dataflow's machines, which the last options would rent."""
     pytest.importorskip("apache_beam")
@@ -296,6 +298,7 @@ def test_magnatagatunes_commands_do_what_the_readme_says(home):
     assert "1 epochs" in run(again.strip() + f" {small}", home).stdout
 
 
+@pytest.mark.campaign
 def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_path):
     """Against the address and size of the real thing the loader is tested elsewhere; here a file
     of that shape lies in the cache, whose figures are not the published ones.

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,7 +130,7 @@ def test_of_two_processes_at_once_one_builds_the_shard_and_the_other_waits(store
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ,
         )
 
     processes = [start()]

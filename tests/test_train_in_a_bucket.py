@@ -65,6 +65,7 @@ def test_training_in_a_bucket_gives_the_weights_of_training_on_a_disk(cloud, tmp
     assert wanted <= set(cloud.objects("runs/one"))
 
 
+@pytest.mark.campaign
 def test_training_that_was_killed_goes_on_on_another_machine(cloud, tmp_path, without_export):
     train(config_of(tmp_path, "run.root=gs://bucket/runs/whole"))
     train(config_of(tmp_path, "train.epochs=1"))
@@ -80,6 +81,7 @@ def test_training_that_was_killed_goes_on_on_another_machine(cloud, tmp_path, wi
     "name",
     ["run.json", pytest.param("checkpoints/*/variables.data*", marks=pytest.mark.campaign)],
 )
+@pytest.mark.campaign
 def test_a_run_that_the_disk_has_damaged_goes_on_as_it_lies_in_the_bucket(
     cloud, tmp_path, capfd, without_export, name
 ):
@@ -107,6 +109,7 @@ def test_a_run_in_a_bucket_is_not_overwritten(cloud, tmp_path):
         train(config_of(tmp_path))
 
 
+@pytest.mark.campaign
 def test_a_network_that_fails_for_a_while_does_not_end_training(cloud, tmp_path, capfd):
     def refused(method, name):
         trained = list((tmp_path / "cache" / "runs").glob("*/bundle/bundle.json"))
@@ -127,6 +130,7 @@ def test_a_run_that_cannot_be_sent_at_its_end_is_an_error(cloud, tmp_path):
     assert "bundle/bundle.json" in cloud.objects("runs/one")
 
 
+@pytest.mark.campaign
 def test_training_ends_when_another_machine_has_taken_the_run_over(cloud, tmp_path):
     saved = []
 

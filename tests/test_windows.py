@@ -260,6 +260,7 @@ def long_file(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory as Linux tells it")
 @pytest.mark.parametrize(("name", "n_windows"), [("vggish", 11249), ("musicnn", 3609)])
+@pytest.mark.campaign
 def test_three_hours_of_audio_take_no_more_memory_than_minutes(
     tmp_path, long_file, name, n_windows
 ):
