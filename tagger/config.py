@@ -31,7 +31,7 @@ from tagger.base.registry import Registry, describe_validation_error
 from tagger.cloud.locations import location
 from tagger.network.backbones import BACKBONES
 from tagger.network.heads import HEADS
-from tagger.network.tasks import TASKS
+from tagger.network.task import TASKS
 from tagger.scoring.clip_heads import CLIP_HEADS
 from tagger.untrusted import yaml as safe_yaml
 

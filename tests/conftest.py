@@ -49,9 +49,9 @@ FEW_OR_MANY = [
 
 # Elsewhere hypothesis looks at other examples each time; on CI the same code gives the same result.
 # How long an example takes depends on what else the machine does: that is no promise.
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("here", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
+settings.register_profile("here", deadline=None, max_examples=25)
+settings.register_profile("campaign", deadline=None, max_examples=500)
 
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -84,6 +84,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     option = config.option
+    here = "ci" if os.environ.get("CI") else "here"
+    settings.load_profile("campaign" if option.campaign else here)
     if hasattr(config, "workerinput"):
         # A process of pytest-xdist: the seed was drawn where it was started.
         option.seed = config.workerinput["seed"]
@@ -112,11 +114,14 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `campaign` run with --campaign, and all others without it."""
+    """Tests marked `campaign` run with --campaign, and those that draw; all others without it."""
     wanted, others = [], []
     for item in items:
         is_long = item.get_closest_marker("campaign") is not None
-        (wanted if is_long == config.option.campaign else others).append(item)
+        # What draws examples draws more of them in a campaign.
+        draws = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        is_wanted = is_long or draws if config.option.campaign else not is_long
+        (wanted if is_wanted else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = wanted

@@ -27,7 +27,7 @@ from tagger.metrics.calibration import (
 )
 from tagger.metrics.figures import multilabel_metrics, thresholds_for_precision
 from tagger.metrics.score_table import ArrayColumns
-from tagger.network.tasks import TASKS
+from tagger.network.task import TASKS
 from tagger.runs.folder import RunFolder
 from tagger.tagging.tagger import Tagger
 from tagger.train.decisions import fit_decisions, refit_decisions, save_decisions

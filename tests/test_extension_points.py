@@ -104,7 +104,7 @@ TASK = '''
 """One label per clip: softmax and categorical cross-entropy."""
 
 from tagger.base.registry import Params
-from tagger.network.tasks import Task
+from tagger.network.task import Task
 
 
 class SingleLabel(Task):
@@ -169,7 +169,7 @@ def extended(tmp_path, monkeypatch):
         "preprocess.signal.features": ("two_inputs", FRONT_END),
         "tagger.network.backbones": ("joined", BACKBONE),
         "tagger.network.heads": ("linear", HEAD),
-        "tagger.network.tasks": ("single_label", TASK),
+        "tagger.tasks": ("single_label", TASK),
         "tagger.tagging.writers": ("bare", WRITER),
     }
     import importlib
@@ -227,7 +227,14 @@ def test_a_new_front_end_backbone_head_and_task_train_and_predict(extended, caps
     assert result.n_clips == 48
     trained = train(config)
     assert trained.history[-1]["validation_accuracy"] == 1.0
-    assert evaluate_run(config.run.root).metrics.summary["roc_auc_macro"] == 1.0
+    # The task says what is measured, and how it is told.
+    evaluation = evaluate_run(config.run.root)
+    assert evaluation.measured.summary["accuracy"] == 1.0
+    assert evaluation.to_json()["accuracy"] == 1.0
+    assert "accuracy                   1.0000" in evaluation.table()
+    report = evaluation.files["report as Markdown"].read_text()
+    assert "| accuracy | 1.0000 |" in report and "## Learning" in report
+    assert "ROC-AUC" not in evaluation.table() + report
     header = Header("new", "1", "0", "now")
     prediction = Tagger.load(config.run.root).predict(extended / "clips" / "1.wav")
     assert prediction.scores.sum() == pytest.approx(1)

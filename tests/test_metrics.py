@@ -290,7 +290,7 @@ def test_binary_cross_entropy_is_finite_where_a_model_is_sure_and_wrong():
 
 def test_the_reference_scores_have_the_published_figures(shared):
     evaluation = evaluate_scores(shared / REFERENCE)
-    summary = evaluation.metrics.summary
+    summary = evaluation.measured.metrics.summary
     assert round(summary["roc_auc_macro"], 4) == 0.9109
     assert round(summary["pr_auc_macro"], 4) == 0.4509
 
@@ -458,7 +458,7 @@ def test_no_damage_to_an_archive_is_more_than_an_error_that_names_it(tmp_path_fa
     except ModelError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:
-        assert evaluation.metrics.summary["n_clips"] == 20
+        assert evaluation.measured.metrics.summary["n_clips"] == 20
 
 
 @pytest.mark.usefixtures("reading")
@@ -495,7 +495,7 @@ def test_an_archive_has_the_same_figures_however_it_is_read(tmp_path, dtype, lab
     scores = scores.astype(dtype)
     path = save_scores(tmp_path / "a.npz", labels.astype(labels_dtype), scores)
     expected = multilabel_metrics(labels, scores).summary
-    np.testing.assert_equal(evaluate_scores(path).metrics.summary, expected)
+    np.testing.assert_equal(evaluate_scores(path).measured.metrics.summary, expected)
 
 
 @pytest.mark.usefixtures("reading")
@@ -540,7 +540,7 @@ def test_an_archive_that_lies_column_by_column_is_read_where_it_is_small(tmp_pat
     labels, scores = random_case(3)
     path = save_scores(tmp_path / "a.npz", np.asfortranarray(labels), np.asfortranarray(scores))
     expected = multilabel_metrics(labels, scores).summary
-    np.testing.assert_equal(evaluate_scores(path).metrics.summary, expected)
+    np.testing.assert_equal(evaluate_scores(path).measured.metrics.summary, expected)
     monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
     with pytest.raises(ModelError, match=r"lies column by column; save it with np\.ascontiguous"):
         evaluate_scores(path)
@@ -625,9 +625,9 @@ def test_a_temporary_folder_that_is_missing_is_named(tmp_path):
 @pytest.mark.usefixtures("no_temporary_folder")
 def test_the_table_of_an_archive_lies_beside_it(tmp_path, monkeypatch):
     path = save_scores(tmp_path / "a.npz", *random_case(3))
-    assert evaluate_scores(path).metrics.summary["n_clips"] == 60
+    assert evaluate_scores(path).measured.metrics.summary["n_clips"] == 60
     monkeypatch.chdir(tmp_path)
-    assert evaluate_scores(Path("a.npz")).metrics.summary["n_clips"] == 60
+    assert evaluate_scores(Path("a.npz")).measured.metrics.summary["n_clips"] == 60
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -637,7 +637,7 @@ def test_an_archive_where_nothing_can_be_written_is_read_all_the_same(tmp_path, 
     monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", 0)
     with save_scores(tmp_path / "a.npz", *random_case(3)).open("rb") as file:
         path = Path(f"/proc/self/fd/{file.fileno()}")
-        assert evaluate_scores(path).metrics.summary["n_clips"] == 60
+        assert evaluate_scores(path).measured.metrics.summary["n_clips"] == 60
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ ENTRY = First
 
 def test_the_reference_has_the_published_figures_beside_its_own(shared, data):
     evaluation = evaluate_scores(shared / REFERENCE, protocol="won", config=data, n_draws=0)
-    summary = evaluation.metrics.summary
+    summary = evaluation.measured.metrics.summary
     assert round(summary["roc_auc_macro"], 4) == 0.9109
     assert round(summary["pr_auc_macro"], 4) == 0.4509
     lines = evaluation.table().splitlines()
@@ -271,7 +271,10 @@ def test_a_run_is_measured_by_another_protocol_beside_its_own(run):
     other = evaluate_run(run, protocol="all", n_draws=0)
     assert other.files["scores"] == run / "evaluation" / "all-test" / "scores.npz"
     # The same tags and, by folder, the same clips.
-    assert other.metrics.summary["pr_auc_macro"] == own.metrics.summary["pr_auc_macro"]
+    assert (
+        other.measured.metrics.summary["pr_auc_macro"]
+        == own.measured.metrics.summary["pr_auc_macro"]
+    )
 
 
 def test_clips_of_a_protocol_that_the_run_was_trained_on_are_counted(run):
@@ -314,16 +317,19 @@ def test_a_calibrated_run_is_measured_as_it_tags_and_its_error_before_is_told(ru
     calibration = Calibration("temperature", (Temperature(0.5), None, Temperature(2.0)))
     (run / "calibration.json").write_text(json.dumps(calibration.to_json()))
     after = evaluate_run(run, n_draws=0)
-    assert after.metrics.summary["pr_auc_macro"] == before.metrics.summary["pr_auc_macro"]
+    assert (
+        after.measured.metrics.summary["pr_auc_macro"]
+        == before.measured.metrics.summary["pr_auc_macro"]
+    )
     content = after.to_json()["calibration"]
     assert content["method"] == "temperature"
     assert content["reliability_before"] == before.to_json()["calibration"]["reliability"]
     assert content["reliability"] != content["reliability_before"]
     with np.load(after.scores) as archive:
         again = archive["est"]
-    assert (evaluate_scores(after.scores, n_draws=0).reliability.score_sum).sum() == pytest.approx(
-        again.sum()
-    )
+    assert (
+        evaluate_scores(after.scores, n_draws=0).measured.reliability.score_sum
+    ).sum() == pytest.approx(again.sum())
 
 
 # Leakage

@@ -16,17 +16,25 @@ from conftest import noise
 from small_model import small_run
 
 from preprocess.store.store import Store
+from tagger.base.blocks import Code, Heading, Listing, Paragraph, Picture, Table
 from tagger.base.errors import AudioError
 from tagger.bundle.export import export_run
 from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
 from tagger.evaluate.report import figures, write_report
-from tagger.evaluate.report.blocks import Code, Heading, Listing, Paragraph, Picture, Table
 from tagger.evaluate.report.card import parse_card
-from tagger.evaluate.report.contents import Contents, Estimate, HeadlineRow, Reliability, TagFigures
+from tagger.evaluate.report.contents import (
+    Contents,
+    Estimate,
+    Frame,
+    HeadlineRow,
+    Reliability,
+    TagFigures,
+)
 from tagger.evaluate.report.curves import RECALLS, clip_losses, clips_of, precision_over_recall
 from tagger.evaluate.report.excerpts import EXCERPT_SECONDS, LARGEST_FILE, excerpt
-from tagger.evaluate.report.from_evaluation import contents_of
-from tagger.evaluate.report.sections import report_of
+from tagger.evaluate.report.from_evaluation import audio_of
+from tagger.evaluate.report.from_tags import headline_of
+from tagger.evaluate.report.sections import framed, tag_sections
 from tagger.metrics.calibration import Calibration, Temperature
 from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
 from tagger.metrics.score_table import ArrayColumns
@@ -47,7 +55,6 @@ def make_contents(*, n_clips=60, tags=("guitar", "slow", "no vocals"), seed=0, *
     metrics = multilabel_metrics(labels, scores)
     counts = np.arange(10)
     values = {
-        "title": "a run: test clips",
         "facts": [("source", "a run")],
         "tags": tuple(tags),
         "columns": ArrayColumns(labels, scores),
@@ -64,16 +71,10 @@ def make_contents(*, n_clips=60, tags=("guitar", "slow", "no vocals"), seed=0, *
             HeadlineRow("theirs", {("PR-AUC", "macro"): Estimate(0.4)}),
         ],
         "thresholded": [("binary accuracy", 0.98, 0.97)],
-        "history": history(3),
-        "monitor": "pr_auc_macro",
         "reliability": [Reliability("as they come", counts / 10, counts / 12, counts, 0.05)],
         "confusion": rng.integers(0, 9, (n_tags, n_tags)),
         "confused": [(0, 1, 5, 2.5)],
-        "leakage": ["No track is in train and test."],
         "clip_names": [f"0/clip {number}.mp3" for number in range(n_clips)],
-        "card": "# A card\n\nWhat it is.",
-        "versions": {"numpy": "2"},
-        "config": "a: 1\n",
     }
     return Contents(**values | changes)
 
@@ -89,6 +90,21 @@ def history(n_epochs):
         }
         for epoch in range(1, n_epochs + 1)
     ]
+
+
+FRAME = Frame(
+    title="a run: test clips",
+    history=history(3),
+    monitor="pr_auc_macro",
+    leakage=["No track is in train and test."],
+    card="# A card\n\nWhat it is.",
+    versions={"numpy": "2"},
+    config="a: 1\n",
+)
+
+
+def report_of(contents, **changes):
+    return framed(replace(FRAME, **changes), tag_sections(contents))
 
 
 def with_taggrams(contents, audio):
@@ -136,17 +152,20 @@ def written(tmp_path_factory, clip):
     contents = make_contents(tags=(EVIL, "$x_", "slow"))
     contents = replace(
         contents,
-        title=EVIL,
         facts=[(EVIL, EVIL)],
         headline=[HeadlineRow(EVIL, {(EVIL, EVIL): Estimate(0.5)})],
+        clip_names=[f"{EVIL} \udcff{number}" for number in range(60)],
+    )
+    report = report_of(
+        with_taggrams(contents, clip),
+        title=EVIL,
         leakage=[EVIL],
         notes=[EVIL],
-        clip_names=[f"{EVIL} \udcff{number}" for number in range(60)],
         card=f"# {EVIL}\n\n{EVIL}\n\n- {EVIL}\n\n| {EVIL} |\n|---|\n| {EVIL} |\n\n```\n{EVIL}\n",
         versions={EVIL: EVIL},
         config=EVIL,
     )
-    return write_report(with_taggrams(contents, clip), folder)
+    return write_report(report, folder)
 
 
 # HTML
@@ -214,13 +233,15 @@ def test_players_hold_their_clip(written, clip):
 def test_a_table_of_tags_can_be_sorted_by_numbers_and_not_their_text(tmp_path):
     contents = make_contents()
     figures_ = replace(contents.per_tag, more={"d'": np.array([np.inf, np.nan, 1.5])})
-    text = write_report(replace(contents, per_tag=figures_), tmp_path)["report"].read_text()
+    text = write_report(report_of(replace(contents, per_tag=figures_)), tmp_path)[
+        "report"
+    ].read_text()
     cells = re.findall(r'<td class="n" data-value="([^"]*)">([^<]*)', text)
     assert {("Infinity", "∞"), ("NaN", "–"), ("1.5", "1.500")} <= set(cells)
 
 
 def test_our_own_figures_stand_out_with_their_interval(tmp_path):
-    text = write_report(make_contents(), tmp_path)["report"].read_text()
+    text = write_report(report_of(make_contents()), tmp_path)["report"].read_text()
     row = re.search(r'<tr class="strong">(.*?)</tr>', text)[1]
     assert "ours" in row and "0.8000<small>0.7000–0.9000</small>" in row
 
@@ -249,8 +270,8 @@ def test_names_are_text_in_markdown_too(written):
 
 
 def test_code_cannot_leave_its_fence(tmp_path):
-    contents = make_contents(config="a\n```\n# b\n````\nc")
-    text = write_report(contents, tmp_path)["report as Markdown"].read_text()
+    report = report_of(make_contents(), config="a\n```\n# b\n````\nc")
+    text = write_report(report, tmp_path)["report as Markdown"].read_text()
     assert "`````\na\n```\n# b\n````\nc\n`````" in text
 
 
@@ -263,9 +284,10 @@ def titles(contents):
 
 def test_what_there_is_nothing_of_is_left_out():
     contents = make_contents()
-    bare = Contents(contents.title, [], contents.tags, contents.columns, contents.per_tag)
-    assert titles(bare) == ["Summary", "Tags", "Precision and recall", "Clips", "Table of tags"]
-    assert set(titles(bare)) < set(titles(contents))
+    bare = Contents([], contents.tags, contents.columns, contents.per_tag)
+    found = [section.title for section in framed(Frame("bare"), tag_sections(bare)).sections]
+    assert found == ["Summary", "Tags", "Precision and recall", "Clips", "Table of tags"]
+    assert set(found) < set(titles(contents))
 
 
 def test_tags_without_positives_or_negatives_are_named(tmp_path):
@@ -278,7 +300,7 @@ def test_tags_without_positives_or_negatives_are_named(tmp_path):
         clip_names=None,
         confusion=None,
     )
-    text = write_report(contents, tmp_path)["report as Markdown"].read_text()
+    text = write_report(report_of(contents), tmp_path)["report as Markdown"].read_text()
     assert "as no clip carries them (1): slow." in text
     assert "as every clip carries them (1): no vocals." in text
     assert "| tags | 1 of 3 scored |" in text
@@ -289,7 +311,7 @@ def test_a_report_without_any_tag_to_score_is_written(tmp_path):
     metrics = multilabel_metrics(labels, labels / 2)
     figures_ = TagFigures(metrics.n_positive, metrics.roc_auc, metrics.pr_auc)
     contents = make_contents(columns=ArrayColumns(labels, labels / 2), per_tag=figures_)
-    text = write_report(contents, tmp_path)["report as Markdown"].read_text()
+    text = write_report(report_of(contents), tmp_path)["report as Markdown"].read_text()
     assert "No tag has both" in text
 
 
@@ -348,7 +370,7 @@ def test_a_clip_that_has_gone_is_told_and_the_others_are_shown(tmp_path):
             raise AudioError("clip.mp3: no such file")
         return known(row)
 
-    write_report(replace(contents, taggram=taggram), tmp_path)
+    write_report(report_of(replace(contents, taggram=taggram)), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "No scores over time: clip.mp3: no such file." in text
     assert "taggram_best_1.png" not in text and "taggram_best_2.png" in text
@@ -476,7 +498,7 @@ def test_true_tags_of_a_taggram_are_marked():
 
 @pytest.mark.parametrize("name", ["$\\frac$", "a_b^c{", "二", "\udcff"])
 def test_any_name_can_be_drawn(name, tmp_path):
-    write_report(make_contents(tags=(name, "b", "c")), tmp_path)
+    write_report(report_of(make_contents(tags=(name, "b", "c"))), tmp_path)
     assert (tmp_path / "report" / "per_tag.png").stat().st_size > 10_000
 
 
@@ -487,7 +509,7 @@ def test_a_report_of_188_tags_stays_below_15_megabytes(tmp_path, clip):
     large.write_bytes(clip.read_bytes() + bytes(LARGEST_FILE - clip.stat().st_size))
     tags = tuple(f"a tag with a long name {number}" for number in range(188))
     contents = with_taggrams(make_contents(n_clips=300, tags=tags), large)
-    path = write_report(contents, tmp_path / "report")["report"]
+    path = write_report(report_of(contents), tmp_path / "report")["report"]
     assert path.stat().st_size < 15_000_000
 
 
@@ -577,16 +599,13 @@ def test_no_file_outside_the_data_gets_into_a_report(scores):
         audio_root=scores.parent,
         clips=replace(evaluation.clips, paths=paths),
     )
-    with evaluation.open_columns() as columns:
-        audio = contents_of(evaluation, columns).audio
-        assert [audio(row) for row in range(4)] == [None, None, None, scores.parent / "b" / "a.mp3"]
+    audio = audio_of(evaluation)
+    assert [audio(row) for row in range(4)] == [None, None, None, scores.parent / "b" / "a.mp3"]
 
 
 def test_saying_no_is_beside_our_figures(scores):
     evaluation = evaluate_scores(scores, n_draws=10)
-    with evaluation.open_columns() as columns:
-        contents = contents_of(evaluation, columns)
-    ours, no = contents.headline[0], contents.headline[-1]
+    ours, *_, no = headline_of(evaluation, evaluation.measured)
     assert ours.ours and not no.ours
     assert no.figures["ROC-AUC", "macro"].value == 0.5
     # What average precision says of scores that are all the same.
@@ -611,7 +630,7 @@ def test_losses_of_a_report_are_those_of_scores_that_were_calibrated_once(calibr
     evaluation = evaluate_run(calibrated_run, n_draws=0)
     with np.load(evaluation.scores) as archive:
         labels, scores = archive["gt"], archive["est"].astype(np.float64)
-    tags = evaluation.metrics.scored
+    tags = evaluation.measured.metrics.scored
     expected = np.median(
         [binary_cross_entropy(*pair) for pair in zip(labels[:, tags], scores[:, tags], strict=True)]
     )

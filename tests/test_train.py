@@ -120,7 +120,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(trained):
     with (trained / "run" / "metrics.csv").open(newline="") as file:
         best = max(float(row["validation_pr_auc_macro"]) for row in csv.DictReader(file))
     evaluation = evaluate_run(trained / "run", part="validation")
-    assert evaluation.metrics.summary["pr_auc_macro"] == pytest.approx(best, abs=1e-6)
+    assert evaluation.measured.metrics.summary["pr_auc_macro"] == pytest.approx(best, abs=1e-6)
 
 
 def test_a_run_folder_that_is_taken_is_refused(trained):

@@ -147,7 +147,7 @@ def _metrics_of(
     by_windows = best_row(run, config)
     if clip_head is None:
         return {"validation": by_windows}
-    from tagger.network.tasks import TASKS
+    from tagger.network.task import TASKS
 
     try:
         with np.load(run.validation_scores, allow_pickle=False) as kept:  # noqa: TID251
@@ -229,7 +229,7 @@ def export_model(
 
 def best_row(run: RunFolder, config: Config) -> dict[str, float]:
     """Metrics of a run's best epoch; empty before the first has ended."""
-    from tagger.network.tasks import TASKS
+    from tagger.network.task import TASKS
     from tagger.runs.folder import read_history
 
     history = read_history(run)

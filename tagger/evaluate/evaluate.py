@@ -20,21 +20,18 @@ from tagger.cloud.locations import location
 from tagger.config import Config, load_config
 from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.leakage import find_leakage
-from tagger.evaluate.measure import Measured, measure
 from tagger.evaluate.protocol_names import Clips, archive_names, clips_of
 from tagger.evaluate.protocol_plan import Plan, plan_of
 from tagger.evaluate.protocols import Selection
-from tagger.evaluate.report.from_evaluation import (
-    Taggrams,
-    report_evaluation,
-    taggrams_of_store,
-)
+from tagger.evaluate.report.clip_views import Taggrams
+from tagger.evaluate.report.from_evaluation import report_evaluation, taggrams_of_store
 from tagger.evaluate.score_clips import scores_of_audio, scores_of_run, scores_of_store
 from tagger.metrics.bootstrap import N_RESAMPLES
-from tagger.metrics.calibration import CalibratedTable
-from tagger.metrics.figures import TAG_FIGURES
+from tagger.metrics.calibration import CalibratedTable, Calibration
+from tagger.metrics.measured import Measured
 from tagger.metrics.score_files import first_line, open_scores, write_scores
 from tagger.metrics.score_table import ScoreTable
+from tagger.network.task import TASKS, Task
 from tagger.runs.folder import RunFolder, read_history, write_csv
 from tagger.runs.model import RunModel
 from tagger.runs.store_copy import local_store
@@ -87,9 +84,11 @@ def evaluate_scores(
     with open_scores(path) as archive:
         names = archive_names(path, archive, protocol=protocol, config=config)
         try:
-            measured = measure(
+            # Of scores alone nobody knows more than that each is of a tag.
+            measured = TASKS.create("multilabel", {}).measure(
                 archive.columns,
                 thresholds=archive.thresholds,
+                calibration=None,
                 artists=names.clips.artists,
                 n_draws=n_draws,
                 seed=seed,
@@ -197,6 +196,7 @@ def evaluate_run(
         part,
         scores_of_run(model, store, plan.rows, config=config, title=f"score {part}"),
         folder,
+        model.network.task,
     ).evaluate(audio_root=config.data.root, history=read_history(run), n_draws=n_draws, seed=seed)
     evaluation = _at_address(evaluation, run)
     write_json(folder / METRICS, evaluation.to_json())
@@ -295,6 +295,9 @@ def evaluate_model(
         raise ModelError(f"{model}: no clip of the {part} part is in {index.source}; try --part")
     folder = output or Path("evaluation") / bundle.name / f"{protocol}-{part}"
     title = f"score {part}"
+    # The data may be elsewhere; what the scores mean is the bundle's to say.
+    trained = load_config(bundle.verified(CONFIG)).task
+    task = TASKS.create(trained.name, trained.params)
     answers: Iterator[npt.NDArray[np.float32] | TaggerError]
     if patches is None:
         paths = [data.root / index.clips[row].path for row in plan.rows]
@@ -303,7 +306,7 @@ def evaluate_model(
         answers = scores_of_store(
             tagger.model, patches, plan.rows, n_threads=tagger.jobs, title=title
         )
-    evaluation = _Subject(model, tagger.model, index, plan, part, answers, folder).evaluate(
+    evaluation = _Subject(model, tagger.model, index, plan, part, answers, folder, task).evaluate(
         audio_root=data.root, history=[], n_draws=n_draws, seed=seed
     )
     write_json(folder / METRICS, evaluation.to_json())
@@ -330,6 +333,8 @@ class _Subject:
         Scores of the plan's clips before calibration, or why there are none.
     folder : Path
         Where results go.
+    task : Task
+        What the scores mean.
     """
 
     source: str
@@ -339,6 +344,7 @@ class _Subject:
     part: str
     answers: Iterator[npt.NDArray[np.float32] | TaggerError]
     folder: Path
+    task: Task
 
     def evaluate(
         self, *, audio_root: Path, history: list[dict[str, float]], n_draws: int, seed: int
@@ -381,7 +387,7 @@ class _Subject:
                             f"{self.source}: {error}; train again with a lower learning rate, or "
                             "use another model"
                         ) from None
-                measured = measure(
+                measured = self.task.measure(
                     table,
                     thresholds=thresholds,
                     calibration=calibration,
@@ -395,6 +401,7 @@ class _Subject:
                     tags=plan.tags,
                     clips=clips,
                     measured=measured,
+                    calibration=calibration,
                     thresholds=thresholds,
                 )
         notes = list(plan.notes)
@@ -427,6 +434,7 @@ def _write_results(
     tags: Sequence[str],
     clips: Clips,
     measured: Measured,
+    calibration: Calibration | None,
     thresholds: npt.NDArray[np.float64],
 ) -> dict[str, Path]:
     """Write scores, as the model gives them, and the figures per tag.
@@ -442,7 +450,9 @@ def _write_results(
     clips : Clips
         Names of its rows.
     measured : Measured
-        What `measure` gave.
+        What was found.
+    calibration : Calibration, optional
+        What the scores go through before they are kept.
     thresholds : np.ndarray [shape=(n_tags,)]
         Score from which each tag applies.
 
@@ -456,7 +466,6 @@ def _write_results(
         "metrics": folder / METRICS,
         "per tag": folder / "per_tag.csv",
     }
-    calibration = measured.calibration
     write_scores(
         files["scores"],
         table if calibration is None else CalibratedTable(table, calibration),
@@ -466,8 +475,5 @@ def _write_results(
         artists=clips.artists,
         thresholds=thresholds,
     )
-    metrics = measured.metrics
-    figures = [getattr(metrics, name) for name in TAG_FIGURES]
-    columns = zip(tags, metrics.n_positive, *figures, strict=True)
-    write_csv(files["per tag"], ["tag", "n_positive", *TAG_FIGURES], list(columns))
+    write_csv(files["per tag"], *measured.rows(tags))
     return files

@@ -1,11 +1,14 @@
 """What labels and scores tell of several tags."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tagger.base.blocks import Section
 from tagger.metrics.bootstrap import N_RESAMPLES, Intervals, bootstrap_intervals, plan_draws
 from tagger.metrics.calibration import (
     CalibratedColumns,
@@ -14,12 +17,17 @@ from tagger.metrics.calibration import (
     measure_reliability,
 )
 from tagger.metrics.confusion import Confusion, find_confusion
-from tagger.metrics.figures import MultilabelMetrics, metrics_of_columns
+from tagger.metrics.figures import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
+from tagger.metrics.measured import Measured
 from tagger.metrics.score_table import Columns
+
+if TYPE_CHECKING:
+    from tagger.evaluate.evaluation import Evaluation
+    from tagger.evaluate.report.clip_views import ClipViews
 
 
 @dataclass(frozen=True)
-class Measured:
+class TagsMeasured(Measured):
     """What was measured.
 
     Parameters
@@ -48,6 +56,74 @@ class Measured:
     confusion: Confusion
     confusion_thresholds: str
 
+    @property
+    def summary(self) -> dict[str, float]:
+        """Averages over tags, and numbers of clips and tags."""
+        return self.metrics.summary
+
+    def to_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """As of `tagger.metrics.measured.Measured`."""
+        scored = self.metrics.scored
+        return {
+            **{name: _number(value) for name, value in self.summary.items()},
+            "tags_not_scored": [
+                tag for number, tag in enumerate(names) if number not in set(scored.tolist())
+            ],
+            "tags": [self._tag_to_json(number, name) for number, name in enumerate(names)],
+            "intervals": self.intervals.to_json(),
+            "calibration": {
+                "method": "none" if self.calibration is None else self.calibration.method,
+                "reliability": _reliability_to_json(self.reliability, scored),
+                "reliability_before": _reliability_to_json(self.reliability_before, scored),
+            },
+            "confusion": {
+                "thresholds": self.confusion_thresholds,
+                **self.confusion.to_json(tuple(names)),
+            },
+        }
+
+    def _tag_to_json(self, tag: int, name: str) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "tag": name,
+            "n_positive": int(self.metrics.n_positive[tag]),
+        }
+        for figure in TAG_FIGURES:
+            values[figure] = _number(float(getattr(self.metrics, figure)[tag]))
+        for figure, ends in self.intervals.per_tag.items():
+            pair = [_number(float(end)) for end in ends[tag]]
+            values[f"{figure}_interval"] = None if None in pair else pair
+        error = None if self.reliability is None else float(self.reliability.errors()[tag])
+        values["ece"] = _number(error)
+        return values
+
+    def rows(self, names: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+        """Figures of each tag."""
+        figures = [getattr(self.metrics, name) for name in TAG_FIGURES]
+        columns = zip(names, self.metrics.n_positive, *figures, strict=True)
+        return ["tag", "n_positive", *TAG_FIGURES], [list(row) for row in columns]
+
+    def table(self, evaluation: "Evaluation") -> list[list[str]]:
+        """Summary, what goes with it, then a line per tag that was scored, the best first."""
+        from tagger.evaluate.table import tag_paragraphs
+
+        return tag_paragraphs(evaluation, self)
+
+    def sections(self, evaluation: "Evaluation", clips: "ClipViews") -> list[Section]:
+        """Sections on tags, clips, calibration and confusions."""
+        from tagger.evaluate.report.from_tags import sections_of
+
+        return sections_of(evaluation, self, clips)
+
+
+def _reliability_to_json(
+    reliability: Reliability | None, tags: npt.NDArray[np.intp]
+) -> dict[str, Any] | None:
+    return None if reliability is None else reliability.to_json(tags)
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
 
 def measure(
     columns: Columns,
@@ -57,7 +133,7 @@ def measure(
     artists: Sequence[str] = (),
     n_draws: int = N_RESAMPLES,
     seed: int = 0,
-) -> Measured:
+) -> TagsMeasured:
     """Measure everything that labels and scores tell.
 
     Parameters
@@ -83,7 +159,7 @@ def measure(
     metrics = metrics_of_columns(said, thresholds=given)
     draws = plan_draws(*said.shape, artists=artists, n=n_draws, seed=seed)
     own = not np.isnan(metrics.threshold).all()
-    return Measured(
+    return TagsMeasured(
         metrics=metrics,
         intervals=bootstrap_intervals(said, draws, metrics=metrics),
         reliability=measure_reliability(said),

@@ -11,31 +11,30 @@ from tagger.metrics.calibration import Reliability
 
 if TYPE_CHECKING:
     from tagger.evaluate.evaluation import Evaluation
+    from tagger.evaluate.measure import TagsMeasured
 
 _NAME_WIDTH = 24
 _LINE_WIDTH = 100
 _N_PAIRS = 10
 
 
-def evaluation_table(evaluation: "Evaluation") -> str:
+def tag_paragraphs(evaluation: "Evaluation", measured: "TagsMeasured") -> list[list[str]]:
     """Summary, what goes with it, then a line per tag that was scored, the best first."""
-    sections = [
-        _head(evaluation),
-        _averages(evaluation),
-        _published(evaluation),
-        _calibration(evaluation),
-        _leakage(evaluation),
-        _confusion(evaluation),
-        _tags(evaluation),
+    return [
+        _head(evaluation, measured),
+        _averages(measured),
+        _published(evaluation, measured),
+        _calibration(measured),
+        _confusion(measured, evaluation.tags),
+        _tags(measured, evaluation.tags),
     ]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _head(evaluation: "Evaluation") -> list[str]:
-    summary = evaluation.metrics.summary
+def _head(evaluation: "Evaluation", measured: "TagsMeasured") -> list[str]:
+    summary = measured.metrics.summary
     left_out = [
         tag
-        for tag, area in zip(evaluation.tags, evaluation.metrics.roc_auc, strict=True)
+        for tag, area in zip(evaluation.tags, measured.metrics.roc_auc, strict=True)
         if math.isnan(area)
     ]
     counted = f" ({len(left_out)} without positives or negatives left out)" if left_out else ""
@@ -71,8 +70,8 @@ def _interval(ends: tuple[float, float] | None) -> str:
     return "" if ends is None or math.isnan(ends[0]) else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
-def _averages(evaluation: "Evaluation") -> list[str]:
-    summary, ends = evaluation.metrics.summary, evaluation.intervals.summary
+def _averages(measured: "TagsMeasured") -> list[str]:
+    summary, ends = measured.metrics.summary, measured.intervals.summary
     ways = ("macro", "weighted", "micro")
     lines = [f"{'':24}" + "".join(f" {way:>8} {'':16}" for way in ways).rstrip()]
     rows = [("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("d' (of the ROC-AUC)", "d_prime")]
@@ -104,13 +103,13 @@ def _averages(evaluation: "Evaluation") -> list[str]:
         )
     else:
         lines.append("precision, recall and F1: n/a, as no thresholds are stored")
-    return [*lines, evaluation.intervals.describe()]
+    return [*lines, measured.intervals.describe()]
 
 
-def _published(evaluation: "Evaluation") -> list[str]:
+def _published(evaluation: "Evaluation", measured: "TagsMeasured") -> list[str]:
     if not evaluation.protocol.published:
         return []
-    summary = evaluation.metrics.summary
+    summary = measured.metrics.summary
     rows = [
         *(
             (item.model, item.roc_auc_macro, item.pr_auc_macro)
@@ -123,20 +122,18 @@ def _published(evaluation: "Evaluation") -> list[str]:
     ]
 
 
-def _calibration(evaluation: "Evaluation") -> list[str]:
-    after, before = evaluation.reliability, evaluation.reliability_before
+def _calibration(measured: "TagsMeasured") -> list[str]:
+    after, before = measured.reliability, measured.reliability_before
     if after is None:
         return ["calibration: n/a, as not all scores are between 0 and 1"]
-    scored = evaluation.metrics.scored
+    scored = measured.metrics.scored
     if not len(scored):
         return []
 
     how = f"{after.n_bins} bins of equal width"
     lines = [f"expected calibration error ({how}): {_error(after, scored)}"]
-    if before is not None and evaluation.calibration is not None:
-        lines.append(
-            f"before {evaluation.calibration.method} calibration: {_error(before, scored)}"
-        )
+    if before is not None and measured.calibration is not None:
+        lines.append(f"before {measured.calibration.method} calibration: {_error(before, scored)}")
     return lines
 
 
@@ -145,21 +142,13 @@ def _error(reliability: Reliability, scored: npt.NDArray[np.intp]) -> str:
     return f"{figure(macro)} mean over tags, {figure(reliability.error(scored))} all together"
 
 
-def _leakage(evaluation: "Evaluation") -> list[str]:
-    if evaluation.leakage is None:
-        return []
-    part = "test" if evaluation.part == "all" else evaluation.part
-    lines = evaluation.leakage.lines(part)
-    return [f"leakage: {line}" for line in lines]
-
-
-def _confusion(evaluation: "Evaluation") -> list[str]:
-    confusion, tags = evaluation.confusion, evaluation.tags
+def _confusion(measured: "TagsMeasured", tags: Sequence[str]) -> list[str]:
+    confusion = measured.confusion
     pairs = confusion.top_pairs(_N_PAIRS)
     if not pairs:
         return []
     lift = confusion.lift()
-    whose = evaluation.confusion_thresholds
+    whose = measured.confusion_thresholds
     return [
         f"errors that come together (thresholds: {whose})",
         f"{'missed':24} {'said wrongly':24} {'clips':>8} {'x chance':>8}",
@@ -170,10 +159,10 @@ def _confusion(evaluation: "Evaluation") -> list[str]:
     ]
 
 
-def _tags(evaluation: "Evaluation") -> list[str]:
-    metrics = evaluation.metrics
+def _tags(measured: "TagsMeasured", tags: Sequence[str]) -> list[str]:
+    metrics = measured.metrics
     decided = metrics.summary["n_tags_thresholded"] > 0
-    ends = evaluation.intervals.per_tag["pr_auc"]
+    ends = measured.intervals.per_tag["pr_auc"]
     bounded = not np.isnan(ends).all()
     lines = [
         f"{'tag':24} {'ROC-AUC':>8} {'PR-AUC':>8}"
@@ -184,8 +173,7 @@ def _tags(evaluation: "Evaluation") -> list[str]:
     order = metrics.scored[np.argsort(-metrics.roc_auc[metrics.scored], kind="stable")]
     for tag in order:
         line = (
-            f"{evaluation.tags[tag][:_NAME_WIDTH]:24} {metrics.roc_auc[tag]:8.4f} "
-            f"{metrics.pr_auc[tag]:8.4f}"
+            f"{tags[tag][:_NAME_WIDTH]:24} {metrics.roc_auc[tag]:8.4f} {metrics.pr_auc[tag]:8.4f}"
         )
         if bounded:
             line += f" {_interval(tuple(ends[tag])):>16}"

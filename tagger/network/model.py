@@ -15,7 +15,7 @@ from tagger.network.backbones import BACKBONES, Backbone
 from tagger.network.heads import HEADS
 from tagger.network.keras import keras, tf
 from tagger.network.pooling import pooling_layer
-from tagger.network.tasks import TASKS, Task
+from tagger.network.task import TASKS, Task
 from tagger.scoring.clip_heads import ClipHead, pooling_head
 from tagger.scoring.scorer import SCORES
 

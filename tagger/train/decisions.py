@@ -1,6 +1,5 @@
 """From scores to decisions: calibration and thresholds, fitted on the validation clips of a run."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +7,10 @@ import numpy.typing as npt
 
 from tagger.base.errors import ModelError
 from tagger.base.files import atomic_write, write_json
-from tagger.base.log import warn
 from tagger.config import CalibrationConfig
-from tagger.metrics.calibration import LEAST_OF_EACH, Calibration, fit_calibration
-from tagger.metrics.figures import thresholds_for_precision
-from tagger.network.tasks import Task
+from tagger.metrics.decisions import Decisions
+from tagger.network.task import TASKS, Task
 from tagger.runs.folder import RunFolder
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What turns the network's clip scores into decisions.
-
-    Parameters
-    ----------
-    thresholds : list of float or None, optional
-        Score, after calibration, from which each tag applies; None for a task without decisions.
-    calibration : Calibration, optional
-        What is done to the scores first.
-    """
-
-    thresholds: list[float | None] | None
-    calibration: Calibration | None
 
 
 def fit_decisions(
@@ -52,25 +33,8 @@ def fit_decisions(
     scores : np.ndarray [shape=(n_clips, n_tags), dtype=float32]
         What the network says of it.
     """
-    thresholds = task.thresholds(labels, scores)
-    if thresholds is None:
-        return Decisions(None, None)
-    calibration = None
-    if config.method != "none":
-        calibration = fit_calibration(labels, scores, method=config.method)
-        n_left = sum(item is None for item in calibration.maps)
-        if n_left:
-            n_tags = len(calibration.maps)
-            warn(
-                f"calibration: {n_left} of {n_tags} tags keep their scores, as fewer "
-                f"than {LEAST_OF_EACH} of {len(labels)} validation clips carry them or do not; "
-                "calibrate with more clips"
-            )
-        scores = calibration(scores)
-        thresholds = task.thresholds(labels, scores)
-    if config.thresholds == "precision":
-        thresholds = thresholds_for_precision(labels, scores, config.precision)
-    return Decisions(thresholds, calibration)
+    precision = config.precision if config.thresholds == "precision" else None
+    return task.decisions(labels, scores, method=config.method, precision=precision)
 
 
 def save_decisions(
@@ -133,7 +97,6 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
     """
     from tagger.bundle.export import export_run
     from tagger.metrics.score_files import open_scores
-    from tagger.network.tasks import TASKS
 
     run = RunFolder.at(root)
     run.pull(leave=("checkpoints", "tensorboard"))

@@ -20,7 +20,7 @@ from tagger.base.errors import ConfigError, ModelError
 from tagger.base.log import notice, warn
 from tagger.base.registry import describe_validation_error
 from tagger.config import Config, with_overrides
-from tagger.network.tasks import TASKS
+from tagger.network.task import TASKS
 from tagger.runs.folder import write_csv
 from tagger.untrusted import yaml as safe_yaml
 

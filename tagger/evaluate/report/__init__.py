@@ -3,24 +3,20 @@
 import io
 from pathlib import Path
 
+from tagger.base.blocks import Picture, Player, Report
 from tagger.base.files import write_bytes, write_text
-from tagger.evaluate.report.blocks import Picture, Player, Report
-from tagger.evaluate.report.contents import Contents
-from tagger.evaluate.report.sections import report_of
-
-__all__ = ["Contents", "write_report"]
 
 HTML, MARKDOWN, FILES = "report.html", "report.md", "report"
 # Twice the pixels of a page, for screens that have them.
 _DPI = 200
 
 
-def write_report(contents: Contents, folder: Path) -> dict[str, Path]:
+def write_report(report: Report, folder: Path) -> dict[str, Path]:
     """Write a report of an evaluation.
 
     Parameters
     ----------
-    contents : Contents
+    report : Report
         What to show.
     folder : Path
         Gets ``report.html``, ``report.md`` and, for the latter, the folder ``report``.
@@ -39,7 +35,6 @@ def write_report(contents: Contents, folder: Path) -> dict[str, Path]:
     from tagger.evaluate.report.html import html_report
     from tagger.evaluate.report.markdown import markdown_report
 
-    report = report_of(contents)
     pictures = {
         (picture.name, theme.name): _png(picture.draw(theme))
         for picture in _pictures(report)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from tagger.evaluate.report.blocks import Block, Code, Heading, Listing, Paragraph, Table
+from tagger.base.blocks import Block, Code, Heading, Listing, Paragraph, Table
 
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(.*)$")

@@ -105,13 +105,43 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """All that a report shows; what is None or empty is left out of it.
+class Frame:
+    """What a report shows whatever was measured; what is empty is left out of it.
 
     Parameters
     ----------
     title : str
         First line.
+    history : sequence of dict
+        Rows of a run's metrics per epoch.
+    monitor : str
+        Metric that chose the best epoch.
+    leakage, notes : sequence of str
+        Sentences.
+    card : str
+        Model card, Markdown.
+    versions : dict of str to str
+        What was installed.
+    config : str
+        YAML of the run.
+    """
+
+    title: str
+    history: Sequence[dict[str, float]] = ()
+    monitor: str = "loss"
+    leakage: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    card: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a report shows of tags; what is None or empty is left out of it.
+
+    Parameters
+    ----------
     facts : sequence of (str, str)
         What was evaluated, by title.
     tags : tuple of str
@@ -124,10 +154,6 @@ class Contents:
         Averages, ours first, then what they are to be compared with.
     thresholded : sequence of (str, float, float)
         Figures at a threshold: name, ours, that of saying no to everything.
-    history : sequence of dict
-        Rows of a run's metrics per epoch.
-    monitor : str
-        Metric that chose the best epoch.
     reliability : sequence of Reliability
         Curves, the scores as they come first.
     confusion : np.ndarray [shape=(n_tags, n_tags), dtype=int64], optional
@@ -137,40 +163,24 @@ class Contents:
         Pairs of tags whose errors come together most: missed, given, clips, times chance.
     confusion_thresholds : str
         Whose thresholds decide there.
-    leakage, notes : sequence of str
-        Sentences.
     clip_names : sequence of str, optional
         File names or ids of the clips.
     taggram : callable, optional
         Scores over time of the clip at a row of `columns`; of all tags of the report at least.
     audio : callable, optional
         Audio file of the clip at a row; None if it is not at hand.
-    card : str
-        Model card, Markdown.
-    versions : dict of str to str
-        What was installed.
-    config : str
-        YAML of the run.
     """
 
-    title: str
     facts: Sequence[tuple[str, str]]
     tags: tuple[str, ...]
     columns: Columns
     per_tag: TagFigures
     headline: Sequence[HeadlineRow] = ()
     thresholded: Sequence[tuple[str, float, float]] = ()
-    history: Sequence[dict[str, float]] = ()
-    monitor: str = "loss"
     reliability: Sequence[Reliability] = ()
     confusion: npt.NDArray[np.int64] | None = None
     confused: Sequence[tuple[int, int, int, float]] = ()
     confusion_thresholds: str = ""
-    leakage: Sequence[str] = ()
-    notes: Sequence[str] = ()
     clip_names: Sequence[str] | None = None
     taggram: Callable[[int], Prediction] | None = None
     audio: Callable[[int], Path | None] | None = None
-    card: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    config: str = ""

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping
 
-from tagger.evaluate.report.blocks import (
+from tagger.base.blocks import (
     Block,
     Cell,
     Code,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from tagger.evaluate.report.blocks import (
+from tagger.base.blocks import (
     Block,
     Cell,
     Code,

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tagger.base.errors import ModelError, TaggerError
-from tagger.evaluate.report.blocks import (
+from tagger.base.blocks import (
     Block,
     Cell,
     Code,
@@ -24,8 +23,9 @@ from tagger.evaluate.report.blocks import (
     Section,
     Table,
 )
+from tagger.base.errors import ModelError, TaggerError
 from tagger.evaluate.report.card import parse_card
-from tagger.evaluate.report.contents import Contents, Estimate, Floats
+from tagger.evaluate.report.contents import Contents, Estimate, Floats, Frame
 from tagger.evaluate.report.curves import clip_losses, clips_of, precision_over_recall
 from tagger.evaluate.report.excerpts import EXCERPT_SECONDS, LARGEST_FILE, excerpt
 from tagger.tagging.prediction import Prediction
@@ -44,34 +44,48 @@ _CURVES_OF_GROUP = 12
 _NAMES_IN_SENTENCE = 6
 
 
-def report_of(contents: Contents) -> Report:
-    """Lay out a report.
+def framed(frame: Frame, sections: Sequence[Section]) -> Report:
+    """Put sections on what was measured between those on everything else.
 
     Parameters
     ----------
-    contents : Contents
-        Sections of which there is nothing to show are left out.
+    frame : Frame
+        The rest. What there is nothing to show of is left out.
+    sections : sequence of Section
+        The most important first.
 
     Returns
     -------
     Report
         Its pictures are not drawn yet.
     """
-    sections = [
+    first, *others = sections
+    notes: list[Block] = []
+    if frame.notes:
+        notes = [Heading("Notes"), Listing(tuple(frame.notes))]
+    whole = [
+        Section(first.title, [*first.blocks, *notes]),
+        Section("Learning", list(_learning(frame))),
+        *others,
+        Section("Leakage", [Paragraph(sentence) for sentence in frame.leakage]),
+        Section("Model card", parse_card(frame.card), folded=True),
+        Section("Versions", list(_versions(frame)), folded=True),
+        Section("Config", [Code(frame.config)] if frame.config else [], folded=True),
+    ]
+    return Report(frame.title, [section for section in whole if section.blocks])
+
+
+def tag_sections(contents: Contents) -> list[Section]:
+    """Lay out what there is to show of tags."""
+    return [
         Section("Summary", list(_summary(contents))),
-        Section("Learning", list(_learning(contents))),
         Section("Tags", list(_bars(contents))),
         Section("Precision and recall", list(_curves(contents))),
         Section("Calibration", list(_calibration(contents))),
         Section("Clips", list(_clips(contents))),
         Section("Confusions", list(_confusions(contents))),
         Section("Table of tags", list(_table(contents))),
-        Section("Leakage", [Paragraph(sentence) for sentence in contents.leakage]),
-        Section("Model card", parse_card(contents.card), folded=True),
-        Section("Versions", list(_versions(contents)), folded=True),
-        Section("Config", [Code(contents.config)] if contents.config else [], folded=True),
     ]
-    return Report(contents.title, [section for section in sections if section.blocks])
 
 
 def _number(value: float, digits: int = 4) -> Number:
@@ -117,9 +131,6 @@ def _summary(contents: Contents) -> Iterator[Block]:
             yield Paragraph(
                 f"Left out of all averages, as {reason} them ({len(left_out)}): {names}."
             )
-    if contents.notes:
-        yield Heading("Notes")
-        yield Listing(tuple(contents.notes))
 
 
 def _headline(contents: Contents) -> Iterator[Block]:
@@ -153,11 +164,11 @@ def _headline(contents: Contents) -> Iterator[Block]:
     )
 
 
-def _learning(contents: Contents) -> Iterator[Block]:
-    if contents.history:
+def _learning(frame: Frame) -> Iterator[Block]:
+    if frame.history:
         yield Picture(
             "learning_curves",
-            _drawing("learning_curves", contents.history, monitor=contents.monitor),
+            _drawing("learning_curves", frame.history, monitor=frame.monitor),
             "Training and validation loss, the monitored metric and the learning rate by epoch",
         )
 
@@ -440,6 +451,6 @@ def _table(contents: Contents) -> Iterator[Block]:
     yield Table(header, rows, sortable=True)
 
 
-def _versions(contents: Contents) -> Iterator[Block]:
-    if contents.versions:
-        yield Table(("package", "version"), list(contents.versions.items()))
+def _versions(frame: Frame) -> Iterator[Block]:
+    if frame.versions:
+        yield Table(("package", "version"), list(frame.versions.items()))

@@ -1,15 +1,19 @@
 """Multi-label tagging: every tag is a yes-or-no question of its own."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from tagger.base.registry import Params
-from tagger.network.tasks import Task
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+from tagger.metrics.calibration import Calibration, Method
+from tagger.metrics.decisions import Decisions, fit_tag_decisions
+from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
+from tagger.metrics.measured import Measured
+from tagger.metrics.score_table import Columns
+from tagger.network.task import Task
 
 
 class MultilabelParams(Params):
@@ -87,20 +91,43 @@ class Multilabel(Task):
         )
 
     def metrics(  # noqa: D102
-        self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"
+        self, labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]
     ) -> dict[str, float]:
-        from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
-
         summary = multilabel_metrics(labels, scores).summary
         figures = {key: summary[key] for key in self.monitors if key != "loss"}
         return {"loss": binary_cross_entropy(labels, scores), **figures}
 
-    def thresholds(  # noqa: D102
-        self, labels: "npt.NDArray[np.uint8]", scores: "npt.NDArray[np.float32]"
-    ) -> list[float | None] | None:
-        from tagger.metrics.figures import best_f1_thresholds
+    def decisions(  # noqa: D102
+        self,
+        labels: npt.NDArray[np.uint8],
+        scores: npt.NDArray[np.float32],
+        *,
+        method: Method | Literal["none"],
+        precision: float | None,
+    ) -> Decisions:
+        return fit_tag_decisions(labels, scores, method=method, precision=precision)
 
-        return best_f1_thresholds(labels, scores)
+    def measure(  # noqa: D102
+        self,
+        columns: Columns,
+        *,
+        thresholds: npt.NDArray[np.float64] | None,
+        calibration: Calibration | None,
+        artists: Sequence[str],
+        n_draws: int,
+        seed: int,
+    ) -> Measured:
+        # The report is far from what training needs.
+        from tagger.evaluate.measure import measure
+
+        return measure(
+            columns,
+            thresholds=thresholds,
+            calibration=calibration,
+            artists=artists,
+            n_draws=n_draws,
+            seed=seed,
+        )
 
     def warnings(self) -> list[str]:  # noqa: D102
         if self.params.activation != "softmax":
