@@ -39,14 +39,17 @@ demo: setup
 	@$(TAGGER) evaluate $(DEMO)/run
 	@echo "taggram: $(DEMO)/taggram.png"
 
-# Two processes: what the tests start takes processors of its own.
+# Two processes: what the tests start takes processors of its own. Each takes whole files, so that
+# what their tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 # The long tests: more kills, faults and mutated inputs, drawn anew each time. The header shows the
 # seed that they are drawn from; SEED=that draws the same again.
 campaign: setup
-	$(BIN)/python -m pytest --campaign $(if $(SEED),--seed $(SEED))
+	$(PYTEST) --campaign $(if $(SEED),--seed $(SEED))
 
 check: setup
 	$(BIN)/ruff check .
@@ -54,7 +57,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 # Asks the index and its advisories; a version of which nothing is known there fails as well.
 audit: setup

@@ -1,7 +1,6 @@
 """Configuration: YAML -> validated, frozen `Config` -> saved effective config.
 
-A config file holds what differs from the defaults below, or from the file that its key ``extends``
-names. ``configs/base.yaml`` shows every key.
+A config file holds what differs from the defaults, or from the file that its key ``extends`` names.
 """
 
 import math
@@ -27,6 +26,7 @@ from preprocess.clips.splits import Parts, check_split, split_parts
 from preprocess.signal.features import FRONT_ENDS, FrontEnd
 from tagger.base.errors import ConfigError
 from tagger.base.files import write_text
+from tagger.base.nested import merged
 from tagger.base.registry import Registry, describe_validation_error
 from tagger.cloud.locations import location
 from tagger.network.backbones import BACKBONES
@@ -267,10 +267,10 @@ class CalibrationConfig(Section):
         Literal["none", "temperature", "isotonic"], Field(description="what is done to scores")
     ] = "none"
     thresholds: Annotated[
-        Literal["f1", "precision"], Field(description="what the threshold of each tag is best for")
+        Literal["f1", "precision"], Field(description="objective of the threshold of each tag")
     ] = "f1"
     precision: Annotated[
-        float, Field(gt=0, le=1, description="wanted share of right ones, for 'precision'")
+        float, Field(gt=0, le=1, description="target precision, for 'precision'")
     ] = 0.9
 
 
@@ -376,45 +376,6 @@ class Config(Section):
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted key, as ``--set`` takes them."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def may_differ(section: type[BaseModel] = Config, prefix: str = "") -> frozenset[str]:
-    """Dotted keys, of values or of whole sections, that are marked with `MAY_DIFFER`."""
-    keys: set[str] = set()
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if MAY_DIFFER in field.metadata:
-            keys.add(prefix + name)
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys |= may_differ(kind, f"{prefix}{name}.")
-    return frozenset(keys)
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    # Parameters belong to their entry: another name starts from that entry's own defaults.
-    if "name" in changes and changes["name"] != base.get("name"):
-        merged.pop("params", None)
-    for key, value in changes.items():
-        if f"{key}_params" in merged and value != base.get(key):
-            merged.pop(f"{key}_params")
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
 def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
     """Contents of a config file and of those that it extends, the farthest first."""
     if depth > _MAX_EXTENDS:
@@ -493,13 +454,8 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
         nested = values[key]
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        content = _merge(content, nested)
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(
-            f"{describe_validation_error(error)}; configs/base.yaml lists every key"
-        ) from None
+        content = merged(content, nested)
+    return _validated(content)
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -529,13 +485,16 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
         # One after the other: whether a name is another one than before shows only against the
         # defaults.
         for changes in _read_yaml(path):
-            content = _merge(content, changes)
+            content = merged(content, changes)
     for text in overrides or []:
-        content = _merge(content, _override(text))
+        content = merged(content, _override(text))
+    return _validated(content, where="" if path is None else f"{path}: ")
+
+
+def _validated(content: dict[str, Any], *, where: str = "") -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        where = f"{path}: " if path is not None else ""
         raise ConfigError(
             f"{where}{describe_validation_error(error)}; configs/base.yaml lists every key"
         ) from None

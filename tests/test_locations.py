@@ -253,7 +253,7 @@ def test_what_is_forbidden_is_a_permission_error(cloud, code, reason):
 
 def test_a_server_that_cannot_be_reached_is_an_oserror(monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr("tagger.cloud.gcs._RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("tagger.cloud.gcs_client._RETRY_SECONDS", 0.5)
     with pytest.raises(OSError, match=r"127\.0\.0\.1") as caught:
         (location(ROOT) / "x").read_bytes()
     assert "\n" not in str(caught.value)
@@ -274,7 +274,7 @@ def test_a_server_in_trouble_is_asked_again(cloud):
 
 
 def test_trouble_that_does_not_end_is_an_error(cloud, monkeypatch):
-    monkeypatch.setattr("tagger.cloud.gcs._RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("tagger.cloud.gcs_client._RETRY_SECONDS", 0.5)
     cloud.trouble = [(503, False)] * 20
     with pytest.raises(OSError, match="503"):
         (location(ROOT) / "x").read_bytes()

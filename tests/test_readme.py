@@ -59,8 +59,8 @@ def sound(seconds: float, seed: int) -> np.ndarray:
 
 # Shorter clips (of fewer artists there are no intervals), and a training that need not be good.
 SMALL_DEMO = (
-    "DEMO_CORPUS='--seconds 2' DEMO_SETTINGS='--set train.epochs=2 "
-    "--set stream.steps_per_epoch=8 --set model.backbone.params.width=0.1'"
+    "DEMO_CORPUS='--seconds 2' DEMO_SETTINGS='--set train.epochs=1 "
+    "--set stream.steps_per_epoch=8 --set model.backbone.params.width=0.05'"
 )
 
 
@@ -121,6 +121,7 @@ def test_the_demo_model_is_good(tmp_path):
     assert metrics["n_clips"] >= 30
 
 
+@pytest.mark.campaign
 @pytest.mark.campaign
 def test_make_demo_again_repeats_nothing(demo):
     folder, _ = demo

@@ -105,13 +105,13 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     try:
         content = safe_yaml.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
+        raise ConfigError(f"{path}: not valid YAML ({error}); fix it") from None
     if not isinstance(content, dict) or not all(
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         for names in content.values()
     ):
         raise ConfigError(
-            f"{path}: a synonym map has lines such as 'classical: [classic, clasical]'; mend it"
+            f"{path}: a synonym map has lines such as 'classical: [classic, clasical]'; fix it"
         )
     synonyms = {str(tag): list(dict.fromkeys([str(tag), *names])) for tag, names in content.items()}
     refuse_repeats([name for names in synonyms.values() for name in names], "tags", str(path))

@@ -364,7 +364,7 @@ class BeamEngine:
                 outcome = clip
             if outcome is None:
                 raise StoreError(
-                    f"{job.store_root}: the pipeline ended without a word on clip "
+                    f"{job.store_root}: the pipeline ended without a result for clip "
                     f"{task.record.id}; run it again to go on"
                 )
             yield task, outcome
@@ -441,10 +441,8 @@ def _run(pipeline: beam.Pipeline, root: Path) -> None:
 
 
 def _failure(root: Path, reason: str) -> StoreError:
-    return StoreError(
-        f"{root}: the Beam pipeline failed: {reason}; clips finished before are kept: run it again "
-        "to go on"
-    )
+    remedy = "run it again to go on: clips finished before are kept"
+    return StoreError(f"{root}: the Beam pipeline failed: {reason}; {remedy}")
 
 
 def _last_line(error: Exception) -> str:

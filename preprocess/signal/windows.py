@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.signal.audio import AudioStream, Waveform, stream_audio
+from preprocess.signal.audio import AudioStream, stream_audio
+from preprocess.signal.decoders import Waveform
 from preprocess.signal.features import FrontEnd, Windows
 
 # Windows given out at once at most, also by a front end that makes all of them at once.

@@ -1,12 +1,13 @@
 """Trained runs and named models -> bundles, and further formats into them."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from preprocess.clips.vocabulary import Vocabulary
 from tagger.base.errors import ConfigError, ModelError
 from tagger.base.files import (
     sha256_of_file,
@@ -85,24 +86,40 @@ def export_run(
     run.require_front_end(front_end)
     if not run.best_weights.exists():
         raise ModelError(f"{run.address}: has no weights yet; let an epoch of its training end")
-    if Bundle.is_at(run.bundle):
-        try:
-            existing = Bundle(run.bundle)
-            same_head = existing.checksums.get(CLIP_HEAD) == _checksum(run.clip_head)
-            if (
-                same_head
-                and existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights)
-                and _same_decisions(existing, run)
-            ):
-                existing.verify()
-                return []
-        except (ModelError, KeyError):
-            # Damaged, or of another schema: it is made anew.
-            pass
+    if _is_up_to_date(run):
+        return []
     vocabulary = run.load_vocabulary()
     model = build_model(config, front_end, vocabulary.tags)
     model.load_weights(run.best_weights)
     windows = parity_windows(front_end, clips=clips, run=run, data=data)
+    source = _source_of(run, config, vocabulary, sizes=model.output_sizes)
+    bundle = write_bundle(run.bundle, model, source=source, windows=windows)
+    return [f"bundle: {run.address / run.bundle.name} (version {bundle.version})"] + [
+        f"  {export.describe()}" for export in bundle.exports
+    ]
+
+
+def _is_up_to_date(run: RunFolder) -> bool:
+    """Whether a run has a bundle of its best weights, and it is whole."""
+    if not Bundle.is_at(run.bundle):
+        return False
+    try:
+        existing = Bundle(run.bundle)
+        same_head = existing.checksums.get(CLIP_HEAD) == _checksum(run.clip_head)
+        same_weights = existing.checksums[WEIGHTS] == sha256_of_file(run.best_weights)
+        if not (same_head and same_weights and _same_decisions(existing, run)):
+            return False
+        existing.verify()
+    except (ModelError, KeyError):
+        # Damaged, or of another schema: it is made anew.
+        return False
+    return True
+
+
+def _source_of(
+    run: RunFolder, config: Config, vocabulary: Vocabulary, *, sizes: Mapping[str, int]
+) -> Source:
+    """All that a bundle has of a run besides the network."""
     thresholds = run.load_thresholds()
     calibration = run.load_calibration(n_tags=len(vocabulary))
     card = {
@@ -111,7 +128,7 @@ def export_run(
     }
     if thresholds is not None:
         card["Thresholds"] = "fitted on the validation clips, tag by tag"
-    clip_head = run.load_clip_head(sizes=model.output_sizes, n_tags=len(vocabulary))
+    clip_head = run.load_clip_head(sizes=sizes, n_tags=len(vocabulary))
     if clip_head is not None:
         card["Clip scores"] = (
             f"by the clip head {clip_head.name} of {', '.join(clip_head.outputs)} "
@@ -119,7 +136,7 @@ def export_run(
         )
     if calibration is not None:
         card["Calibration"] = f"{calibration.method}, fitted on the validation clips, tag by tag"
-    source = Source(
+    return Source(
         name=printable(run.address.resolve().name),
         config=config,
         tags=vocabulary.tags,
@@ -130,10 +147,6 @@ def export_run(
         metrics=_metrics_of(run, config, clip_head),
         card=card,
     )
-    bundle = write_bundle(run.bundle, model, source=source, windows=windows)
-    return [f"bundle: {run.address / run.bundle.name} (version {bundle.version})"] + [
-        f"  {export.describe()}" for export in bundle.exports
-    ]
 
 
 def _checksum(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from tagger.base.cache import cache_folder
 from tagger.base.errors import ConfigError, ModelError
 from tagger.base.files import atomic_folder, content_hash, write_bytes
 from tagger.bundle.read import DESCRIPTION, Bundle
-from tagger.cloud.gcs import DamagedOnItsWayError
+from tagger.cloud.gcs_client import DamagedOnItsWayError
 from tagger.cloud.locations import location
 
 

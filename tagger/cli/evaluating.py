@@ -171,10 +171,10 @@ def calibrate(
         str | None, typer.Option("--method", help="none, temperature or isotonic.")
     ] = None,
     thresholds: Annotated[
-        str | None, typer.Option("--thresholds", help="What they are best for: f1 or precision.")
+        str | None, typer.Option("--thresholds", help="Objective: f1 or precision.")
     ] = None,
     precision: Annotated[
-        float | None, typer.Option("--precision", min=0.01, max=1, help="Wanted share.")
+        float | None, typer.Option("--precision", min=0.01, max=1, help="Target precision.")
     ] = None,
 ) -> None:
     """Fit calibration and thresholds of a run anew on its validation clips, and export it."""

@@ -3,190 +3,36 @@
 Imported only where an address is used: it needs the extra ``cloud``.
 """
 
-import base64
 import contextlib
 import errno
 import io
-import json
 import os
-import re
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from upath.implementations.cloud import GCSPath
 from upath.registry import register_implementation
 
-from tagger.base.addresses import without_secrets
 from tagger.base.files import atomic_write
+from tagger.cloud.gcs_client import (
+    os_errors,
+    patience,
+    storage_client,
+    undamaged,
+)
+from tagger.cloud.transfers import in_threads
 
-ItemT = TypeVar("ItemT")
-
-_TIMEOUT_SECONDS = 60
-# For all attempts at one request together.
-_RETRY_SECONDS = 120
-# Of a transfer whose bytes arrive damaged.
-_N_TRIES = 3
 # Read at once when opened, and so checked as a whole.
 _WHOLE_BYTES = 32 << 20
-_COPY_BYTES = 1 << 20
 # Pieces in which a large object is sent; a connection that breaks costs one of them.
 _UPLOAD_CHUNK_BYTES = 32 << 20
-# Threads that transfer files side by side.
-N_THREADS = 16
 _FIELDS = "items(name,size,crc32c,generation,updated),prefixes,nextPageToken"
 # Marks an upload as one's own where the answer to a first attempt was lost.
 _MARK = "tagger-upload"
-
-# Of the message with which a server refuses an upload whose checksum is another one.
-_DAMAGED = "doesn't match calculated CRC32C"
-_ARRIVED_DAMAGED = "arrived damaged; try again"
-# What the client adds to the text of a server's refusal.
-_REPEATED = re.compile(r": \('Request failed with status code'.*", re.DOTALL)
-
-_clients: dict[tuple[int, str | None], Any] = {}
-_clients_lock = threading.Lock()
-
-
-class DamagedOnItsWayError(OSError):
-    """What arrived has another checksum than what was sent, time and again."""
-
-
-def _client() -> Any:
-    """Client of this process, with the user's Application Default Credentials.
-
-    Without any for an emulator, and for public buckets where there are none.
-    """
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    # Connections do not survive a fork.
-    key = (os.getpid(), emulator)
-    with _clients_lock:
-        if key not in _clients:
-            _clients[key] = _new_client(emulator)
-        return _clients[key]
-
-
-def _new_client(emulator: str | None) -> Any:
-    from google.auth import exceptions
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-    from requests.adapters import HTTPAdapter
-
-    # For traces that nobody takes here, the client would look up every bucket, in a thread.
-    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
-    if emulator:
-        client = storage.Client(project="emulator", credentials=AnonymousCredentials())
-    else:
-        try:
-            # Objects need no project, and not all credentials name one.
-            client = storage.Client(project=None)
-        except exceptions.DefaultCredentialsError:
-            client = storage.Client.create_anonymous_client()
-    # Ten connections by default: more threads would open new ones for each request.
-    for scheme in ("http://", "https://"):
-        client._http.mount(scheme, HTTPAdapter(pool_maxsize=2 * N_THREADS))
-    return client
-
-
-def _patience(**more: Any) -> dict[str, Any]:
-    """How long the client tries."""
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    retry = DEFAULT_RETRY.with_timeout(_RETRY_SECONDS)
-    return {"timeout": _TIMEOUT_SECONDS, "retry": retry, **more}
-
-
-@contextlib.contextmanager
-def _os_errors(path: str) -> Iterator[None]:
-    """Turn what the client raises into the OSErrors that a local file would give."""
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError, TransportError
-    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-    from requests import RequestException
-
-    address = f"gs://{path}"
-    try:
-        yield
-    except DataCorruption:
-        raise DamagedOnItsWayError(errno.EIO, _ARRIVED_DAMAGED, address) from None
-    except exceptions.NotFound as error:
-        raise FileNotFoundError(errno.ENOENT, _reason(error), address) from None
-    except (exceptions.Unauthorized, exceptions.Forbidden) as error:
-        raise PermissionError(errno.EACCES, _reason(error), address) from None
-    except exceptions.PreconditionFailed:
-        raise FileExistsError(
-            errno.EEXIST, "another one has written it meanwhile", address
-        ) from None
-    except exceptions.RetryError as error:
-        cause = error.cause or error
-        raise TimeoutError(errno.ETIMEDOUT, _reason(cause), address) from None
-    except (
-        exceptions.GoogleAPIError,
-        GoogleAuthError,
-        InvalidResponse,
-        RequestException,
-    ) as error:
-        if _is_of_damage(error):
-            raise DamagedOnItsWayError(errno.EIO, _ARRIVED_DAMAGED, address) from None
-        if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
-            # Credentials that have expired, or none where some are needed.
-            raise PermissionError(errno.EACCES, _reason(error), address) from None
-        raise OSError(errno.EIO, _reason(error), address) from None
-
-
-def _reason(error: BaseException) -> str:
-    """One line of what an error says; of a JSON document that a server has sent, its message."""
-    if len(error.args) > 1 and isinstance(error.args[0], str):
-        # Of what else there is, e.g. the whole answer, nobody needs to know.
-        text = " ".join(str(item) for item in error.args if isinstance(item, str | int))
-    else:
-        text = _REPEATED.sub("", str(error))
-    start = text.find("{")
-    if start >= 0:
-        text = f"{text[:start].rstrip(': ')}: {_message_in(text[start:])}".rstrip(": ")
-    # The address of an upload in several pieces gives the right to write.
-    text = without_secrets(text)
-    return (text.splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
-
-
-def _message_in(text: str) -> str:
-    """Message of the JSON document with which a text starts; empty if there is none."""
-    try:
-        content = json.JSONDecoder().raw_decode(text)[0]
-        # Tokens are refused with {"error": code, "error_description": message}.
-        message = content.get("error_description") or content["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return " ".join(str(message).split())
-
-
-def _undamaged(transfer: Callable[[], Any]) -> Any:
-    """Transfer, and again where bytes were damaged on their way."""
-    from google.api_core.exceptions import BadRequest
-    from google.cloud.storage.exceptions import DataCorruption
-
-    for _ in range(_N_TRIES - 1):
-        try:
-            return transfer()
-        except DataCorruption:
-            continue
-        except BadRequest as error:
-            if not _is_of_damage(error):
-                raise
-    return transfer()
-
-
-def _is_of_damage(error: BaseException) -> bool:
-    """Whether a server refuses what has another checksum than it was sent with."""
-    from google.api_core.exceptions import BadRequest
-
-    text = getattr(getattr(error, "response", None), "text", "")
-    return isinstance(error, BadRequest) and _DAMAGED in f"{error} {text}"
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -219,9 +65,9 @@ class CloudStorage(AbstractFileSystem):
         """
         bucket, name = _split(self._strip_protocol(path))
         full = f"{bucket}/{name}".rstrip("/")
-        with _os_errors(full):
+        with os_errors(full):
             if name:
-                blob = _client().bucket(bucket).get_blob(name, **_patience())
+                blob = storage_client().bucket(bucket).get_blob(name, **patience())
                 if blob is not None:
                     return _entry(bucket, blob)
             below = self._list(bucket, f"{name}/" if name else "", max_results=1)
@@ -236,7 +82,7 @@ class CloudStorage(AbstractFileSystem):
         bucket, name = _split(self._strip_protocol(path))
         full = f"{bucket}/{name}".rstrip("/")
         prefix = f"{name}/" if name else ""
-        with _os_errors(full):
+        with os_errors(full):
             listing = self._list(bucket, prefix, delimiter="/")
             entries = [_entry(bucket, blob) for blob in listing if not blob.name.endswith("/")]
             entries += [_folder(f"{bucket}/{found.rstrip('/')}") for found in listing.prefixes]
@@ -259,18 +105,20 @@ class CloudStorage(AbstractFileSystem):
         if maxdepth is not None or withdirs:
             return super().find(path, maxdepth, withdirs, detail, **kwargs)
         bucket, name = _split(self._strip_protocol(path))
-        with _os_errors(f"{bucket}/{name}"):
+        with os_errors(f"{bucket}/{name}"):
             listing = self._list(bucket, f"{name}/" if name else "")
             entries = [_entry(bucket, blob) for blob in listing if not blob.name.endswith("/")]
             if not entries and name:
-                blob = _client().bucket(bucket).get_blob(name, **_patience())
+                blob = storage_client().bucket(bucket).get_blob(name, **patience())
                 entries = [] if blob is None else [_entry(bucket, blob)]
         found = {entry["name"]: entry for entry in entries}
         return found if detail else list(found)
 
     @staticmethod
     def _list(bucket: str, prefix: str, **options: Any) -> Any:
-        return _client().list_blobs(bucket, prefix=prefix, fields=_FIELDS, **_patience(**options))
+        return storage_client().list_blobs(
+            bucket, prefix=prefix, fields=_FIELDS, **patience(**options)
+        )
 
     def exists(self, path: str, **_: Any) -> bool:
         """Whether there is such a file or folder; a server that does not answer is an error."""
@@ -319,12 +167,12 @@ class CloudStorage(AbstractFileSystem):
         last = None if end is None else end - 1
         from google.api_core.exceptions import RequestRangeNotSatisfiable
 
-        with _os_errors(full):
-            blob = _client().bucket(bucket).blob(name, generation=kwargs.get("generation"))
+        with os_errors(full):
+            blob = storage_client().bucket(bucket).blob(name, generation=kwargs.get("generation"))
             try:
-                content: bytes = _undamaged(
+                content: bytes = undamaged(
                     lambda: blob.download_as_bytes(
-                        start=start, end=last, **_patience(checksum="crc32c")
+                        start=start, end=last, **patience(checksum="crc32c")
                     )
                 )
             except RequestRangeNotSatisfiable:
@@ -395,11 +243,11 @@ class CloudStorage(AbstractFileSystem):
         full = f"{bucket}/{name}"
         if not name:
             raise IsADirectoryError(errno.EISDIR, "is a bucket; name a file in it", f"gs://{full}")
-        blob = _client().bucket(bucket).blob(name, chunk_size=_UPLOAD_CHUNK_BYTES)
+        blob = storage_client().bucket(bucket).blob(name, chunk_size=_UPLOAD_CHUNK_BYTES)
         mark = uuid.uuid4().hex
         if generation is not None:
             blob.metadata = {_MARK: mark}
-        options = _patience(checksum="crc32c", if_generation_match=generation)
+        options = patience(checksum="crc32c", if_generation_match=generation)
 
         def upload() -> None:
             file.seek(0)
@@ -407,13 +255,13 @@ class CloudStorage(AbstractFileSystem):
                 file, size=size, content_type="application/octet-stream", **options
             )
 
-        with _os_errors(full):
+        with os_errors(full):
             try:
-                _undamaged(upload)
+                undamaged(upload)
             except PreconditionFailed:
                 # Where the answer to a first attempt was lost, it is the first attempt that a
                 # second one meets.
-                found = _client().bucket(bucket).get_blob(name, **_patience())
+                found = storage_client().bucket(bucket).get_blob(name, **patience())
                 if found is None or (found.metadata or {}).get(_MARK) != mark:
                     raise
                 blob = found
@@ -448,11 +296,11 @@ class CloudStorage(AbstractFileSystem):
 
         def download() -> None:
             with atomic_write(Path(lpath), durable=False) as file:
-                blob = _client().bucket(bucket).blob(name, generation=generation)
-                blob.download_to_file(file, **_patience(checksum="crc32c"))
+                blob = storage_client().bucket(bucket).blob(name, generation=generation)
+                blob.download_to_file(file, **patience(checksum="crc32c"))
 
-        with _os_errors(f"{bucket}/{name}"):
-            _undamaged(download)
+        with os_errors(f"{bucket}/{name}"):
+            undamaged(download)
 
     def rm_file(self, path: str, *, if_generation_match: int | None = None) -> None:
         """Remove a file.
@@ -474,12 +322,12 @@ class CloudStorage(AbstractFileSystem):
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         bucket, name = _split(self._strip_protocol(path))
-        with _os_errors(f"{bucket}/{name}"):
-            options = _patience(if_generation_match=if_generation_match)
+        with os_errors(f"{bucket}/{name}"):
+            options = patience(if_generation_match=if_generation_match)
             try:
-                _client().bucket(bucket).blob(name).delete(**options)
+                storage_client().bucket(bucket).blob(name).delete(**options)
             except PreconditionFailed:
-                if _client().bucket(bucket).get_blob(name, **_patience()) is not None:
+                if storage_client().bucket(bucket).get_blob(name, **patience()) is not None:
                     raise
                 raise NotFound(f"No such object: {bucket}/{name}") from None
 
@@ -501,13 +349,13 @@ class CloudStorage(AbstractFileSystem):
         """Copy a file within the storage."""
         bucket, name = _split(self._strip_protocol(path1))
         other_bucket, other_name = _split(self._strip_protocol(path2))
-        with _os_errors(f"{bucket}/{name}"):
-            source = _client().bucket(bucket).blob(name)
-            target = _client().bucket(other_bucket).blob(other_name)
+        with os_errors(f"{bucket}/{name}"):
+            source = storage_client().bucket(bucket).blob(name)
+            target = storage_client().bucket(other_bucket).blob(other_name)
             token = None
             while True:
                 # A large object takes several requests.
-                token, _done, _size = target.rewrite(source, token=token, **_patience())
+                token, _done, _size = target.rewrite(source, token=token, **patience())
                 if token is None:
                     return
 
@@ -642,41 +490,3 @@ def _path_of(bucket: str, *parts: str) -> CloudPath:
 
 fsspec.register_implementation("gs", CloudStorage, clobber=True)
 register_implementation("gs", CloudPath, clobber=True)
-
-
-def in_threads(
-    work: Callable[[ItemT], Any],
-    items: Iterable[ItemT],
-    *,
-    advance: Callable[[int, str], None] | None = None,
-) -> None:
-    """Call `work` with every item, side by side; the first error ends it.
-
-    Parameters
-    ----------
-    work : callable
-        What waits for the network.
-    items : iterable
-        What it is called with.
-    advance : callable, optional
-        Told of each item that is done.
-    """
-    pool = ThreadPoolExecutor(N_THREADS)
-    try:
-        for future in as_completed([pool.submit(work, item) for item in items]):
-            future.result()
-            if advance is not None:
-                advance(1, "")
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def crc32c_of_file(path: Path) -> str:
-    """Checksum of a local file, as `CloudStorage.info` gives it."""
-    import google_crc32c
-
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while block := file.read(_COPY_BYTES):
-            checksum.update(block)
-    return base64.b64encode(checksum.digest()).decode("ascii")

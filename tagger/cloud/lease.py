@@ -243,7 +243,10 @@ class _Held:
         """Wait until the lease is released, but not for long."""
         self._keeper.join(_END_SECONDS)
         if self._keeper.is_alive():
-            warn(f"{self._lease.address}: not released in time; it will count as gone")
+            warn(
+                f"{self._lease.address}: not released in time; "
+                "other VMs can take it when it has run out"
+            )
 
     def _watch(self) -> None:
         # Left as it is until its group is dealt with: nobody else gets its number meanwhile.

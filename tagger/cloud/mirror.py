@@ -23,25 +23,16 @@ from tagger.base.files import (
     write_json,
 )
 from tagger.base.log import progress_bar, warn
-
-# What makes the folder that it lies in valid. Without it the folder counts for nothing.
-_SEALS = ("bundle.json", "progress.json")
-# What makes a run valid.
-_RUN_DESCRIPTION = "run.json"
-# What training, evaluation and export add to a run: of an earlier one none of it may stay.
-RUN_RESULTS = (
-    "checkpoints",
-    "tensorboard",
-    "evaluation",
-    "bundle",
-    "best.weights.h5",
-    "last.weights.h5",
-    "metrics.csv",
-    "thresholds.json",
-    "calibration.json",
-    "clip_head.npz",
-    "validation_scores.npz",
+from tagger.cloud.run_names import (
+    RUN_DESCRIPTION,
+    folder_of,
+    is_below,
+    is_result,
+    is_seal,
+    seals_any,
+    validity,
 )
+
 # Folders that several commands on one machine may fill at once.
 _EVALUATIONS = ("evaluation",)
 # How often a run is listed that somebody else writes while it is pulled.
@@ -179,7 +170,7 @@ class Mirror:
         noted = None if note is None else note.same
         seen = theirs
         ahead = noted is not None and _is_ahead(theirs, ours, noted)
-        if _RUN_DESCRIPTION not in theirs:
+        if RUN_DESCRIPTION not in theirs:
             # No run, or one that has not arrived yet: all that is wanted of it is here.
             theirs = {name: theirs[name] for name in theirs if ahead and name in ours}
         if note is not None and noted is not None and ahead:
@@ -188,7 +179,7 @@ class Mirror:
             damaged = self._damaged(theirs, ours, note)
             wanted += damaged
             for name in damaged:
-                if not _is_below(name, leave):
+                if not is_below(name, leave):
                     warn(f"{self.local / name}: damaged on this disk; fetched again")
             stale: list[str] = []
             same = noted | _common(theirs, ours)
@@ -202,9 +193,9 @@ class Mirror:
             stale = [name for name in ours if name not in theirs and name not in kept]
             stale += [n for n in wanted if n in ours]
             same = {name: state for name, state in theirs.items() if name not in wanted}
-        wanted = [name for name in wanted if not _is_below(name, leave)]
+        wanted = [name for name in wanted if not is_below(name, leave)]
         # What makes others valid goes first.
-        for name in sorted(stale, key=_validity)[::-1]:
+        for name in sorted(stale, key=validity)[::-1]:
             (self.local / name).unlink(missing_ok=True)
         self._remove_empty_folders()
         self._transfer("pull the run", self._download, wanted, states=theirs)
@@ -232,7 +223,7 @@ class Mirror:
             # Where nothing is known, what lies there now is what will be replaced.
             note = self._noted(theirs) or _Note({}, theirs)
             noted = note.same
-            if _RUN_DESCRIPTION in noted and not ours:
+            if RUN_DESCRIPTION in noted and not ours:
                 raise ModelError(
                     f"{self.local}: this copy of {self.remote} has been removed, so nothing was "
                     "sent; run the command again"
@@ -247,13 +238,13 @@ class Mirror:
             ]
             gone = [name for name in noted if name not in ours and theirs.get(name) == noted[name]]
             gone = [name for name in gone if name not in damaged]
-            is_new = _RUN_DESCRIPTION not in theirs
+            is_new = RUN_DESCRIPTION not in theirs
             if is_new:
                 # Of an earlier run whose description has gone nothing may be taken for this one's.
-                gone += [n for n in theirs if n not in ours and n not in gone and _is_result(n)]
-            touched = {_folder(name) for name in [*changed, *gone] if not _is_seal(name)}
+                gone += [n for n in theirs if n not in ours and n not in gone and is_result(n)]
+            touched = {folder_of(name) for name in [*changed, *gone] if not is_seal(name)}
             # Not of a state that has gone here: it is valid until newer ones have arrived.
-            seals = [name for name in theirs if name in ours and _seals_any(name, touched)]
+            seals = [name for name in theirs if name in ours and seals_any(name, touched)]
             changed += [name for name in seals if name not in changed]
             sent: _Sent = {name: [ours[name]] for name in changed}
             for name in [*gone, *seals]:
@@ -270,8 +261,8 @@ class Mirror:
                 self._remove(gone)
                 gone = []
             self._remove(seals)
-            for validity in sorted({_validity(name) for name in changed}):
-                names = [name for name in changed if _validity(name) == validity]
+            for rank in sorted({validity(name) for name in changed}):
+                names = [name for name in changed if validity(name) == rank]
                 self._transfer("push the run", self._upload, names, states=ours)
             self._remove(gone)
             same = {name: state for name, state in noted.items() if name in ours}
@@ -300,7 +291,7 @@ class Mirror:
         return {name: _State(entry["size"], entry["crc32c"]) for name, entry in entries.items()}
 
     def _ours(self) -> _States:
-        from tagger.cloud.gcs import crc32c_of_file
+        from tagger.cloud.transfers import crc32c_of_file
 
         files = [path for path in self.local.rglob("*") if path.is_file()]
         names = {path.relative_to(self.local).as_posix(): path for path in files}
@@ -318,10 +309,10 @@ class Mirror:
             found = ours.get(name)
             if found is None:
                 # Results may be removed, but what a run is made of never is.
-                return not _is_result(name)
+                return not is_result(name)
             if found == good:
                 return False
-            if name == _RUN_DESCRIPTION or found.size == 0:
+            if name == RUN_DESCRIPTION or found.size == 0:
                 return True
             return note.places.get(name) == self._places[name]
 
@@ -337,13 +328,13 @@ class Mirror:
         if note is None:
             return {}
         noted = note.same
-        if theirs.get(_RUN_DESCRIPTION) != noted.get(_RUN_DESCRIPTION):
+        if theirs.get(RUN_DESCRIPTION) != noted.get(RUN_DESCRIPTION):
             return {}
         damaged = self._damaged(theirs, ours, note)
         return {
             name: state
             for name, state in ours.items()
-            if _is_below(name, _EVALUATIONS)
+            if is_below(name, _EVALUATIONS)
             and theirs.get(name) == noted.get(name) != state
             and name not in damaged
         }
@@ -358,7 +349,7 @@ class Mirror:
         return {name: place for name, place in places.items() if place is not None}
 
     def _make_durable(self, names: list[str]) -> None:
-        from tagger.cloud.gcs import in_threads
+        from tagger.cloud.transfers import in_threads
 
         paths = [self.local / name for name in names]
         in_threads(sync_file, paths)
@@ -422,7 +413,7 @@ class Mirror:
         )
 
     def _remove(self, names: list[str]) -> None:
-        from tagger.cloud.gcs import in_threads
+        from tagger.cloud.transfers import in_threads
 
         def remove(name: str) -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -430,13 +421,13 @@ class Mirror:
                 self._fs.rm_file(f"{self._root}/{name}", if_generation_match=generation)
 
         # Seals before what they seal.
-        in_threads(remove, [name for name in names if _is_seal(name)])
-        in_threads(remove, [name for name in names if not _is_seal(name)])
+        in_threads(remove, [name for name in names if is_seal(name)])
+        in_threads(remove, [name for name in names if not is_seal(name)])
 
     def _transfer(
         self, title: str, work: Callable[[str], None], names: list[str], *, states: _States
     ) -> None:
-        from tagger.cloud.gcs import in_threads
+        from tagger.cloud.transfers import in_threads
 
         if sum(states[name].size for name in names) < _QUIET_BYTES:
             in_threads(work, names)
@@ -461,11 +452,11 @@ def _changed(address: str) -> RunChangedError:
 def _is_ahead(theirs: _States, ours: _States, noted: _States) -> bool:
     """Whether only this side has changed anything since both were the same."""
     # Another run may have been started there, of whose files none was known.
-    names = {*noted, *(name for name in theirs if name == _RUN_DESCRIPTION)}
+    names = {*noted, *(name for name in theirs if name == RUN_DESCRIPTION)}
     return all(
         theirs.get(name) in (noted.get(name), ours.get(name))
         # What a push that was killed has unsealed.
-        or (name not in theirs and _is_seal(name))
+        or (name not in theirs and is_seal(name))
         for name in names
     )
 
@@ -477,29 +468,3 @@ def _place(path: Path) -> tuple[int, int]:
 
 def _common(theirs: _States, ours: _States) -> _States:
     return {name: state for name, state in ours.items() if theirs.get(name) == state}
-
-
-def _is_result(name: str) -> bool:
-    return name.partition("/")[0] in RUN_RESULTS
-
-
-def _is_seal(name: str) -> bool:
-    return name.rpartition("/")[2] in _SEALS
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _seals_any(name: str, folders: set[str]) -> bool:
-    sealed = _folder(name)
-    return _is_seal(name) and any(f"{folder}/".startswith(f"{sealed}/") for folder in folders)
-
-
-def _validity(name: str) -> int:
-    """In which order files arrive."""
-    return 2 if name == _RUN_DESCRIPTION else 1 if _is_seal(name) else 0
-
-
-def _is_below(name: str, folders: Collection[str]) -> bool:
-    return any(name.startswith(f"{folder}/") for folder in folders)

@@ -198,28 +198,16 @@ def compare(
             _Picked(a.columns, None, [pair[0] for pair in pairs]),
             _Picked(b.columns, rows, [pair[1] for pair in pairs]),
         )
-        for number, tag in enumerate(tags):
-            if not np.array_equal(columns[0].column(number)[0], columns[1].column(number)[0]):
-                raise ModelError(
-                    f"{second}: has other labels of {tag!r} than {first}; "
-                    "compare scores of the same clips and labels"
-                )
+        _require_same_labels(columns, tags, (first, second))
         artists = a.artists or _reordered(b.artists, rows)
         try:
             metrics = [metrics_of_columns(item) for item in columns]
         except ValueError as error:
-            raise ModelError(f"{first}: {first_line(error)}; mend est and gt") from None
+            raise ModelError(f"{first}: {first_line(error)}; fix est and gt") from None
         n_clips, scored = columns[0].shape[0], metrics[0].scored
-        if not len(scored):
-            raise ModelError(
-                f"{first}: no tag has both positives and negatives among these {n_clips} clips; "
-                "compare scores of more clips"
-            )
+        _require_scored(metrics[0], first)
         draws = plan_draws(*columns[0].shape, artists=artists, n=n_draws, seed=seed)
-        if not draws.n:
-            few = draws.n_clusters < FEWEST_CLUSTERS
-            remedy = "compare scores of more of them" if few else "compare fewer clips or tags"
-            raise ModelError(f"{first}: {draws.note or 'no draws'}; {remedy}")
+        _require_draws(draws, first)
         drawn = resample(columns, draws, tags=scored)
     return Comparison(
         first=str(first),
@@ -248,6 +236,32 @@ def compare(
         },
         draws=draws,
     )
+
+
+def _require_same_labels(
+    columns: Sequence[Columns], tags: Sequence[str], names: tuple[Path, Path]
+) -> None:
+    for number, tag in enumerate(tags):
+        if not np.array_equal(columns[0].column(number)[0], columns[1].column(number)[0]):
+            raise ModelError(
+                f"{names[1]}: has other labels of {tag!r} than {names[0]}; "
+                "compare scores of the same clips and labels"
+            )
+
+
+def _require_scored(metrics: MultilabelMetrics, first: Path) -> None:
+    if not len(metrics.scored):
+        raise ModelError(
+            f"{first}: no tag has both positives and negatives among these "
+            f"{metrics.summary['n_clips']} clips; compare scores of more clips"
+        )
+
+
+def _require_draws(draws: Draws, first: Path) -> None:
+    if not draws.n:
+        few = draws.n_clusters < FEWEST_CLUSTERS
+        remedy = "compare scores of more of them" if few else "compare fewer clips or tags"
+        raise ModelError(f"{first}: {draws.note or 'no draws'}; {remedy}")
 
 
 def _points(metrics: Sequence[MultilabelMetrics], name: str) -> tuple[float, float]:

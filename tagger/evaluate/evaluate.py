@@ -15,7 +15,7 @@ from tagger.base.errors import ModelError, TaggerError
 from tagger.base.files import write_json
 from tagger.bundle.find import find_bundle
 from tagger.bundle.light_model import LightModel
-from tagger.bundle.read import CONFIG
+from tagger.bundle.read import CONFIG, Bundle
 from tagger.cloud.locations import location
 from tagger.config import Config, load_config
 from tagger.evaluate.evaluation import Evaluation
@@ -37,6 +37,9 @@ from tagger.runs.model import RunModel
 from tagger.runs.store_copy import local_store
 from tagger.scoring.model import Model
 from tagger.tagging.tagger import Tagger
+
+# Scores of clips, or why there are none.
+Answers = Iterator[npt.NDArray[np.float32] | TaggerError]
 
 METRICS = "metrics.json"
 # Clips whose scores go to the table together.
@@ -162,9 +165,7 @@ def evaluate_run(
     StoreError
         If its store is missing or was made by another front end.
     """
-    run = RunFolder.at(root)
-    run.pull(leave=("checkpoints", "tensorboard", "bundle"))
-    run.require()
+    run = _opened(root)
     config = run.load_config(overrides)
     store = Store(config.store.root)
     front_end = config.make_front_end()
@@ -199,11 +200,34 @@ def evaluate_run(
         model.network.task,
     ).evaluate(audio_root=config.data.root, history=read_history(run), n_draws=n_draws, seed=seed)
     evaluation = _at_address(evaluation, run)
-    write_json(folder / METRICS, evaluation.to_json())
     taggrams = taggrams_of_store(Tagger(model), store, rows=plan.rows, paths=evaluation.clips.paths)
     evaluation = with_report(evaluation, report or folder, run=run, taggrams=taggrams)
     run.push()
     return _at_address(evaluation, run)
+
+
+def _patches(root: Path, tagger: Tagger) -> Store:
+    store = Store(location(root))
+    store.require_front_end(tagger.front_end, user="the model")
+    return store
+
+
+def _task_of(bundle: Bundle) -> Task:
+    # The data may be elsewhere; what the scores mean is the bundle's to say.
+    trained = load_config(bundle.verified(CONFIG)).task
+    return TASKS.create(trained.name, trained.params)
+
+
+def _index_of(settings: Config) -> ClipIndex:
+    data = settings.data
+    return DATASETS.create(data.name, data.params).index(data.root)
+
+
+def _opened(root: Path | str) -> RunFolder:
+    run = RunFolder.at(root)
+    run.pull(leave=("checkpoints", "tensorboard", "bundle"))
+    run.require()
+    return run
 
 
 def _at_address(evaluation: Evaluation, run: RunFolder) -> Evaluation:
@@ -273,14 +297,9 @@ def evaluate_model(
     settings = load_config(config or bundle.verified(CONFIG), overrides)
     tagger = Tagger(LightModel(bundle))
     tagger.require_tags()
-    patches = None if store is None else Store(location(store))
-    if patches is not None:
-        patches.require_front_end(tagger.front_end, user="the model")
+    patches = None if store is None else _patches(store, tagger)
     data = settings.data
-    if patches is not None:
-        index = patches.index
-    else:
-        index = DATASETS.create(data.name, data.params).index(data.root)
+    index = _index_of(settings) if patches is None else patches.index
     plan = plan_of(
         index,
         # Split of the config, and the tags of the bundle with what they stand for.
@@ -294,22 +313,15 @@ def evaluate_model(
     if not plan.rows:
         raise ModelError(f"{model}: no clip of the {part} part is in {index.source}; try --part")
     folder = output or Path("evaluation") / bundle.name / f"{protocol}-{part}"
-    title = f"score {part}"
-    # The data may be elsewhere; what the scores mean is the bundle's to say.
-    trained = load_config(bundle.verified(CONFIG)).task
-    task = TASKS.create(trained.name, trained.params)
-    answers: Iterator[npt.NDArray[np.float32] | TaggerError]
+    title, task = f"score {part}", _task_of(bundle)
+    answers: Answers
     if patches is None:
-        paths = [data.root / index.clips[row].path for row in plan.rows]
-        answers = scores_of_audio(tagger, paths, title=title)
+        answers = scores_of_audio(tagger, data.root, clips_of(index, plan.rows), title=title)
     else:
-        answers = scores_of_store(
-            tagger.model, patches, plan.rows, n_threads=tagger.jobs, title=title
-        )
+        answers = scores_of_store(tagger, patches, plan.rows, title=title)
     evaluation = _Subject(model, tagger.model, index, plan, part, answers, folder, task).evaluate(
         audio_root=data.root, history=[], n_draws=n_draws, seed=seed
     )
-    write_json(folder / METRICS, evaluation.to_json())
     return with_report(evaluation, report or folder)
 
 
@@ -342,7 +354,7 @@ class _Subject:
     index: ClipIndex
     plan: Plan
     part: str
-    answers: Iterator[npt.NDArray[np.float32] | TaggerError]
+    answers: Answers
     folder: Path
     task: Task
 
@@ -369,10 +381,8 @@ class _Subject:
                     places.append(place)
                     file.write(np.ascontiguousarray(answer[plan.columns]).tobytes())
             if not places:
-                first = next(iter(failures.values()))
-                raise ModelError(
-                    f"{self.source}: none of {len(plan.rows)} clips can be read ({first})"
-                )
+                why = next(iter(failures.values()))
+                raise ModelError(f"{self.source}: no clip of {len(plan.rows)} can be read ({why})")
             file.seek(0)
             clips = clips_of(self.index, [plan.rows[place] for place in places])
             with ScoreTable(len(places), len(plan.tags), dtype=np.float32, folder=folder) as table:
@@ -409,7 +419,7 @@ class _Subject:
             notes.append(
                 f"{len(failures)} of {len(plan.rows)} clips could not be read and are left out"
             )
-        return Evaluation(
+        evaluation = Evaluation(
             source=self.source,
             part=self.part,
             tags=plan.tags,
@@ -425,6 +435,8 @@ class _Subject:
             audio_root=audio_root,
             model=self.source,
         )
+        write_json(files["metrics"], evaluation.to_json())
+        return evaluation
 
 
 def _write_results(

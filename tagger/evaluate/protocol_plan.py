@@ -113,19 +113,8 @@ def plan_of(
     if shape is not None and part == "test" and len(rows) != shape[0]:
         complete = False
         notes.append(f"{len(rows)} of the protocol's {shape[0]} test clips are here")
-    by_config = "" if recorded else " (by the split of the config)"
-    if protocol != "own" and part != "train":
-        n_seen = int(np.count_nonzero(own.parts[rows] == "train"))
-        if n_seen:
-            notes.append(
-                f"{n_seen} of these clips are among those that the model was trained on{by_config}"
-            )
-    n_chose = int(np.count_nonzero(own.parts[rows] == "validation"))
-    if n_chose:
-        notes.append(
-            f"{n_chose} of these clips chose the weights, thresholds and calibration: "
-            f"figures of them are optimistic{by_config}"
-        )
+    may_be_seen = protocol != "own" and part != "train"
+    notes += _notes_on_seen_clips(own.parts[rows], may_be_seen=may_be_seen, recorded=recorded)
     use = use_of(protocol, comparable=complete and part == "test")
     if PROTOCOLS.get(protocol).published and not use.published:
         notes.append("published results are not comparable with these figures, and not shown")
@@ -138,6 +127,24 @@ def plan_of(
         protocol=use,
         notes=tuple(notes),
     )
+
+
+def _notes_on_seen_clips(own_parts: Parts, *, may_be_seen: bool, recorded: bool) -> list[str]:
+    """Say which clips the model has learned from or was chosen by."""
+    by_config = "" if recorded else " (by the split of the config)"
+    notes = []
+    n_seen = int(np.count_nonzero(own_parts == "train"))
+    if n_seen and may_be_seen:
+        notes.append(
+            f"{n_seen} of these clips are among those that the model was trained on{by_config}"
+        )
+    n_chose = int(np.count_nonzero(own_parts == "validation"))
+    if n_chose:
+        notes.append(
+            f"{n_chose} of these clips chose the weights, thresholds and calibration: "
+            f"figures of them are optimistic{by_config}"
+        )
+    return notes
 
 
 def _list(tags: Sequence[str]) -> str:

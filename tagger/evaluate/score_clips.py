@@ -9,8 +9,8 @@ from preprocess.store.store import Store
 from tagger.base.errors import TaggerError
 from tagger.base.log import progress_bar
 from tagger.config import Config
+from tagger.evaluate.protocol_names import Clips
 from tagger.runs.model import RunModel
-from tagger.scoring.model import Model
 from tagger.scoring.scorer import Floats
 from tagger.tagging.tagger import Tagger
 
@@ -55,11 +55,11 @@ def scores_of_run(
 
 
 def scores_of_store(
-    model: Model, store: Store, rows: Sequence[int], *, n_threads: int, title: str
+    tagger: Tagger, store: Store, rows: Sequence[int], *, title: str
 ) -> Iterator[Floats]:
     """Scores of clips of a store, one clip after the other; as `scores_of_run`."""
-    head = model.clip_head
-    scorer = model.make_scorer(head.outputs, n_threads=n_threads)
+    head = tagger.model.clip_head
+    scorer = tagger.model.make_scorer(head.outputs, n_threads=tagger.jobs)
     with progress_bar(title, len(rows)) as advance:
         for row in rows:
             windows = store.read(row)
@@ -80,9 +80,10 @@ def scores_of_store(
 
 
 def scores_of_audio(
-    tagger: Tagger, paths: Sequence[Path], *, title: str
+    tagger: Tagger, root: Path, clips: Clips, *, title: str
 ) -> Iterator[Floats | TaggerError]:
-    """Scores of audio files; the error of a file that cannot be used comes in its place."""
+    """Scores of audio files below `root`; an error comes in the place of one that is unusable."""
+    paths = [root / path for path in clips.paths]
     with progress_bar(title, len(paths)) as advance:
         for _, found in tagger.attempt_outputs(paths):
             yield found if isinstance(found, TaggerError) else tagger.model.clip_head(found.outputs)

@@ -174,8 +174,7 @@ def metrics_of_columns(
         if not 0 < n_positive[tag] < n_clips:
             continue
         groups = _groups_of_equal_scores(labels, scores)
-        ranking = _Ranking()
-        ranking.add(groups)
+        ranking = _Ranking.of(groups)
         per_tag["roc_auc"][tag] = ranking.roc_auc
         per_tag["pr_auc"][tag] = ranking.average_precision
         per_tag["best_f1"][tag], per_tag["best_f1_threshold"][tag] = groups.best_f1()
@@ -193,11 +192,6 @@ def metrics_of_columns(
     for name, values in _decisions(said[decided], hit[decided], n_positive[decided]).items():
         per_tag[name][decided] = values
     micro = _micro_ranking(columns, scored, np.concatenate(samples)) if len(scored) else None
-    n_scored = max(1, n_clips * len(scored))
-    accuracy, accuracy_all_no = (
-        n_right / (n_clips * n_tags),
-        1 - int(n_positive.sum()) / (n_clips * n_tags),
-    )
     summary: dict[str, Any] = {
         **_averages(per_tag, n_positive, scored, micro),
         **_averaged_decisions(per_tag, said, hit, n_positive, decided),
@@ -205,14 +199,26 @@ def metrics_of_columns(
         "n_clips": n_clips,
         "n_tags": n_tags,
         "n_tags_scored": len(scored),
-        "positive_rate": int(n_positive[scored].sum()) / n_scored if len(scored) else float("nan"),
-        # Over all tags, as the report has it, beside that of a model that answers no to everything.
-        "binary_accuracy": accuracy,
-        "binary_accuracy_all_no": accuracy_all_no,
-        "hamming_loss": 1 - accuracy,
-        "hamming_loss_all_no": 1 - accuracy_all_no,
+        "positive_rate": _positive_rate(n_positive[scored], n_clips),
+        **_accuracies(n_right, int(n_positive.sum()), n_clips * n_tags),
     }
     return MultilabelMetrics(n_positive=n_positive, summary=summary, **per_tag)
+
+
+def _positive_rate(n_positive: npt.NDArray[np.int64], n_clips: int) -> float:
+    n_decisions = n_clips * len(n_positive)
+    return int(n_positive.sum()) / n_decisions if n_decisions else float("nan")
+
+
+def _accuracies(n_right: int, n_positive: int, n_decisions: int) -> dict[str, float]:
+    """Over all tags, as the report has it, beside those of saying no to everything."""
+    accuracy, all_no = n_right / n_decisions, 1 - n_positive / n_decisions
+    return {
+        "binary_accuracy": accuracy,
+        "binary_accuracy_all_no": all_no,
+        "hamming_loss": 1 - accuracy,
+        "hamming_loss_all_no": 1 - all_no,
+    }
 
 
 def _mean(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64] | None = None) -> float:
@@ -335,6 +341,13 @@ class _Ranking:
         self._roc_area = 0.0
         self._precisions = 0.0
 
+    @classmethod
+    def of(cls, groups: _Groups) -> "_Ranking":
+        """All scores at once."""
+        ranking = cls()
+        ranking.add(groups)
+        return ranking
+
     def add(self, groups: _Groups) -> None:
         hits = self._n_positive + np.cumsum(groups.n_positive)
         taken = self._n_all + np.cumsum(groups.n_all)
@@ -425,7 +438,7 @@ def thresholds_for_precision(
     scores : np.ndarray [shape=(n_clips, n_tags)]
         What a model says; finite.
     precision : float
-        Wanted share, above 0 and at most 1.
+        Target precision, above 0 and at most 1.
 
     Returns
     -------

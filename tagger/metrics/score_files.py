@@ -137,20 +137,20 @@ def _named(path: Path, columns: Columns, arrays: dict[str, Any]) -> ScoreArchive
         given = np.asarray(arrays[name]) if name in arrays else np.empty(0, dtype=str)
         if name in arrays and given.shape != (count,):
             what = "columns" if name == TAGS else "rows"
-            raise ModelError(f"{path}: {name} has {given.size} names for {count} {what}; mend it")
+            raise ModelError(f"{path}: {name} has {given.size} names for {count} {what}; fix it")
         names[name] = tuple(map(str, given.tolist()))
     for name in (TAGS, CLIP_IDS):
         if len(set(names[name])) != len(names[name]):
-            raise ModelError(f"{path}: {name} holds a name twice; mend it")
+            raise ModelError(f"{path}: {name} holds a name twice; fix it")
     thresholds = None
     if THRESHOLDS in arrays:
         try:
             thresholds = np.asarray(arrays[THRESHOLDS], dtype=np.float64)
         except (ValueError, TypeError) as error:
-            raise ModelError(f"{path}: thresholds: {first_line(error)}; mend it") from None
+            raise ModelError(f"{path}: thresholds: {first_line(error)}; fix it") from None
         if thresholds.shape != (n_tags,):
             raise ModelError(
-                f"{path}: {thresholds.size} thresholds for {n_tags} columns; mend thresholds"
+                f"{path}: {thresholds.size} thresholds for {n_tags} columns; fix thresholds"
             )
     return ScoreArchive(
         columns,
@@ -168,7 +168,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
 
 
 def _not_fitting(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path}: {first_line(error)}; mend est and gt")
+    return ModelError(f"{path}: {first_line(error)}; fix est and gt")
 
 
 @contextmanager

@@ -30,7 +30,8 @@ from tagger.base.files import (
 from tagger.base.log import warn
 from tagger.base.version import VERSION
 from tagger.cloud.locations import location
-from tagger.cloud.mirror import RUN_RESULTS, Mirror, RunChangedError, local_copy
+from tagger.cloud.mirror import Mirror, RunChangedError, local_copy
+from tagger.cloud.run_names import RUN_RESULTS
 from tagger.config import Config, load_config
 from tagger.metrics.calibration import Calibration
 from tagger.scoring.clip_heads import ClipHead, load_clip_head
@@ -128,7 +129,7 @@ class RunFolder:
         Raises
         ------
         tagger.cloud.mirror.RunChangedError
-            If somebody else has changed the run meanwhile: waiting mends nothing.
+            If somebody else has changed the run meanwhile: waiting helps nothing.
         ModelError
             If it cannot be sent.
         """

@@ -85,7 +85,7 @@ def local_store(store: Store | Path, *, rows: Sequence[int] | None = None) -> St
 
 
 def _copy_clips(store: Store, local: Path, rows: Sequence[int] | None) -> None:
-    from tagger.cloud.gcs import in_threads
+    from tagger.cloud.transfers import in_threads
 
     sizes = _sizes(store.root)
     before = _checksums(local)

@@ -172,7 +172,7 @@ class Journal:
         path : Path
             The input. Its size and time are taken now: write into it before.
         record : Record
-            The result. One with an error is not noted: such a file is tried again.
+            The result. One with an error is not noted: such a file is tagged again.
 
         Raises
         ------

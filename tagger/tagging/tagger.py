@@ -4,7 +4,6 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +24,7 @@ from tagger.tagging.prediction import Prediction
 
 if TYPE_CHECKING:
     from preprocess.signal.features import Windows
+from tagger.tagging.embedding import Embedding
 
 __all__ = ["Embedding", "Prediction", "Tagger", "top_tags"]
 
@@ -32,35 +32,6 @@ Source = str | Path | npt.NDArray[np.floating]
 OnError = Callable[[str, TaggerError], None]
 ResultT = TypeVar("ResultT")
 PENULTIMATE = "penultimate"
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """An embedding of one clip.
-
-    Parameters
-    ----------
-    path : str
-        The file; empty for a waveform.
-    layer : str
-        What of the network it is.
-    values : np.ndarray [shape=(n_windows, n_dimensions), dtype=float32]
-        A vector for each window.
-    times : np.ndarray [shape=(n_windows,), dtype=float64]
-        Start of each window in seconds from the start of the file.
-    window_seconds : float
-        Length of a window.
-    """
-
-    path: str
-    layer: str
-    values: npt.NDArray[np.float32]
-    times: npt.NDArray[np.float64]
-    window_seconds: float
-
-    def mean(self) -> npt.NDArray[np.float32]:
-        """Mean over the windows [shape=(n_dimensions,)]."""
-        return self.values.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 class _Waveform:

@@ -1,9 +1,24 @@
 """Which runs may be started or resumed with a config."""
 
+from pydantic import BaseModel
+
 from tagger.base.errors import ConfigError
-from tagger.config import Config, flatten, may_differ
+from tagger.base.nested import flatten
+from tagger.config import MAY_DIFFER, Config
 from tagger.runs.folder import RunFolder
 from tagger.train.data import PreparedData
+
+
+def may_differ(section: type[BaseModel] = Config, prefix: str = "") -> frozenset[str]:
+    """Dotted keys, of values or of whole sections, that are marked with `MAY_DIFFER`."""
+    keys: set[str] = set()
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if MAY_DIFFER in field.metadata:
+            keys.add(prefix + name)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys |= may_differ(kind, f"{prefix}{name}.")
+    return frozenset(keys)
 
 
 def settings_that_count(config: Config) -> dict[str, object]:

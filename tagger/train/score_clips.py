@@ -108,7 +108,7 @@ def vectors_of_clips(
         If `stop` has said so.
     """
     # pescador and TensorFlow take seconds to import, and configs are checked before.
-    from tagger.train.stream import prefetched_evaluation_batches
+    from tagger.train.evaluation_stream import prefetched_evaluation_batches
 
     vectors: list[Floats] = []
     waiting: dict[int, list[dict[str, Floats]]] = {}

@@ -143,7 +143,7 @@ def read_space(path: Path) -> Space:
             "'key: {low: 1, high: 2}'"
         ) from None
     except ValueError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}); mend it") from None
+        raise ConfigError(f"{path}: not valid YAML ({error}); fix it") from None
     if not space:
         raise ConfigError(f"{path}: names no key; add one, e.g. train.learning_rate: [0.001, 0.01]")
     for key in space:

@@ -290,13 +290,13 @@ class TrainingStream:
         if not self.config.shard:
             for rows in self._batches(start, self._open_pickle):
                 labels = rows.pop(_LABEL)
-                yield Batch(_as_float32(rows), labels)
+                yield Batch(as_float32(rows), labels)
             return
         shard = open_shard(self.store)
         arrays = {name: shard.memory_map(name) for name in shard.names}
         for rows in self._batches(start, self._opener_of(shard)):
             inputs = {name: array[rows[_WINDOW]] for name, array in arrays.items()}
-            yield Batch(_as_float32(inputs), self.labels[rows[_CLIP]])
+            yield Batch(as_float32(inputs), self.labels[rows[_CLIP]])
 
     def prefetched(self, start: int = 0) -> Iterator[Batch]:
         """Batches of TensorFlow tensors, prepared ahead in the background by tf.data.
@@ -320,7 +320,7 @@ class TrainingStream:
             yield from self._prefetched_from_shard(start)
             return
         batches = ((batch.inputs, batch.labels) for batch in self.batches(start))
-        for inputs, labels in _prefetched(batches, signature, self.config.prefetch):
+        for inputs, labels in in_background(batches, signature, self.config.prefetch):
             yield Batch(inputs, labels)
 
     def _prefetched_from_shard(self, start: int) -> Iterator[Batch]:
@@ -404,11 +404,12 @@ def _rebatched(blocks: Iterator[Rows], size: int) -> Iterator[Rows]:
         waiting, n_waiting = [_rows(joined, whole, None)], n_waiting - whole
 
 
-def _as_float32(arrays: Example) -> Example:
+def as_float32(arrays: Example) -> Example:
+    """Arrays as float32, copied only where they are not."""
     return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
 
 
-def _prefetched(items: Iterator[Any], signature: Any, prefetch: int) -> Iterator[Any]:
+def in_background(items: Iterator[Any], signature: Any, prefetch: int) -> Iterator[Any]:
     """Run an iterator in the background through tf.data; its own exceptions come through."""
     from tagger.network.keras import tf
 
@@ -442,70 +443,3 @@ def _left_alone(dataset: Any) -> Any:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
-
-
-def evaluation_batches(
-    store: Store, rows: Sequence[int], *, batch_size: int
-) -> Iterator[tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.intp]]]:
-    """Every window of every clip once, in order.
-
-    Parameters
-    ----------
-    store : Store
-        Where the patches are.
-    rows : sequence of int
-        Which of its clips.
-    batch_size : int
-        Windows in a batch; the last one may hold fewer.
-
-    Yields
-    ------
-    windows : dict of str to np.ndarray [shape=(n, *input_shapes[name])]
-        As float32.
-    positions : np.ndarray [shape=(n,)]
-        For each window, which of `rows` it belongs to.
-    """
-    names = list(store.spec.input_shapes)
-    parts: list[tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.intp]]] = []
-    waiting = 0
-
-    def joined() -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.intp]]:
-        windows = {name: np.concatenate([part[0][name] for part in parts]) for name in names}
-        return windows, np.concatenate([part[1] for part in parts])
-
-    for position, row in enumerate(rows):
-        windows = store.read(row)
-        count = len(windows[names[0]])
-        parts.append((windows, np.full(count, position, dtype=np.intp)))
-        waiting += count
-        if waiting < batch_size:
-            continue
-        together, positions = joined()
-        whole = waiting - waiting % batch_size
-        for begin in range(0, whole, batch_size):
-            end = begin + batch_size
-            part = {name: together[name][begin:end] for name in names}
-            yield _as_float32(part), positions[begin:end]
-        parts = [({name: together[name][whole:] for name in names}, positions[whole:])]
-        waiting -= whole
-    if waiting:
-        together, positions = joined()
-        yield _as_float32(together), positions
-
-
-def prefetched_evaluation_batches(
-    store: Store, rows: Sequence[int], *, batch_size: int, prefetch: int
-) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.intp]]]:
-    """`evaluation_batches` as TensorFlow tensors, prepared ahead in the background by tf.data."""
-    from tagger.network.keras import tf
-
-    signature = (
-        {
-            name: tf.TensorSpec((None, *shape), tf.float32)
-            for name, shape in store.spec.input_shapes.items()
-        },
-        tf.TensorSpec((None,), tf.int64),
-    )
-    batches = evaluation_batches(store, rows, batch_size=batch_size)
-    for windows, positions in _prefetched(batches, signature, prefetch):
-        yield windows, positions.numpy()

@@ -8,12 +8,11 @@ the caller sets the loudness of each part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import signal
 
-Waveform = np.ndarray[Any, np.dtype[np.float64]]
+from preprocess.clips.demo_corpus.waves import Waveform, band_noise, n_samples, ramped, slow_curve
 
 # Mean formant frequencies F1-F3 in Hz of American English vowels, men and women, from
 # Peterson & Barney (1952), "Control methods used in a study of the vowels", table II.
@@ -43,39 +42,6 @@ _TUBULAR_RATIOS = (0.5, 1.0, 1.53, 2.0, 2.61, 3.27, 4.07)
 
 # Pitches of the nine drawbars of a tonewheel organ relative to the 8' stop.
 _DRAWBAR_RATIOS = (0.5, 1.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-
-
-def _n_samples(sample_rate: int, duration_s: float) -> int:
-    return max(round(sample_rate * duration_s), 1)
-
-
-def _ramped(wave: Waveform, sample_rate: int, attack_s: float, release_s: float) -> Waveform:
-    """Return the waveform with raised-cosine ends, which keep notes free of clicks."""
-    for seconds, at_end in ((attack_s, False), (release_s, True)):
-        n = min(_n_samples(sample_rate, seconds), wave.size)
-        ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / n)
-        if at_end:
-            wave[wave.size - n :] *= ramp[::-1]
-        else:
-            wave[:n] *= ramp
-    return wave
-
-
-def _band_noise(
-    rng: np.random.Generator, sample_rate: int, *, n: int, low_hz: float, high_hz: float
-) -> Waveform:
-    high_hz = min(high_hz, 0.48 * sample_rate)
-    sos = signal.butter(4, (low_hz, high_hz), btype="bandpass", fs=sample_rate, output="sos")
-    return np.asarray(signal.sosfilt(sos, rng.standard_normal(n)), dtype=np.float64)
-
-
-def _slow_curve(
-    rng: np.random.Generator, sample_rate: int, *, n: int, points_per_s: float
-) -> Waveform:
-    """Return a smooth random curve in [-1, 1]."""
-    n_points = int(np.ceil(n / sample_rate * points_per_s)) + 3
-    phase = (np.arange(n) / sample_rate + rng.uniform(0, 1 / points_per_s)) * points_per_s
-    return np.interp(phase, np.arange(n_points), rng.uniform(-1, 1, n_points))
 
 
 def pluck_string(
@@ -115,7 +81,7 @@ def pluck_string(
     np.ndarray [shape=(n_samples,)]
         The note.
     """
-    n = _n_samples(sample_rate, duration_s)
+    n = n_samples(sample_rate, duration_s)
     lowpass = 0.5 - 0.4 * brightness
     loop_samples = sample_rate / frequency_hz - lowpass
     whole = int(loop_samples)
@@ -137,7 +103,7 @@ def pluck_string(
     picked[shift:] -= burst[:-shift] if shift < n else 0.0
     wave = np.asarray(signal.lfilter((1.0,), feedback, picked), dtype=np.float64)
     wave /= np.sqrt(np.mean(picked[: 2 * period] ** 2)) + 1e-9
-    return _ramped(wave, sample_rate, 0.0005, 0.03)
+    return ramped(wave, sample_rate, 0.0005, 0.03)
 
 
 def strike_bar(
@@ -174,7 +140,7 @@ def strike_bar(
     np.ndarray [shape=(n_samples,)]
         The note, a sum of decaying inharmonic partials.
     """
-    n = _n_samples(sample_rate, duration_s)
+    n = n_samples(sample_rate, duration_s)
     t = np.arange(n) / sample_rate
     wave = np.zeros(n)
     for ratio in _TUBULAR_RATIOS if tubular else _FREE_BAR_RATIOS:
@@ -184,9 +150,9 @@ def strike_bar(
         weight = rng.uniform(0.4, 1.0) * max(ratio, 1.0) ** (-1.4 + 1.2 * hardness)
         rate = 6.9 / decay_s * max(ratio, 1.0) ** 0.8
         wave += weight * np.exp(-rate * t) * np.sin(2 * np.pi * f * t + rng.uniform(0, 6.28))
-    n_click = min(n, _n_samples(sample_rate, 0.008))
+    n_click = min(n, n_samples(sample_rate, 0.008))
     wave[:n_click] += 0.4 * hardness * rng.standard_normal(n_click) * np.linspace(1, 0, n_click)
-    return _ramped(wave, sample_rate, 0.001, 0.03)
+    return ramped(wave, sample_rate, 0.001, 0.03)
 
 
 def organ_chord(
@@ -220,7 +186,7 @@ def organ_chord(
     np.ndarray [shape=(n_samples,)]
         The chord.
     """
-    n = _n_samples(sample_rate, duration_s)
+    n = n_samples(sample_rate, duration_s)
     t = np.arange(n) / sample_rate
     if tremulant_hz > 0.0:
         sway = np.sin(2 * np.pi * tremulant_hz * t)
@@ -237,9 +203,9 @@ def organ_chord(
                 phase = rng.uniform(0, 2 * np.pi)
                 wave += 10 ** (-0.15 * (8 - level)) * np.sin(2 * np.pi * f * t_swayed + phase)
     wave *= loudness
-    n_click = min(n, _n_samples(sample_rate, 0.006))
+    n_click = min(n, n_samples(sample_rate, 0.006))
     wave[:n_click] += 0.3 * rng.standard_normal(n_click)
-    return _ramped(wave, sample_rate, 0.006, 0.02)
+    return ramped(wave, sample_rate, 0.006, 0.02)
 
 
 def flute_note(
@@ -279,7 +245,7 @@ def flute_note(
     np.ndarray [shape=(n_samples,)]
         The note.
     """
-    n = _n_samples(sample_rate, duration_s)
+    n = n_samples(sample_rate, duration_s)
     t = np.arange(n) / sample_rate
     # Players let the vibrato grow after the onset.
     depth = np.minimum(t / 0.3, 1.0)
@@ -291,91 +257,12 @@ def flute_note(
         if h * frequency_hz < 0.46 * sample_rate:
             wave += overtones ** (h - 1) * rng.uniform(0.7, 1.3) * np.sin(h * phase)
     wave *= 1.0 + 0.15 * sway
-    noise = _band_noise(
+    noise = band_noise(
         rng, sample_rate, n=n, low_hz=0.8 * frequency_hz, high_hz=max(4.0 * frequency_hz, 5000.0)
     )
     chiff = 1.0 + 3.0 * np.exp(-t / 0.03)
     wave += breath * chiff * noise / (noise.std() + 1e-9)
-    return _ramped(wave, sample_rate, 0.045, 0.05)
-
-
-def kick_drum(rng: np.random.Generator, sample_rate: int, *, duration_s: float = 0.35) -> Waveform:
-    """Hit a bass drum: a falling sine with a click of the beater.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of tuning, decay and click.
-    sample_rate : int
-        Samples per second.
-    duration_s : float
-        Length in seconds.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_samples,)]
-        The stroke.
-    """
-    t = np.arange(_n_samples(sample_rate, duration_s)) / sample_rate
-    f = rng.uniform(45, 65) + rng.uniform(90, 220) * np.exp(-t / rng.uniform(0.015, 0.035))
-    body = np.sin(2 * np.pi * np.cumsum(f) / sample_rate) * np.exp(-t / rng.uniform(0.06, 0.13))
-    click = rng.uniform(0.2, 0.6) * rng.standard_normal(t.size) * np.exp(-t / 0.004)
-    return _ramped(1.5 * body + click, sample_rate, 0.0003, 0.03)
-
-
-def snare_drum(rng: np.random.Generator, sample_rate: int, *, duration_s: float = 0.3) -> Waveform:
-    """Hit a snare drum: two modes of the head and the rattle of the wires.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of tuning, decay and noise.
-    sample_rate : int
-        Samples per second.
-    duration_s : float
-        Length in seconds.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_samples,)]
-        The stroke.
-    """
-    t = np.arange(_n_samples(sample_rate, duration_s)) / sample_rate
-    f = rng.uniform(160, 230)
-    head = np.sin(2 * np.pi * f * t) + 0.6 * np.sin(2 * np.pi * 1.59 * f * t)
-    wires = _band_noise(rng, sample_rate, n=t.size, low_hz=rng.uniform(900, 1800), high_hz=7600.0)
-    wires *= np.exp(-t / rng.uniform(0.04, 0.1)) / (wires.std() + 1e-9)
-    return _ramped(
-        0.6 * head * np.exp(-t / 0.05) + rng.uniform(0.5, 0.9) * wires, sample_rate, 0.0003, 0.03
-    )
-
-
-def hi_hat(
-    rng: np.random.Generator, sample_rate: int, *, duration_s: float = 0.25, decay_s: float = 0.03
-) -> Waveform:
-    """Hit a hi-hat: high-passed noise with a short decay.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of colour and noise.
-    sample_rate : int
-        Samples per second.
-    duration_s : float
-        Length in seconds.
-    decay_s : float
-        Time constant in seconds: about 0.03 closed, 0.15 open.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_samples,)]
-        The stroke.
-    """
-    t = np.arange(_n_samples(sample_rate, duration_s)) / sample_rate
-    noise = _band_noise(rng, sample_rate, n=t.size, low_hz=rng.uniform(4500, 5800), high_hz=7700.0)
-    return _ramped(
-        0.7 * noise / (noise.std() + 1e-9) * np.exp(-t / decay_s), sample_rate, 0.0003, 0.02
-    )
+    return ramped(wave, sample_rate, 0.045, 0.05)
 
 
 def bass_note(
@@ -412,7 +299,7 @@ def bass_note(
     np.ndarray [shape=(n_samples,)]
         The note.
     """
-    t = np.arange(_n_samples(sample_rate, duration_s)) / sample_rate
+    t = np.arange(n_samples(sample_rate, duration_s)) / sample_rate
     # Not quite symmetric, because a pure triangle has hardly any power above 125 Hz.
     width = 0.8 if triangle else 1.0
     wave = np.zeros(t.size)
@@ -421,7 +308,7 @@ def bass_note(
         wave += signal.sawtooth(phase, width)
     sos = signal.butter(3, cutoff_hz, fs=sample_rate, output="sos")
     wave = np.asarray(signal.sosfilt(sos, wave), dtype=np.float64) * np.exp(-t / decay_s)
-    return _ramped(wave, sample_rate, 0.006, 0.025)
+    return ramped(wave, sample_rate, 0.006, 0.025)
 
 
 def sing(
@@ -480,15 +367,10 @@ def sing(
     octaves = np.log2(np.asarray(frequencies_hz, dtype=np.float64))[note]
     octaves = signal.filtfilt((1.0 - slide,), (1.0, -slide), octaves, padlen=min(n - 1, 100))
     sway = vibrato_cents * np.sin(2 * np.pi * vibrato_hz * t + rng.uniform(0, 6.28))
-    jitter = 6.0 * _slow_curve(rng, sample_rate, n=n, points_per_s=30.0)
+    jitter = 6.0 * slow_curve(rng, sample_rate, n=n, points_per_s=30.0)
     f = 2.0 ** (octaves + (sway + jitter) / 1200.0)
     cycle = np.mod(np.cumsum(f) / sample_rate, 1.0)
-    rise, fall = 0.4, 0.16
-    pulse = np.where(
-        cycle < rise,
-        0.5 - 0.5 * np.cos(np.pi * cycle / rise),
-        np.where(cycle < rise + fall, np.cos(0.5 * np.pi * (cycle - rise) / fall), 0.0),
-    )
+    pulse = _glottal_pulse(cycle)
     # The lips radiate the derivative of the flow; its size must not depend on the pitch.
     source = np.diff(pulse, prepend=0.0) * sample_rate / f
     source += breath * source.std() * rng.standard_normal(n)
@@ -508,7 +390,16 @@ def sing(
     # A dip of a few dB at each note, as of a consonant, tells repeated notes apart.
     since = np.arange(n) - np.concatenate(([0], ends[:-1]))[note]
     wave *= 0.45 + 0.55 * np.minimum(since / (0.06 * sample_rate), 1.0)
-    return _ramped(wave, sample_rate, 0.04, 0.06)
+    return ramped(wave, sample_rate, 0.04, 0.06)
+
+
+def _glottal_pulse(cycle: Waveform, *, rise: float = 0.4, fall: float = 0.16) -> Waveform:
+    """Flow through the glottis at each place in its cycle, from 0 to 1."""
+    return np.where(
+        cycle < rise,
+        0.5 - 0.5 * np.cos(np.pi * cycle / rise),
+        np.where(cycle < rise + fall, np.cos(0.5 * np.pi * (cycle - rise) / fall), 0.0),
+    )
 
 
 def blow_wind(
@@ -540,7 +431,7 @@ def blow_wind(
     np.ndarray [shape=(n_samples,)]
         The noise, spectrally flat within its band.
     """
-    n = _n_samples(sample_rate, duration_s)
-    noise = _band_noise(rng, sample_rate, n=n, low_hz=low_hz, high_hz=high_hz)
-    level_db = gust_db * _slow_curve(rng, sample_rate, n=n, points_per_s=1.2)
-    return _ramped(noise * 10.0 ** (level_db / 20.0), sample_rate, 0.05, 0.05)
+    n = n_samples(sample_rate, duration_s)
+    noise = band_noise(rng, sample_rate, n=n, low_hz=low_hz, high_hz=high_hz)
+    level_db = gust_db * slow_curve(rng, sample_rate, n=n, points_per_s=1.2)
+    return ramped(noise * 10.0 ** (level_db / 20.0), sample_rate, 0.05, 0.05)

@@ -6,20 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .drums import hi_hat, kick_drum, snare_drum
 from .instruments import (
-    Waveform,
     bass_note,
     blow_wind,
     flute_note,
-    hi_hat,
-    kick_drum,
     organ_chord,
     pluck_string,
     sing,
-    snare_drum,
     strike_bar,
 )
 from .recipes import ClipPlan, Source
+from .waves import Waveform
 
 # Chords as steps of the scale above the tonic; one progression serves all parts of a clip.
 _PROGRESSIONS = ((0, 4, 5, 3), (0, 3, 4, 3), (0, 5, 3, 4), (0, 3, 0, 4), (0, 5, 1, 4))
