@@ -20,7 +20,6 @@ from conftest import RATE, noise, sine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess.signal import audio
 from preprocess.signal.audio import find_audio_files, load_audio, prepare_waveform, stream_audio
 from tagger.base.errors import AudioError
 
@@ -243,7 +242,7 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
 def test_a_file_of_many_pieces_is_read_as_one(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", sine(440, 1))
     whole = load_audio(path, target_rate=RATE)
-    monkeypatch.setattr("preprocess.signal.audio._BLOCK_VALUES", 700)
+    monkeypatch.setattr("preprocess.signal.decoders._BLOCK_VALUES", 700)
     np.testing.assert_array_equal(load_audio(path, target_rate=RATE), whole)
 
 
@@ -333,7 +332,7 @@ def test_no_block_is_empty_or_longer_than_asked_for(tmp_path):
 
 
 def test_many_channels_are_read_in_smaller_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "_BLOCK_VALUES", 8000)
+    monkeypatch.setattr("preprocess.signal.decoders._BLOCK_VALUES", 8000)
     path = write(tmp_path / "a.wav", np.stack([noise(1)] * 8, axis=1))
     assert {len(block) for block in stream_audio(path, target_rate=RATE)} == {1000}
 
@@ -669,7 +668,7 @@ def test_a_stream_that_is_dropped_half_way_leaves_no_ffmpeg_behind(tmp_path, pro
 def test_an_ffmpeg_that_gives_nothing_for_too_long_is_ended(
     tmp_path, programs, monkeypatch, block_seconds
 ):
-    monkeypatch.setattr(audio, "_FFMPEG_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("preprocess.signal.decoders._FFMPEG_TIMEOUT_SECONDS", 1)
     programs("ffprobe", FAKE_FFPROBE)
     programs("ffmpeg", '#!/bin/sh\necho $$ > "$LOG"\nexec /bin/sleep 60\n')
     _, message = blocks_until_refused(m4a(tmp_path), block_seconds=block_seconds)

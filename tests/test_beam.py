@@ -514,7 +514,7 @@ def test_an_outcome_with_another_label_than_the_tasks_does_not_count(corpus, roo
     ((_, outcome),) = engine([ClipTask(record, label)], job, n_workers=1)
     assert outcome == store.clips[0]
     engine = BeamEngine(["--direct_running_mode=in_memory"])
-    with pytest.raises(StoreError, match=f"without a word on clip {record.id}"):
+    with pytest.raises(StoreError, match=f"without a result for clip {record.id}"):
         list(engine([ClipTask(record, 1 - label)], job, n_workers=1))
 
 

@@ -485,7 +485,7 @@ def test_scores_of_another_kind_are_one_line(refusal, tmp_path):
     np.savez(archive, est=np.zeros((2, 2)))
     assert f"{archive}: lacks the array gt" in refusal("evaluate", archive)
     np.savez(archive, est=np.zeros((2, 2)), gt=np.zeros((3, 2)))
-    assert "labels of shape (3, 2) and scores of shape (2, 2); mend" in refusal("evaluate", archive)
+    assert "labels of shape (3, 2) and scores of shape (2, 2); fix" in refusal("evaluate", archive)
     assert "no such file" in refusal("evaluate", tmp_path / "gone.npz")
 
 

@@ -17,7 +17,7 @@ from small_bundle import files_of
 
 from tagger.base.errors import ModelError
 from tagger.base.files import atomic_write
-from tagger.cloud import download
+from tagger.cloud import download, transfers
 from tagger.cloud import gcs as storage
 from tagger.cloud.download import fetch_file
 from tagger.cloud.locations import location
@@ -37,7 +37,7 @@ def cloud(monkeypatch, tmp_path):
     monkeypatch.setenv("TAGGER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(storage, "_UPLOAD_CHUNK_BYTES", CHUNK)
     # Those who give up do so soon.
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", 4)
+    monkeypatch.setattr("tagger.cloud.gcs_client._RETRY_SECONDS", 4)
     with running(monkeypatch) as server:
         yield server
 
@@ -309,7 +309,7 @@ def test_files_that_are_written_side_by_side_have_ordinary_rights(tmp_path):
                 file.write(b"x")
 
     try:
-        storage.in_threads(write, range(16))
+        transfers.in_threads(write, range(16))
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
         assert os.umask(0o022) == 0o022
     finally:

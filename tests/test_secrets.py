@@ -268,7 +268,7 @@ def cloud(monkeypatch):
     from tagger.cloud import gcs as storage
 
     monkeypatch.setattr(storage, "_UPLOAD_CHUNK_BYTES", 1 << 20)
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", 1)
+    monkeypatch.setattr("tagger.cloud.gcs_client._RETRY_SECONDS", 1)
     with running(monkeypatch) as emulator:
         yield emulator
 
@@ -301,8 +301,6 @@ def test_neither_a_token_nor_a_key_nor_the_password_of_a_proxy_is_shown(
     rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
     from cryptography.hazmat.primitives import serialization
 
-    from tagger.cloud import gcs as storage
-
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -317,8 +315,8 @@ def test_neither_a_token_nor_a_key_nor_the_password_of_a_proxy_is_shown(
         "token_uri": f"http://{server.host}/token",
     }
     (tmp_path / "credentials.json").write_text(json.dumps(content))
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", 1)
-    monkeypatch.setattr(storage, "_clients", {})
+    monkeypatch.setattr("tagger.cloud.gcs_client._RETRY_SECONDS", 1)
+    monkeypatch.setattr("tagger.cloud.gcs_client._clients", {})
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "credentials.json"))
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{SECRET}@{server.host}")

@@ -11,10 +11,9 @@ from small_store import make_store
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, StoreError
 from tagger.config import StreamConfig
+from tagger.train.evaluation_stream import evaluation_batches, prefetched_evaluation_batches
 from tagger.train.stream import (
     TrainingStream,
-    evaluation_batches,
-    prefetched_evaluation_batches,
     random_bags,
 )
 
