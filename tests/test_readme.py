@@ -1,4 +1,4 @@
-"""Every command and code block of the README and of CONTRIBUTING is run here."""
+"""Every command and code block of the README, of docs/ and of CONTRIBUTING is run here."""
 
 import ast
 import json
@@ -18,6 +18,24 @@ from conftest import ports
 REPOSITORY = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FIRST_SCREEN_LINES = 30
+# What users read, in this order.
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in (
+            "quickstart",
+            "tagging",
+            "training",
+            "evaluation",
+            "models",
+            "formats",
+            "cloud",
+            "scale",
+            "faq",
+        )
+    ),
+)
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
@@ -25,8 +43,9 @@ def blocks(name: str) -> list[tuple[str, str]]:
     return BLOCK.findall((REPOSITORY / name).read_text(encoding="utf-8"))
 
 
-def blocks_with(name: str, text: str) -> str:
-    found = [content for _, content in blocks(name) if text in content]
+def block(text: str, *pages: str) -> str:
+    """The block that holds a text, of all pages or of some."""
+    found = [c for page in pages or PAGES for _, c in blocks(page) if text in c]
     assert len(found) == 1, f"{len(found)} blocks with {text!r}"
     return found[0]
 
@@ -86,13 +105,13 @@ def home(demo: tuple[Path, str]) -> Path:
     soundfile.write(folder / "song.mp3", sound(5, 0), 16000)
     music = folder / "my_music"
     (music / "deeper").mkdir(parents=True)
-    sheet = blocks_with("README.md", "path,tags")
+    sheet = block("path,tags")
     # The two clips of the README, and enough others to split.
     rows = sheet.splitlines() + [f"{n}.wav,{'guitar' if n % 2 else 'drums'}" for n in range(30)]
     (music / "clips.csv").write_text("\n".join(rows) + "\n")
     for number, row in enumerate(rows[1:]):
         soundfile.write(music / row.split(",")[0], sound(2, number), 16000)
-    (folder / "my_music.yaml").write_text(blocks_with("README.md", "name: tag_csv"))
+    (folder / "my_music.yaml").write_text(block("name: tag_csv"))
     rng = np.random.default_rng(0)
     np.savez(folder / "scores.npz", est=rng.random((50, 4)), gt=rng.random((50, 4)) < 0.5)
     # A MagnaTagATune of a few clips, where the README says that it lies.
@@ -122,7 +141,6 @@ def test_the_demo_model_is_good(tmp_path):
 
 
 @pytest.mark.campaign
-@pytest.mark.campaign
 def test_make_demo_again_repeats_nothing(demo):
     folder, _ = demo
     before = (folder / "demo/run/last.weights.h5").stat().st_mtime_ns
@@ -137,14 +155,14 @@ def test_make_test_runs_the_tests():
 
 
 def test_a_song_is_tagged_by_the_commands_of_the_first_screen(home, musicnn_cache):
-    commands = blocks_with("README.md", "--model demo/run song.mp3")
+    commands = block("--model demo/run song.mp3")
     lines = run(commands, home, TAGGER_CACHE=str(musicnn_cache)).stdout.splitlines()
     assert len(lines) == 22
     assert [line.split(" ")[0] for line in lines[::11]] == ["song.mp3", "song.mp3"]
 
 
 def test_a_song_is_tagged_by_the_python_of_the_first_screen(home, musicnn_cache):
-    code = blocks_with("README.md", "tagger.top_tags(")
+    code = block("tagger.top_tags(")
     assert len(code.splitlines()) <= 10
     printed = run(f"python - <<'END'\n{code}END", home, TAGGER_CACHE=str(musicnn_cache)).stdout
     assert len(ast.literal_eval(printed.splitlines()[0])) == 10
@@ -157,7 +175,7 @@ def test_anything_is_tagged_by_the_commands_of_the_readme(home, musicnn_cache):
     for number, name in enumerate(("music/one.mp3", "music/deep/two.mp3", "more/deep/x.flac")):
         soundfile.write(home / name, sound(4, number), 16000)
     soundfile.write(home / "song.wav", sound(4, 9), 44100)
-    commands = blocks_with("README.md", "--files-from -")
+    commands = block("--files-from -")
     environment = {"TAGGER_CACHE": str(musicnn_cache), "TAGGER_MODEL": "musicnn-mtt"}
     printed = run(commands, home, **environment).stdout.splitlines()
     assert len((home / "tags.csv").read_text().splitlines()) == 5 + 1 + 4 * 10
@@ -170,16 +188,16 @@ def test_anything_is_tagged_by_the_commands_of_the_readme(home, musicnn_cache):
 
 def test_many_files_are_tagged_by_the_python_of_the_readme(home, musicnn_cache):
     soundfile.write(home / "other.wav", sound(4, 3), 22050)
-    code = blocks_with("README.md", "predict_many([")
+    code = block("predict_many([")
     printed = run(f"python - <<'END'\n{code}END", home, TAGGER_CACHE=str(musicnn_cache)).stdout
     assert [line.split()[0] for line in printed.splitlines()[:2]] == ["song.mp3", "other.wav"]
     assert printed.splitlines()[2].endswith("(1, 753)")
 
 
 def test_models_are_pulled_by_the_commands_of_the_readme(home, musicnn_cache):
-    commands = blocks_with("README.md", "tagger models pull")
+    commands = block("tagger models pull")
     printed = run(commands, home, TAGGER_CACHE=str(musicnn_cache)).stdout
-    table = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = (REPOSITORY / "docs/models.md").read_text(encoding="utf-8")
     names = re.findall(r"^\| `([\w-]+)` \| [\d-]+ \| [\d.-]+ \|", table, re.MULTILINE)
     assert names == ["musicnn-mtt", "vgg-mtt", "musicnn-msd", "vgg-msd", "vggish"]
     listed = [line.split()[0] for line in printed.splitlines()[1:6]]
@@ -189,7 +207,7 @@ def test_models_are_pulled_by_the_commands_of_the_readme(home, musicnn_cache):
 
 @pytest.mark.campaign
 def test_the_demo_model_is_exported_by_the_commands_of_the_readme(home):
-    printed = run(blocks_with("README.md", "--format savedmodel"), home).stdout
+    printed = run(block("--format savedmodel"), home).stdout
     assert printed.count("largest difference from Keras") == 3
 
 
@@ -201,7 +219,7 @@ def test_the_first_screen_shows_what_it_is_and_both_commands():
 
 @pytest.mark.campaign
 def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
-    commands = blocks_with("README.md", "--config my_music.yaml --check")
+    commands = block("--config my_music.yaml --check")
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
     commands, n_replaced = re.subn(r"(tagger train .*)", rf"\1 {small}", commands)
     assert n_replaced == 1
@@ -214,9 +232,9 @@ def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
 
 @pytest.mark.campaign
 def test_settings_are_searched_by_the_command_of_the_readme(home):
-    (home / "space.yaml").write_text(blocks_with("README.md", "{low: 0.0003"))
+    (home / "space.yaml").write_text(block("{low: 0.0003"))
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
-    command = blocks_with("README.md", "tagger search").strip().replace("--trials 20", "--trials 2")
+    command = block("tagger search").strip().replace("--trials 20", "--trials 2")
     if not (home / "stores/my_music").exists():
         run("tagger preprocess --config my_music.yaml", home)
     printed = run(f"{command} {small}", home).stdout
@@ -232,7 +250,7 @@ def test_stores_and_runs_are_kept_in_a_bucket_by_the_commands_of_the_readme(
     pytest.importorskip("gcp_storage_emulator")
     from cloud_server import running
 
-    commands = blocks_with("README.md", "--model gs://my-bucket/run song.mp3")
+    commands = block("--model gs://my-bucket/run song.mp3")
     small = "--set train.epochs=1 --set model.backbone.params.width=0.1"
     commands = re.sub(r"(tagger train .*)", rf"\1 {small}", commands)
     with running(monkeypatch, bucket="my-bucket") as cloud:
@@ -255,7 +273,7 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
     from tagger.base.files import write_bytes
     from tagger.cloud.locations import location
 
-    commands = blocks_with("README.md", "--engine beam")
+    commands = block("--engine beam")
     commands, n_replaced = re.subn("--runner DataflowRunner .*", "--direct_num_workers 2", commands)
     assert n_replaced == 1
     with running(monkeypatch, bucket="my-bucket") as cloud:
@@ -270,7 +288,7 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
 
 @pytest.mark.campaign
 def test_two_machines_train_together_by_the_commands_of_the_readme(home):
-    commands = blocks_with("README.md", "TF_CONFIG")
+    commands = block("TF_CONFIG")
     for address, port in zip(("10.0.0.2:2222", "10.0.0.3:2222"), ports(2), strict=True):
         commands = commands.replace(address, f"127.0.0.1:{port}")
     commands = commands.replace("joint", "joint --set train.epochs=1 --set stream.batch_size=8")
@@ -291,11 +309,11 @@ def test_magnatagatunes_commands_do_what_the_readme_says(home):
         "--set train.epochs=1 --set train.warmup_epochs=0.5 --set stream.steps_per_epoch=4 "
         "--set model.backbone.params.width=0.1"
     )
-    commands = blocks_with("README.md", "python -m tagger.train")
+    commands = block("python -m tagger.train")
     commands = re.sub(r"(python -m tagger\.train .*)", rf"\1 {small}", commands)
     metrics = json.loads(run(commands, home).stdout.split("kept), 0 failed\n")[1].split("\n", 1)[1])
     assert metrics["n_clips"] > 0
-    again = blocks_with("README.md", "--resume")
+    again = block("--resume")
     assert "1 epochs" in run(again.strip() + f" {small}", home).stdout
 
 
@@ -310,7 +328,7 @@ def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_pat
     from tagger.network.backbones.vggish import FULLY_CONNECTED
     from tagger.network.model import build_model
 
-    command = blocks_with("README.md", "model.backbone.weights=vggish")
+    command = block("model.backbone.weights=vggish")
     embedding = "model.backbone.params.embedding=true"
     config = load_config(None, [embedding])
     model = build_model(config, config.make_front_end(), ["tag"]).embedding_model
@@ -325,12 +343,12 @@ def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_pat
 
 
 def test_any_models_scores_are_evaluated_by_the_command_of_the_readme(home):
-    metrics = json.loads(run(blocks_with("README.md", "scores.npz --format json"), home).stdout)
+    metrics = json.loads(run(block("scores.npz --format json"), home).stdout)
     assert metrics["n_tags_scored"] == 4
 
 
 def test_the_patches_of_the_readme_have_the_shape_it_says(home):
-    code = blocks_with("README.md", "log_mel_patches(waveform")
+    code = block("log_mel_patches(waveform")
     printed = run(f"python - <<'END'\n{code}print(patches.dtype, patches.shape)\nEND", home).stdout
     assert printed == "float32 (5, 96, 64)\n"
 
@@ -342,13 +360,59 @@ def test_the_arithmetic_of_a_million_hours_is_what_the_script_prints():
     assert printed in page
 
 
-def test_no_block_of_the_readme_is_left_out():
+def test_no_block_of_the_pages_is_left_out():
     """Each block is named by a test above: a new one needs a new test."""
     tests = Path(__file__).read_text(encoding="utf-8")
-    named = re.findall(r'blocks_with\(\s*"README\.md", "(.+?)"\)', tests)
-    for language, content in blocks("README.md"):
-        is_make = content.startswith("make demo")
-        assert is_make or any(text in content for text in named), f"{language}: {content}"
+    named = re.findall(r'[^_]block\(\s*"(.+?)"', tests)
+    for page in PAGES:
+        for language, content in blocks(page):
+            is_make = content.startswith("make demo")
+            assert is_make or any(t in content for t in named), f"{page}, {language}: {content}"
+
+
+def test_the_training_of_the_readme_is_that_of_the_quickstart():
+    short = block("tagger evaluate runs/my_music", "README.md").splitlines()
+    whole = block("--config my_music.yaml --check", "docs/quickstart.md")
+    assert set(short) <= {line.partition(" --set")[0] for line in whole.splitlines()}
+
+
+def test_the_tags_that_the_readme_prints_are_those_of_the_clip(shared, musicnn_cache):
+    (clip,) = (shared / "magnatagatune" / "reference").glob("*.mp3")
+    command = f"tagger predict-tags --model musicnn-mtt {clip}"
+    printed = run(command, REPOSITORY, TAGGER_CACHE=str(musicnn_cache)).stdout
+    assert printed.replace(str(clip), "song.mp3") == block("song.mp3 (29.1 s)")
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    for page in (*PAGES, "docs/command_line.md", "CONTRIBUTING.md", "SECURITY.md"):
+        text = (REPOSITORY / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", BLOCK.sub("", text)):
+            assert ((REPOSITORY / page).parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_page_of_the_command_line_is_what_the_program_says(request):
+    import click
+    import typer
+
+    from tagger.cli.main import app
+
+    lines = ["# Command line", "", "Made from the program's own help."]
+
+    def add(command, name: str) -> None:
+        context = click.Context(command, info_name=name, terminal_width=96, max_content_width=96)
+        if hasattr(command, "list_commands"):
+            for part in command.list_commands(context):
+                add(command.get_command(context, part), f"{name} {part}")
+            return
+        text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        lines.extend(["", f"## {name}", "", "```text", text, "```"])
+
+    add(typer.main.get_command(app), "tagger")
+    page = REPOSITORY / "docs/command_line.md"
+    if request.config.getoption("--update-golden"):
+        page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == "\n".join(lines) + "\n"
 
 
 def test_the_head_and_config_of_contributing_work(tmp_path, monkeypatch):
@@ -358,13 +422,13 @@ def test_the_head_and_config_of_contributing_work(tmp_path, monkeypatch):
     from tagger.config import load_config
     from tagger.network.model import build_model
 
-    code = blocks_with("CONTRIBUTING.md", "class Hidden(Head)")
+    code = block("class Hidden(Head)", "CONTRIBUTING.md")
     (tmp_path / "hidden.py").write_text(code)
     monkeypatch.setattr(
         tagger.network.heads, "__path__", [*tagger.network.heads.__path__, str(tmp_path)]
     )
     importlib.invalidate_caches()
-    config_text = blocks_with("CONTRIBUTING.md", "name: hidden")
+    config_text = block("name: hidden", "CONTRIBUTING.md")
     parent = REPOSITORY / "configs" / "magnatagatune.yaml"
     config_text = config_text.replace("magnatagatune.yaml", str(parent))
     (tmp_path / "hidden.yaml").write_text(config_text)
