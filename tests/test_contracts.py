@@ -1,7 +1,6 @@
 """Each contract with a second implementation that is one file: no other file is touched."""
 
 import importlib
-import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,9 +12,12 @@ from small_store import make_store, small_config
 from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.clips.splits import PARTS, split_parts
 from preprocess.signal.features import FrontEnd
+from preprocess.signal.windows import windows_of_waveform
+from preprocess.store.store import Store, StoredClip, StoreSpec, StoreWriter, write_clip
 from tagger.base.errors import ConfigError
 from tagger.base.registry import Params, _installed
 from tagger.config import load_config
+from tagger.evaluate.score_clips import scores_of_store
 from tagger.network.backbones import BACKBONES
 from tagger.runs.folder import RunFolder
 from tagger.scoring.clip_heads import CLIP_HEADS, load_clip_head, pooling_head, save_clip_head
@@ -289,9 +291,29 @@ def test_windows_of_whole_clips_make_segments_of_whole_clips(fitted):
     assert [(row.start, row.end, row.label) for row in rows] == [(0.0, 3.0, "loud")]
 
 
-def test_a_store_can_keep_one_window_of_each_clip():
-    from preprocess.store.store import StoreSpec
+def test_a_store_keeps_one_window_of_each_clip_and_its_model_scores_them(fitted, tmp_path):
+    rng = np.random.default_rng(2)
+    levels = {"0/a.wav": (0.3, 1.0), "0/b.wav": (0.01, 7.5), "0/c.wav": (0.3, 0.2)}
+    spec = StoreSpec.of(fitted.front_end, "float32")
+    writer = StoreWriter(tmp_path, spec, tags=("loud",))
+    clips, labels = [], np.array([[1], [0], [1]], np.uint8)
+    for (path, (level, seconds)), label in zip(levels.items(), labels, strict=True):
+        waveform = rng.normal(0, level, round(8000 * seconds)).astype(np.float32)
+        windows, padded = windows_of_waveform(waveform, fitted.front_end)
+        assert not padded
+        clip = ClipRecord(path, path)
+        written = write_clip(tmp_path, clip, windows=windows, label=label, dtype="float32")
+        writer.add(StoredClip(clip, source_bytes=1, source_mtime_ns=1, **written))
+        clips.append(clip)
+    writer.close(ClipIndex(("loud",), clips, labels))
+    store = Store(tmp_path)
+    assert store.n_windows.tolist() == [1, 1, 1]
+    scores = np.stack(list(scores_of_store(Tagger(fitted), store, [0, 1, 2], title="score")))
+    np.testing.assert_array_equal(scores.argmax(axis=1), labels[:, 0])
 
-    spec = StoreSpec.of(WholeClip(Params()), "float32")
-    assert spec.input_shapes == {"features": (2,)}
-    assert json.dumps(spec.front_end)
+
+def test_a_head_that_only_the_network_can_learn_is_refused_before_there_is_a_run(tmp_path):
+    make_store(tmp_path / "store", n_clips=32)
+    with pytest.raises(ConfigError, match=r"clip_head.name=autopool: .* model.aggregate to autop"):
+        train(small_config(tmp_path, "model.clip_head.name=autopool"))
+    assert not (tmp_path / "run").exists()

@@ -41,7 +41,6 @@ from tagger.tagging.tagger import Tagger
 # Scores of clips, or why there are none.
 Answers = Iterator[npt.NDArray[np.float32] | TaggerError]
 
-METRICS = "metrics.json"
 # Clips whose scores go to the table together.
 _CLIPS_AT_ONCE = 1024
 
@@ -475,7 +474,7 @@ def _write_results(
     """
     files = {
         "scores": folder / "scores.npz",
-        "metrics": folder / METRICS,
+        "metrics": folder / "metrics.json",
         "per tag": folder / "per_tag.csv",
     }
     write_scores(

@@ -88,7 +88,10 @@ class Evaluation:
 
     def table(self) -> str:
         """Text for people: the summary, then what the task has to say of each output."""
-        paragraphs = self.measured.table(self)
+        head, *others = self.measured.table(self)
+        protocol = f"protocol: {self.protocol.name} ({self.protocol.summary})"
+        head = [*head, protocol, *(f"note: {note}" for note in self.notes)]
+        paragraphs = [head, *others]
         if self.leakage is not None:
             # Before the longest of them, which comes last.
             part = "test" if self.part == "all" else self.part

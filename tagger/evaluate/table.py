@@ -44,8 +44,6 @@ def _head(evaluation: "Evaluation", measured: "TagsMeasured") -> list[str]:
     ]
     if left_out:
         lines += wrapped("left out", left_out)
-    lines += [f"protocol: {evaluation.protocol.name} ({evaluation.protocol.summary})"]
-    lines += [f"note: {note}" for note in evaluation.notes]
     return lines
 
 

@@ -32,7 +32,7 @@ class Measured(ABC):
 
     @abstractmethod
     def table(self, evaluation: "Evaluation") -> list[list[str]]:
-        """Lines for people, in paragraphs."""
+        """Lines for people, in paragraphs; the first says what was evaluated."""
 
     @abstractmethod
     def sections(self, evaluation: "Evaluation", clips: "ClipViews") -> list[Section]:
@@ -81,12 +81,16 @@ class PlainFigures(Measured):
         """As of `Measured`."""
         return [
             [f"{evaluation.source}: {self._n_clips} clips"],
-            [f"{name:24} {value:8.4f}" for name, value in self._figures.items()],
+            [f"{name:24} {_shown(value):>8}" for name, value in self._figures.items()],
         ]
 
     def sections(self, evaluation: "Evaluation", clips: "ClipViews") -> list[Section]:
         """As of `Measured`."""
         del clips
-        rows = [(name, Number(value, f"{value:.4f}")) for name, value in self._figures.items()]
+        rows = [(name, Number(value, _shown(value))) for name, value in self._figures.items()]
         facts = [("source", evaluation.source), ("clips", f"{self._n_clips} of {evaluation.part}")]
         return [Section("Summary", [Table(("evaluated", ""), facts), Table(("figure", ""), rows)])]
+
+
+def _shown(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.4f}"

@@ -20,12 +20,18 @@ def clip_head_of(config: Config, model: TaggerModel) -> ClipHead | None:
     Raises
     ------
     ConfigError
-        If the network has no such outputs: naming the first, and those that it has.
+        If the head cannot be fitted after training, or the network has no such outputs: naming
+        the first, and those that it has.
     """
     wanted = config.model.clip_head
     if wanted.name == "none":
         return None
     head = CLIP_HEADS.create(wanted.name, wanted.params)
+    if head.is_learned_by_network:
+        raise ConfigError(
+            f"model.clip_head.name={head.name}: it is learned with the network; "
+            f"set model.aggregate to {head.name}, and model.clip_head.name to none"
+        )
     unknown = [name for name in head.outputs if name not in model.output_sizes]
     if unknown:
         raise ConfigError(

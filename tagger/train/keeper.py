@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -225,11 +225,12 @@ def kept_run(
         If the folder cannot be sent to its address.
     """
     address, config_path = run.address, run.config
-    with tempfile.TemporaryDirectory() as elsewhere:
+    with ExitStack() as stack:
         is_chief = machines.distribution.is_chief
         if not is_chief:
             # Every machine does the same, but only one may write the run: reading the weights of
             # several devices is something that they do together.
+            elsewhere = stack.enter_context(tempfile.TemporaryDirectory())
             run = RunFolder(Path(elsewhere) / "run")
         if resumed and is_chief:
             config.save(run.config)

@@ -9,7 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,8 @@ class ClipHead(Entry):
     """
 
     backbone: str = ""
+    # Whether what it has learned comes from the network's own pooling, and from nowhere else.
+    is_learned_by_network: ClassVar[bool] = False
 
     @property
     @abstractmethod

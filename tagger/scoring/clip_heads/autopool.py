@@ -5,7 +5,7 @@ McFee, Salamon & Bello, "Adaptive pooling operators for weakly labeled sound eve
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ class AutoPool(OfWindowScores):
     """
 
     alpha: Floats | None = None
+    is_learned_by_network: ClassVar[bool] = True
 
     def features(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> Floats:  # noqa: D102
         if self.alpha is None:
