@@ -274,7 +274,7 @@ def test_clips_are_preprocessed_by_the_pipelines_of_the_readme(home, monkeypatch
     from tagger.cloud.locations import location
 
     commands = block("--engine beam")
-    commands, n_replaced = re.subn("--runner DataflowRunner .*", "--direct_num_workers 2", commands)
+    commands, n_replaced = re.subn("-- --runner DataflowRunner .*", "", commands)
     assert n_replaced == 1
     with running(monkeypatch, bucket="my-bucket") as cloud:
         for path in (home / "my_music").glob("**/*.*"):

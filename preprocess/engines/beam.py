@@ -21,27 +21,17 @@ import importlib
 import io
 import json
 import logging
-import os
-import shlex
-import signal
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from preprocess.clips.index import ClipRecord
-from preprocess.engines.beam_worker import WANTED_FILE, quiet
 from preprocess.engines.pipeline_files import read_results, tasks_folder, write_results
 from preprocess.engines.run import ClipTask, Job, Outcome, front_end_of, process_clip
-from preprocess.engines.worker_package import write_wheel
-from preprocess.engines.workers import worker_environment
 from preprocess.store.store import StoredClip
 from tagger.base.addresses import is_remote
 from tagger.base.errors import ConfigError, StoreError
@@ -49,16 +39,28 @@ from tagger.base.extras import install_command
 from tagger.base.files import write_bytes
 from tagger.base.log import notice
 
+
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Leave out log messages up to `level`, Beam's and those of others."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 # Without its extra gcp, which Dataflow alone needs, Beam warns as it is imported.
-with quiet(logging.WARNING):
+with _quiet(logging.WARNING):
     import apache_beam as beam
     from apache_beam.options.pipeline_options import (
-        DirectOptions,
         PipelineOptions,
         SetupOptions,
         StandardOptions,
         WorkerOptions,
     )
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
     from apache_beam.runners.runner import PipelineState
 
 DEAD_LETTERS_TAG = "dead_letters"
@@ -66,9 +68,6 @@ _TASKS_PER_FILE = 1000
 # Between them lies what a killed worker has to do again, and how many small files a store gets.
 _RESULTS_PER_FILE = 1000
 _FIRST_SECONDS_PER_FILE, _MAX_SECONDS_PER_FILE = 1.0, 10.0
-_SECONDS_TO_SEE = 5.0
-# What Beam says of a worker that died.
-_CHANNEL_CLOSED = "Channel closed prematurely"
 _DIRECT_RUNNERS = {"direct", "directrunner", "switchingdirectrunner", "fnapirunner"}
 _DATAFLOW_RUNNERS = {"dataflow", "dataflowrunner"}
 
@@ -264,20 +263,16 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(arguments))
 
 
-def add_package(options: PipelineOptions, folder: Path) -> None:
-    """Have workers elsewhere install this package, unless the options say what they install.
-
-    Parameters
-    ----------
-    options : PipelineOptions
-        Of the pipeline.
-    folder : Path
-        Where the package is kept until the pipeline is submitted.
-    """
+def _check_package(options: PipelineOptions) -> None:
+    """Refuse Dataflow workers that would start without this package."""
     setup = options.view_as(SetupOptions)
     image = options.view_as(WorkerOptions).sdk_container_image
     if not (setup.setup_file or setup.extra_packages or setup.requirements_file or image):
-        setup.extra_packages = [str(write_wheel(folder))]
+        raise ConfigError(
+            "the machines of the DataflowRunner need this package; make a wheel of it with "
+            "'pip wheel --no-deps .' and add --extra_package FILE.whl, or give an image with "
+            "--sdk_container_image"
+        )
 
 
 class BeamEngine:
@@ -288,7 +283,7 @@ class BeamEngine:
     Parameters
     ----------
     arguments : sequence of str
-        Options of the pipeline. Without a runner it is the DirectRunner with several processes.
+        Options of the pipeline. Without any, it runs in this process, one clip after another.
 
     Raises
     ------
@@ -305,30 +300,26 @@ class BeamEngine:
         if runner is not None and runner.lower() not in _DIRECT_RUNNERS:
             try:
                 # At once: here Beam looks for what a runner lacks, on Dataflow also for buckets.
-                with quiet(logging.WARNING):
+                with _quiet(logging.WARNING):
                     self._elsewhere = beam.Pipeline(options=options)
             except (ValueError, RuntimeError, ImportError) as error:
                 reason = " ".join(line.strip() for line in str(error).splitlines())
                 raise ConfigError(f"Beam options: {reason}") from None
 
-    def pipeline(self, *, n_workers: int) -> beam.Pipeline:
-        """Make an empty pipeline with the user's options.
-
-        Parameters
-        ----------
-        n_workers : int
-            Processes of the DirectRunner, unless the options say otherwise.
-        """
+    def pipeline(self) -> beam.Pipeline:
+        """Make an empty pipeline with the user's options."""
         if self._elsewhere is not None:
             return self._elsewhere
-        defaults = ["--direct_running_mode=multi_processing", f"--direct_num_workers={n_workers}"]
-        options = parse_options([*defaults, *self._arguments])
-        return beam.Pipeline(runner=_direct_runner(options), options=options)
+        options = parse_options(self._arguments)
+        # By the name DirectRunner, Beam would first try a runner that it downloads.
+        return beam.Pipeline(runner=FnApiRunner(), options=options)
 
     def __call__(
         self, tasks: Sequence[ClipTask], job: Job, *, n_workers: int
     ) -> Iterator[tuple[ClipTask, Outcome]]:
         """Run the pipeline and yield what became of each task.
+
+        The pipeline's own options say how many workers it has; `n_workers` does not count.
 
         Raises
         ------
@@ -340,6 +331,7 @@ class BeamEngine:
         """
         if self.is_dataflow:
             _check_addresses(job)
+            _check_package(self.pipeline().options)
         if not tasks:
             return
         if self.is_dataflow and not _has_dataflow():
@@ -348,12 +340,9 @@ class BeamEngine:
                 f"{install_command('dataflow')}"
             )
         names = write_tasks(job.store_root, tasks, token=job.token)
-        pipeline = self.pipeline(n_workers=n_workers)
+        pipeline = self.pipeline()
         build(pipeline, names, job)
-        with tempfile.TemporaryDirectory(prefix="tagger-pipeline-") as folder:
-            if self.is_dataflow:
-                add_package(pipeline.options, Path(folder))
-            _run(pipeline, job.store_root)
+        _run(pipeline, job.store_root)
         stored, failures = read_results(
             job.store_root, spec=job.spec, tags=job.tags, token=job.token
         )
@@ -389,43 +378,13 @@ def _has_dataflow() -> bool:
     return True
 
 
-def _direct_runner(options: PipelineOptions) -> beam.runners.runner.PipelineRunner:
-    """Make the runner of this machine.
-
-    What Beam calls DirectRunner first tries another one, Prism, which it downloads and which would
-    run all clips as threads of this process.
-    """
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner import fn_runner
-    from apache_beam.runners.portability.portable_runner import JobServiceHandle
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    information = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    environment = None
-    direct = options.view_as(DirectOptions)
-    if direct.direct_running_mode == "multi_processing":
-        command = f"exec {shlex.quote(sys.executable)} -m preprocess.engines.beam_worker"
-        environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
-        # In that mode it would start Beam's own workers instead of ours.
-        direct.direct_running_mode = "in_memory"
-    return fn_runner.FnApiRunner(
-        default_environment=environment,
-        provision_info=fn_runner.ExtendedProvisionInfo(information),
-    )
-
-
 def _run(pipeline: beam.Pipeline, root: Path) -> None:
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from threadpoolctl import threadpool_limits
 
-    if isinstance(pipeline.runner, FnApiRunner):
-        # What goes wrong there comes as an exception as well.
-        context: contextlib.AbstractContextManager[None] = _workers_here()
-    else:
-        context = quiet(logging.INFO)
     result = None
     try:
-        with context:
+        # Workers may be threads of this process.
+        with threadpool_limits(limits=1), _quiet(logging.ERROR):
             result = pipeline.run()
             if hasattr(result, "job_id"):
                 notice(f"Beam job {result.job_id()}")
@@ -448,52 +407,4 @@ def _failure(root: Path, reason: str) -> StoreError:
 def _last_line(error: Exception) -> str:
     """Say in a line what an exception says; one from a worker ends with what was raised there."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any(_CHANNEL_CLOSED in line for line in lines):
-        return "a worker process died, perhaps for lack of memory"
     return lines[-1] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _workers_here() -> Iterator[None]:
-    """Let Beam start workers on this machine meanwhile: on one thread each, and obedient."""
-    from threadpoolctl import threadpool_limits
-
-    descriptor, name = tempfile.mkstemp(prefix="tagger-pipeline-")
-    os.close(descriptor)
-    wanted = Path(name)
-
-    # Beam sees that a worker died, but not if that was before its first clip.
-    main = threading.main_thread().ident or 0
-    late = threading.Timer(_SECONDS_TO_SEE, signal.pthread_kill, [main, signal.SIGINT])
-    late.daemon = True
-
-    # It waits until the workers have done their shares before it raises anything: they must go.
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        wanted.unlink(missing_ok=True)
-        raise RuntimeError(_CHANNEL_CLOSED) if late.ident else KeyboardInterrupt
-
-    def died(arguments: threading.ExceptHookArgs) -> None:
-        # Beam's threads that wait for a worker, and that listen to it.
-        if issubclass(arguments.exc_type, RuntimeError):
-            wanted.unlink(missing_ok=True)
-            if here and not late.ident:
-                late.start()
-        elif not arguments.exc_type.__module__.startswith("grpc"):
-            threading.__excepthook__(arguments)
-
-    here = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, interrupted) if here else None
-    hook = threading.excepthook
-    threading.excepthook = died
-    os.environ[WANTED_FILE] = name
-    try:
-        # Workers may also be threads of this process.
-        with worker_environment(), threadpool_limits(limits=1), quiet(logging.ERROR):
-            yield
-    finally:
-        late.cancel()
-        wanted.unlink(missing_ok=True)
-        os.environ.pop(WANTED_FILE, None)
-        threading.excepthook = hook
-        if here:
-            signal.signal(signal.SIGINT, handler)

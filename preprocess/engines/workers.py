@@ -58,18 +58,14 @@ def worker_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _always() -> bool:
-    return True
-
-
-def start_worker(parent: int, *, wanted: Callable[[], bool] = _always) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent has gone or is not `wanted` any more."""
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _silence_decoders()
 
     def watch() -> None:
         # A parent that was killed tells nobody: its workers would wait for work for ever.
-        while os.getppid() == parent and wanted():
+        while os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
         os._exit(1)
 
@@ -95,7 +91,7 @@ def _new_pool(n_workers: int) -> "ProcessPoolExecutor":
         n_workers,
         # Not fork: TensorFlow or a progress bar may hold threads, whose locks a fork would freeze.
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
+        initializer=_start_worker,
         initargs=(os.getpid(),),
     )
 
