@@ -28,7 +28,7 @@ from prediction import write_table
 
 from tagger.metrics.bootstrap import difference_of, plan_draws, resample
 from tagger.metrics.figures import metrics_of_columns
-from tagger.metrics.score_files import open_scores
+from tagger.metrics.score_files import read_scores
 
 BASE = "base"
 METRIC = "pr_auc_macro"
@@ -81,12 +81,12 @@ class Scores:
     def __init__(self, folders: Sequence[Path], part: str) -> None:
         points, draws = [], []
         for folder in folders:
-            with open_scores(folder / "evaluation" / part / "scores.npz") as scores:
-                metrics = metrics_of_columns(scores.columns)
-                points.append(metrics.summary[METRIC])
-                plan = plan_draws(*scores.columns.shape, artists=scores.artists)
-                drawn = resample([scores.columns], plan, tags=metrics.scored)[0]
-                draws.append(drawn.summary[METRIC])
+            scores = read_scores(folder / "evaluation" / part / "scores.npz")
+            metrics = metrics_of_columns(scores.columns)
+            points.append(metrics.summary[METRIC])
+            plan = plan_draws(*scores.columns.shape, artists=scores.artists)
+            drawn = resample([scores.columns], plan, tags=metrics.scored)[0]
+            draws.append(drawn.summary[METRIC])
         self.points = np.array(points, dtype=np.float64)
         self.draws = np.mean(draws, axis=0)
 

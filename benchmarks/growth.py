@@ -101,7 +101,7 @@ tell(time.perf_counter() - started)
 """
 EVALUATE = """
 from tagger.evaluate.evaluate import evaluate_scores
-import tagger.metrics.figures, tagger.metrics.score_files, tagger.metrics.score_table
+import tagger.metrics.figures, tagger.metrics.score_files, tagger.metrics.columns
 started = time.perf_counter()
 evaluate_scores(root)
 tell(time.perf_counter() - started)

@@ -17,8 +17,8 @@ from tagger.metrics.bootstrap import (
     plan_draws,
     resample,
 )
+from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.figures import metrics_of_columns
-from tagger.metrics.score_table import ArrayColumns
 
 
 def intervals(columns, draws):

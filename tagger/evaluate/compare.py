@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from tagger.metrics.bootstrap import (
     plan_draws,
     resample,
 )
+from tagger.metrics.columns import Columns
 from tagger.metrics.figures import MultilabelMetrics, metrics_of_columns
-from tagger.metrics.score_files import ScoreArchive, first_line, open_scores
-from tagger.metrics.score_table import Columns
+from tagger.metrics.score_files import ScoreArchive, first_line, read_scores
 from tagger.runs.folder import RunFolder
 
 SCHEMA_VERSION = 1
@@ -190,25 +189,24 @@ def compare(
         or clips are too few or too many to draw from.
     """
     paths = [_scores_of(source, evaluation) for source in (first, second)]
-    with ExitStack() as stack:
-        a, b = (stack.enter_context(open_scores(path)) for path in paths)
-        rows = _rows(a, b, second)
-        tags, pairs, only_one = _tags(a, b, second)
-        columns = (
-            _Picked(a.columns, None, [pair[0] for pair in pairs]),
-            _Picked(b.columns, rows, [pair[1] for pair in pairs]),
-        )
-        _require_same_labels(columns, tags, (first, second))
-        artists = a.artists or _reordered(b.artists, rows)
-        try:
-            metrics = [metrics_of_columns(item) for item in columns]
-        except ValueError as error:
-            raise ModelError(f"{first}: {first_line(error)}; fix est and gt") from None
-        n_clips, scored = columns[0].shape[0], metrics[0].scored
-        _require_scored(metrics[0], first)
-        draws = plan_draws(*columns[0].shape, artists=artists, n=n_draws, seed=seed)
-        _require_draws(draws, first)
-        drawn = resample(columns, draws, tags=scored)
+    a, b = (read_scores(path) for path in paths)
+    rows = _rows(a, b, second)
+    tags, pairs, only_one = _tags(a, b, second)
+    columns = (
+        _Picked(a.columns, None, [pair[0] for pair in pairs]),
+        _Picked(b.columns, rows, [pair[1] for pair in pairs]),
+    )
+    _require_same_labels(columns, tags, (first, second))
+    artists = a.artists or _reordered(b.artists, rows)
+    try:
+        metrics = [metrics_of_columns(item) for item in columns]
+    except ValueError as error:
+        raise ModelError(f"{first}: {first_line(error)}; fix est and gt") from None
+    n_clips, scored = columns[0].shape[0], metrics[0].scored
+    _require_scored(metrics[0], first)
+    draws = plan_draws(*columns[0].shape, artists=artists, n=n_draws, seed=seed)
+    _require_draws(draws, first)
+    drawn = resample(columns, draws, tags=scored)
     return Comparison(
         first=str(first),
         second=str(second),

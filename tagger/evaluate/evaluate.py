@@ -1,6 +1,5 @@
 """The verb ``evaluate``: how good a run, a bundle or anybody's scores are."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +26,9 @@ from tagger.evaluate.report.clip_views import Taggrams
 from tagger.evaluate.report.from_evaluation import report_evaluation, taggrams_of_store
 from tagger.evaluate.score_clips import scores_of_audio, scores_of_run, scores_of_store
 from tagger.metrics.bootstrap import N_RESAMPLES
-from tagger.metrics.calibration import CalibratedTable, Calibration
+from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.measured import Measured
-from tagger.metrics.score_files import first_line, open_scores, write_scores
-from tagger.metrics.score_table import ScoreTable
+from tagger.metrics.score_files import first_line, read_scores, write_scores
 from tagger.network.task import TASKS, Task
 from tagger.runs.folder import RunFolder, read_history, write_csv
 from tagger.runs.model import RunModel
@@ -42,7 +40,6 @@ from tagger.tagging.tagger import Tagger
 Answers = Iterator[npt.NDArray[np.float32] | TaggerError]
 
 # Clips whose scores go to the table together.
-_CLIPS_AT_ONCE = 1024
 
 
 def evaluate_scores(
@@ -59,7 +56,7 @@ def evaluate_scores(
     Parameters
     ----------
     path : Path
-        NumPy archive; see `tagger.metrics.score_files.open_scores`.
+        NumPy archive; see `tagger.metrics.score_files.read_scores`.
     protocol : str
         Whose clips and tags these are: ``own`` for any, or a protocol whose test clips the rows
         must be.
@@ -83,20 +80,20 @@ def evaluate_scores(
     ConfigError
         If there is no such protocol, or its data are not where `config` says.
     """
-    with open_scores(path) as archive:
-        names = archive_names(path, archive, protocol=protocol, config=config)
-        try:
-            # Of scores alone nobody knows more than that each is of a tag.
-            measured = TASKS.create("multilabel", {}).measure(
-                archive.columns,
-                thresholds=archive.thresholds,
-                calibration=None,
-                artists=names.clips.artists,
-                n_draws=n_draws,
-                seed=seed,
-            )
-        except ValueError as error:
-            raise ModelError(f"{path}: {first_line(error)}; fix est and gt") from None
+    archive = read_scores(path)
+    names = archive_names(path, archive, protocol=protocol, config=config)
+    try:
+        # Of scores alone nobody knows more than that each is of a tag.
+        measured = TASKS.create("multilabel", {}).measure(
+            archive.columns,
+            thresholds=archive.thresholds,
+            calibration=None,
+            artists=names.clips.artists,
+            n_draws=n_draws,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise ModelError(f"{path}: {first_line(error)}; fix est and gt") from None
     evaluation = Evaluation(
         source=str(path),
         part="all" if protocol == "own" else "test",
@@ -369,50 +366,39 @@ class _Subject:
         calibration = model.calibration
         if calibration is not None:
             calibration = calibration.of_columns(plan.columns)
-        # Where the results will lie: the system's place for temporary files may be in memory.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            places: list[int] = []
-            failures: dict[str, str] = {}
-            for place, answer in enumerate(self.answers):
-                if isinstance(answer, TaggerError):
-                    failures[self.index.clips[plan.rows[place]].path] = str(answer)
-                else:
-                    places.append(place)
-                    file.write(np.ascontiguousarray(answer[plan.columns]).tobytes())
-            if not places:
-                why = next(iter(failures.values()))
-                raise ModelError(f"{self.source}: no clip of {len(plan.rows)} can be read ({why})")
-            file.seek(0)
-            clips = clips_of(self.index, [plan.rows[place] for place in places])
-            with ScoreTable(len(places), len(plan.tags), dtype=np.float32, folder=folder) as table:
-                for first_place in range(0, len(places), _CLIPS_AT_ONCE):
-                    some = places[first_place : first_place + _CLIPS_AT_ONCE]
-                    content = file.read(4 * len(some) * len(plan.tags))
-                    scores = np.frombuffer(content, dtype=np.float32).reshape(len(some), -1)
-                    try:
-                        table.add(plan.labels[some], scores)
-                    except ValueError as error:
-                        raise ModelError(
-                            f"{self.source}: {error}; train again with a lower learning rate, or "
-                            "use another model"
-                        ) from None
-                measured = self.task.measure(
-                    table,
-                    thresholds=thresholds,
-                    calibration=calibration,
-                    artists=clips.artists,
-                    n_draws=n_draws,
-                    seed=seed,
-                )
-                files = _write_results(
-                    folder,
-                    table,
-                    tags=plan.tags,
-                    clips=clips,
-                    measured=measured,
-                    calibration=calibration,
-                    thresholds=thresholds,
-                )
+        places: list[int] = []
+        failures: dict[str, str] = {}
+        scores = np.empty((len(plan.rows), len(plan.tags)), dtype=np.float32)
+        for place, answer in enumerate(self.answers):
+            if isinstance(answer, TaggerError):
+                failures[self.index.clips[plan.rows[place]].path] = str(answer)
+            else:
+                scores[len(places)] = answer[plan.columns]
+                places.append(place)
+        if not places:
+            why = next(iter(failures.values()))
+            raise ModelError(f"{self.source}: no clip of {len(plan.rows)} can be read ({why})")
+        clips = clips_of(self.index, [plan.rows[place] for place in places])
+        try:
+            columns = ArrayColumns(plan.labels[places], scores[: len(places)])
+        except ValueError as error:
+            raise ModelError(
+                f"{self.source}: {error}; train again with a lower learning rate, or use another "
+                "model"
+            ) from None
+        measured = self.task.measure(
+            columns,
+            thresholds=thresholds,
+            calibration=calibration,
+            artists=clips.artists,
+            n_draws=n_draws,
+            seed=seed,
+        )
+        if calibration is not None:
+            columns = ArrayColumns(columns.labels, calibration(columns.scores))
+        files = _write_results(
+            folder, columns, tags=plan.tags, clips=clips, measured=measured, thresholds=thresholds
+        )
         notes = list(plan.notes)
         if failures:
             notes.append(
@@ -440,30 +426,27 @@ class _Subject:
 
 def _write_results(
     folder: Path,
-    table: ScoreTable,
+    columns: ArrayColumns,
     *,
     tags: Sequence[str],
     clips: Clips,
     measured: Measured,
-    calibration: Calibration | None,
     thresholds: npt.NDArray[np.float64],
 ) -> dict[str, Path]:
-    """Write scores, as the model gives them, and the figures per tag.
+    """Write scores and the figures per tag.
 
     Parameters
     ----------
     folder : Path
         Where they go.
-    table : ScoreTable
-        Labels, and what the network says.
+    columns : ArrayColumns
+        Labels, and what the model says.
     tags : sequence of str
         Names of its columns.
     clips : Clips
         Names of its rows.
     measured : Measured
         What was found.
-    calibration : Calibration, optional
-        What the scores go through before they are kept.
     thresholds : np.ndarray [shape=(n_tags,)]
         Score from which each tag applies.
 
@@ -479,7 +462,7 @@ def _write_results(
     }
     write_scores(
         files["scores"],
-        table if calibration is None else CalibratedTable(table, calibration),
+        columns,
         tags=tags,
         clip_ids=clips.ids,
         paths=clips.paths,

@@ -1,17 +1,15 @@
 """What an evaluation is: metrics of one set of clips, and what is needed to show them."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tagger.evaluate.leakage import Leakage
 from tagger.evaluate.protocol_names import Clips, ProtocolUse
+from tagger.metrics.columns import Columns
 from tagger.metrics.measured import Measured
-from tagger.metrics.score_files import open_scores
-from tagger.metrics.score_table import Columns
+from tagger.metrics.score_files import read_scores
 
 SCHEMA_VERSION = 2
 
@@ -33,7 +31,7 @@ class Evaluation:
     files : dict of str to Path
         What was written, by kind.
     scores : Path
-        Archive of labels and scores; see `open_columns`.
+        Archive of labels and scores; see `columns`.
     clips : Clips
         Names of its rows, where they are known.
     protocol : ProtocolUse
@@ -67,11 +65,9 @@ class Evaluation:
     audio_root: Path | None = None
     model: str | None = None
 
-    @contextmanager
-    def open_columns(self) -> Iterator[Columns]:
+    def columns(self) -> Columns:
         """Labels and scores again, tag by tag: ``labels, scores = columns.column(tag)``."""
-        with open_scores(self.scores) as archive:
-            yield archive.columns
+        return read_scores(self.scores).columns
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, all but scores and history; what cannot be computed is null."""

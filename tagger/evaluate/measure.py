@@ -16,10 +16,10 @@ from tagger.metrics.calibration import (
     Reliability,
     measure_reliability,
 )
+from tagger.metrics.columns import Columns
 from tagger.metrics.confusion import Confusion, find_confusion
 from tagger.metrics.figures import TAG_FIGURES, MultilabelMetrics, metrics_of_columns
 from tagger.metrics.measured import Measured
-from tagger.metrics.score_table import Columns
 
 if TYPE_CHECKING:
     from tagger.evaluate.evaluation import Evaluation

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tagger.metrics.columns import Columns
 from tagger.metrics.figures import MultilabelMetrics
-from tagger.metrics.score_table import Columns
 
 N_RESAMPLES = 1000
 LEVEL = 0.95

@@ -3,14 +3,14 @@
 Nothing but NumPy is needed to apply a map, so that tagging can.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tagger.metrics.score_table import Columns, ScoreTable
+from tagger.metrics.columns import Columns
 
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
@@ -358,25 +358,3 @@ class CalibratedColumns:
         """Labels and calibrated scores of one tag."""
         labels, scores = self._columns.column(tag)
         return labels, self._calibration.column(tag, scores)
-
-
-class CalibratedTable(CalibratedColumns):
-    """A table whose scores are calibrated when they are read.
-
-    Parameters
-    ----------
-    table : ScoreTable
-        What the network says.
-    calibration : Calibration
-        Maps of its tags.
-    """
-
-    def __init__(self, table: ScoreTable, calibration: Calibration) -> None:
-        super().__init__(table, calibration)
-        self._table = table
-        self.dtype = table.dtype
-
-    def rows(self) -> Iterator[tuple[npt.NDArray[np.bool_], Scores]]:
-        """Labels and calibrated scores clip by clip."""
-        for labels, scores in self._table.rows():
-            yield labels, self._calibration(scores)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tagger.metrics.score_table import Columns
+from tagger.metrics.columns import Columns
 
 # Clips whose errors are unpacked together; a multiple of 8.
 _CLIPS_AT_ONCE = 1 << 13

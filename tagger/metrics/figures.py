@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tagger.metrics.score_table import ArrayColumns, Columns
+from tagger.metrics.columns import ArrayColumns, Columns
 
 # Threshold of the binary accuracy that the report gives.
 _ACCURACY_THRESHOLD = 0.5

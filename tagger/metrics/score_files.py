@@ -1,47 +1,23 @@
-"""Scores on the disk: NumPy archives with labels ``gt`` and scores ``est``, of any size.
+"""Scores on the disk: NumPy archives with labels ``gt`` and scores ``est``."""
 
-NumPy itself reads and writes an array of an archive as a whole; here large ones pass by some clips
-at a time.
-"""
-
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tagger.base.errors import ModelError
 from tagger.base.files import atomic_write
-from tagger.metrics.score_table import ArrayColumns, Columns, ScoreTable
-from tagger.untrusted.npz import open_arrays, read_header
+from tagger.metrics.columns import ArrayColumns
+from tagger.untrusted.npz import read_arrays
 
 SCORES, LABELS, TAGS, CLIP_IDS = "est", "gt", "tags", "clip_ids"
 PATHS, ARTISTS, THRESHOLDS = "paths", "artists", "thresholds"
-# A name of each clip; left out where there are so many that these would fill the memory.
 _NAMES_OF_CLIPS = (CLIP_IDS, PATHS, ARTISTS)
-# Archives of more bytes, once unpacked, are not read as a whole.
-_BYTES_IN_MEMORY = 64 << 20
-_BYTES_OF_NAMES = 256 << 20
-# What NumPy and zipfile raise on a file that is no archive, a damaged one or an encrypted one.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    AttributeError,
-    TypeError,
-    KeyError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Of a whole archive, once unpacked; ten million clips of 188 tags have as many.
+_MOST_BYTES = 16 << 30
 
 
 def first_line(error: Exception) -> str:
@@ -55,19 +31,19 @@ class ScoreArchive:
 
     Parameters
     ----------
-    columns : Columns
+    columns : ArrayColumns
         Labels and scores.
     tags : tuple of str
         Names of the columns; numbers where the archive has none.
     thresholds : np.ndarray [shape=(n_tags,), dtype=float64], optional
         Score from which each tag applies; NaN where it has none.
     clip_ids, paths, artists : tuple of str
-        Of the rows; empty where the archive has none, or too many to hold.
+        Of the rows; empty where the archive has none.
     has_tags : bool
         Whether the archive names its columns.
     """
 
-    columns: Columns
+    columns: ArrayColumns
     tags: tuple[str, ...]
     thresholds: npt.NDArray[np.float64] | None
     clip_ids: tuple[str, ...]
@@ -76,9 +52,8 @@ class ScoreArchive:
     has_tags: bool
 
 
-@contextmanager
-def open_scores(path: Path) -> Iterator[ScoreArchive]:
-    """Open labels and scores of anybody's model.
+def read_scores(path: Path) -> ScoreArchive:
+    """Read labels and scores of anybody's model.
 
     Parameters
     ----------
@@ -87,49 +62,36 @@ def open_scores(path: Path) -> Iterator[ScoreArchive]:
         0 or 1) and, if wanted, ``tags`` (n_tags names), ``thresholds`` (n_tags), and of the clips
         ``clip_ids``, ``paths`` and ``artists`` (n_clips).
 
-    Yields
-    ------
+    Returns
+    -------
     ScoreArchive
 
     Raises
     ------
     ModelError
-        If the file is missing or no such archive, the arrays do not fit together, or there is no
-        room for a temporary file.
+        If the file is missing or no such archive, or the arrays do not fit together.
     """
-    large = False
-    arrays: dict[str, Any] = {}
     try:
-        with open_arrays(path) as archive:
-            names = archive.names
-            large = sum(map(archive.n_bytes, (SCORES, LABELS))) > _BYTES_IN_MEMORY
-            for name in (SCORES, LABELS, TAGS, THRESHOLDS, *_NAMES_OF_CLIPS):
-                by_parts = large and name in (SCORES, LABELS)
-                too_many = name in _NAMES_OF_CLIPS and archive.n_bytes(name) > _BYTES_OF_NAMES
-                if name in names and not by_parts and not too_many:
-                    arrays[name] = archive.read(name, most_bytes=_BYTES_OF_NAMES)
+        arrays = read_arrays(path, most_bytes=_MOST_BYTES)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .npz file or a run folder") from None
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    missing = [name for name in (SCORES, LABELS) if name not in names]
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
+        raise ModelError(f"{path}: not a NumPy .npz archive ({reason}); save one again") from None
+    missing = [name for name in (SCORES, LABELS) if name not in arrays]
     if missing:
         raise ModelError(
             f"{path}: lacks the array{'s' if len(missing) > 1 else ''} {' and '.join(missing)} "
-            f"(it has {', '.join(names) or 'none'}); save scores as est and labels as gt"
+            f"(it has {', '.join(arrays) or 'none'}); save scores as est and labels as gt"
         )
-    if not large:
-        try:
-            columns = ArrayColumns(arrays[LABELS], arrays[SCORES])
-        except (ValueError, TypeError) as error:
-            raise _not_fitting(path, error) from None
-        yield _named(path, columns, arrays)
-        return
-    with _table(path) as table:
-        yield _named(path, table, arrays)
+    try:
+        columns = ArrayColumns(arrays[LABELS], arrays[SCORES])
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: {first_line(error)}; fix est and gt") from None
+    return _named(path, columns, arrays)
 
 
-def _named(path: Path, columns: Columns, arrays: dict[str, Any]) -> ScoreArchive:
+def _named(path: Path, columns: ArrayColumns, arrays: dict[str, Any]) -> ScoreArchive:
     """Check that names and thresholds fit the labels and scores."""
     n_clips, n_tags = columns.shape
     names: dict[str, tuple[str, ...]] = {}
@@ -163,93 +125,9 @@ def _named(path: Path, columns: Columns, arrays: dict[str, Any]) -> ScoreArchive
     )
 
 
-def _unreadable(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path}: not a NumPy .npz archive ({first_line(error)}); save one again")
-
-
-def _not_fitting(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path}: {first_line(error)}; fix est and gt")
-
-
-@contextmanager
-def _table(path: Path) -> Iterator[ScoreTable]:
-    """Labels and scores of a large archive, turned into columns on the way from it."""
-    try:
-        with (
-            zipfile.ZipFile(path) as archive,
-            archive.open(f"{SCORES}.npy") as score_file,
-            archive.open(f"{LABELS}.npy") as label_file,
-        ):
-            scores, labels = _Rows(score_file, SCORES), _Rows(label_file, LABELS)
-            if scores.shape != labels.shape or len(scores.shape) != 2:
-                raise _DoNotFitError(
-                    f"labels of shape {labels.shape} and scores of shape {scores.shape}"
-                )
-            try:
-                # The system's place for temporary files may be in memory.
-                table = ScoreTable(*scores.shape, dtype=scores.dtype, folder=path.absolute().parent)
-            except ModelError:
-                # One may read the archive's folder, but not write there.
-                table = ScoreTable(*scores.shape, dtype=scores.dtype)
-            try:
-                for start in range(0, scores.shape[0], table.rows_at_once):
-                    count = min(table.rows_at_once, scores.shape[0] - start)
-                    flags, values = labels.read(count), scores.read(count)
-                    try:
-                        table.add(flags, values)
-                    except (ValueError, TypeError) as error:
-                        raise _DoNotFitError(first_line(error)) from None
-            except BaseException:
-                table.close()
-                raise
-    except _DoNotFitError as error:
-        raise _not_fitting(path, error) from None
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    with table:
-        yield table
-
-
-class _DoNotFitError(Exception):
-    """Arrays can be read, but are no labels and scores of the same clips."""
-
-
-class _Rows:
-    """Rows of a two-dimensional array in a file, from the first on."""
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
-        self.shape, by_columns, self.dtype = read_header(file)
-        if by_columns:
-            raise _DoNotFitError(f"{name} lies column by column; save it with np.ascontiguousarray")
-
-    def read(self, count: int) -> npt.NDArray[Any]:
-        """Next `count` rows."""
-        n_bytes = count * self.shape[1] * self.dtype.itemsize
-        content = self._file.read(n_bytes)
-        if len(content) != n_bytes:
-            raise EOFError("the archive ends too early")
-        return np.frombuffer(content, dtype=self.dtype).reshape(count, self.shape[1])
-
-
-class Rows(Protocol):
-    """What is written: labels and scores, some clips at a time."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of clips and of tags."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the scores."""
-
-    def rows(self) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating]]]:
-        """Labels and scores clip by clip."""
-
-
 def write_scores(
     path: Path,
-    table: Rows,
+    columns: ArrayColumns,
     *,
     tags: Sequence[str],
     clip_ids: Sequence[str],
@@ -263,34 +141,22 @@ def write_scores(
     ----------
     path : Path
         The ``.npz`` file.
-    table : Rows
+    columns : ArrayColumns
         Labels and scores.
     tags, clip_ids : sequence of str
-        Names of its columns and rows.
+        Names of the columns and rows.
     paths, artists : sequence of str
         Of the rows, where they are known.
     thresholds : np.ndarray [shape=(n_tags,)], optional
         Score from which each tag applies; NaN where it has none.
     """
     names = {TAGS: tags, CLIP_IDS: clip_ids, PATHS: paths, ARTISTS: artists}
-    arrays = {}
-    for name, texts in names.items():
-        # NumPy gives each name the room of the longest, 4 bytes a character.
-        n_bytes = 4 * len(texts) * max(map(len, texts), default=0)
-        if len(texts) and (name in (TAGS, CLIP_IDS) or n_bytes <= _BYTES_OF_NAMES):
-            arrays[name] = np.array(texts, dtype=str)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        LABELS: columns.labels.astype(np.uint8),
+        SCORES: columns.scores,
+        **{name: np.array(texts, dtype=str) for name, texts in names.items() if len(texts)},
+    }
     if thresholds is not None:
         arrays[THRESHOLDS] = thresholds
-    with (
-        atomic_write(path) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        for item, (name, dtype) in enumerate([(LABELS, np.dtype(np.uint8)), (SCORES, table.dtype)]):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                header = {"descr": dtype.str, "fortran_order": False, "shape": table.shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for rows in table.rows():
-                    member.write(np.ascontiguousarray(rows[item], dtype=dtype).data)
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

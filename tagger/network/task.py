@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from tagger.base.registry import Entry, Registry
 from tagger.metrics.calibration import CalibratedColumns, Calibration, Method
+from tagger.metrics.columns import Columns
 from tagger.metrics.decisions import Decisions
 from tagger.metrics.measured import Measured, PlainFigures
-from tagger.metrics.score_table import Columns
 
 
 class Task(Entry):

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from tagger.base.registry import Params
 from tagger.metrics.calibration import Calibration, Method
+from tagger.metrics.columns import Columns
 from tagger.metrics.decisions import Decisions, fit_tag_decisions
 from tagger.metrics.figures import binary_cross_entropy, multilabel_metrics
 from tagger.metrics.measured import Measured
-from tagger.metrics.score_table import Columns
 from tagger.network.task import Task
 
 

@@ -96,7 +96,7 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
         If there is no such run, or its validation scores are not kept.
     """
     from tagger.bundle.export import export_run
-    from tagger.metrics.score_files import open_scores
+    from tagger.metrics.score_files import read_scores
 
     run = RunFolder.at(root)
     run.pull(leave=("checkpoints", "tensorboard"))
@@ -114,12 +114,10 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
                 f"{run.address}: keeps no scores of its validation clips; make them with: "
                 f"tagger evaluate {run.address} --part validation"
             )
-    with open_scores(path) as archive:
-        if archive.columns.shape[1] != n_tags:
-            raise ModelError(f"{path}: holds other tags than the run; evaluate it again")
-        columns = [archive.columns.column(tag) for tag in range(n_tags)]
-    labels = np.stack([flags for flags, _ in columns], axis=1).astype(np.uint8)
-    scores = np.stack([values for _, values in columns], axis=1).astype(np.float32)
+    columns = read_scores(path).columns
+    if columns.shape[1] != n_tags:
+        raise ModelError(f"{path}: holds other tags than the run; evaluate it again")
+    labels, scores = columns.labels.astype(np.uint8), columns.scores.astype(np.float32)
     task = TASKS.create(trained.task.name, trained.task.params)
     decisions = save_decisions(run, task, config, labels=labels, scores=scores)
     trained.save(run.config)

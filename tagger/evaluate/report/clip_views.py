@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagger.metrics.score_table import Columns
+from tagger.metrics.columns import Columns
 from tagger.tagging.prediction import Prediction
 
 # Scores over time of the clip at a row of an evaluation.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tagger.metrics.score_table import Columns
+from tagger.metrics.columns import Columns
 from tagger.tagging.prediction import Prediction
 
 Floats = npt.NDArray[np.float64]

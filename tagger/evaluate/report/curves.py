@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.evaluate.report.contents import Floats
-from tagger.metrics.score_table import Columns
+from tagger.metrics.columns import Columns
 
 # Recalls at which curves are drawn: finer than a picture shows.
 RECALLS = np.linspace(0, 1, 201)

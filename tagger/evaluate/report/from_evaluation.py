@@ -12,7 +12,7 @@ from tagger.bundle.read import CONFIG, MODEL_CARD
 from tagger.evaluate.report.clip_views import ClipViews, Taggrams
 from tagger.evaluate.report.contents import Frame
 from tagger.evaluate.report.sections import framed
-from tagger.metrics.score_table import Columns
+from tagger.metrics.columns import Columns
 from tagger.tagging.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def report_evaluation(
         return {}
     from tagger.evaluate.report import write_report
 
-    with evaluation.open_columns() as columns:
-        return write_report(_report_of(evaluation, columns, run=run, taggrams=taggrams), folder)
+    report = _report_of(evaluation, evaluation.columns(), run=run, taggrams=taggrams)
+    return write_report(report, folder)
 
 
 def _bundle_of(evaluation: "Evaluation") -> "Bundle | None":

@@ -19,7 +19,7 @@ from tagger.base.files import atomic_write
 from tagger.base.registry import Entry, Registry
 from tagger.scoring.clip_heads._stretches import around_windows, stretch_length
 from tagger.scoring.scorer import SCORES, Floats
-from tagger.untrusted.npz import open_arrays
+from tagger.untrusted.npz import read_arrays
 
 # A thousand tags of ten thousand features take a sixth of it.
 _MOST_BYTES = 256 << 20
@@ -219,14 +219,10 @@ def load_clip_head(path: Path, *, sizes: Mapping[str, int], n_tags: int) -> Clip
         If the file is missing, damaged, of another network or of a head that is not installed.
     """
     try:
-        with open_arrays(path) as archive:
-            if sum(map(archive.n_bytes, archive.names)) > _MOST_BYTES:
-                raise ValueError(f"it holds more than {_MOST_BYTES >> 20} MB")
-            content = {name: archive.read(name, most_bytes=_MOST_BYTES) for name in archive.names}
+        content = read_arrays(path, most_bytes=_MOST_BYTES)
         name, params = str(content["head"]), json.loads(str(content["params"]))
         backbone = str(content["backbone"])
-    except Exception as error:
-        # NumPy and zipfile raise by what of the file is damaged.
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path}: missing or damaged ({error}); train, export or pull the model again"
         ) from None
