@@ -35,7 +35,7 @@ class Figures:
     source_bytes: float = 117e3
     stored_bytes: float = 370e3
     manifest_bytes: float = 390.0
-    launcher_bytes: float = 770.0
+    launcher_bytes: float = 2200.0
     # Training, of the whole network at full width.
     step_gflop_per_patch: float = 4.75
     device_tflops: float = 300.0

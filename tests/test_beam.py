@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -446,26 +445,6 @@ def test_of_two_pipelines_that_were_cancelled_the_later_one_holds(corpus, root):
         leave_results(corpus, root, labelled, range(4))
     assert len(list((root / RESULTS).iterdir())) == 2
     assert counts(local(corpus, root, index=index)) == (0, 0, 4, 0)
-
-
-@pytest.mark.campaign
-def test_results_of_many_clips_are_held_packed(corpus, root):
-    local(corpus, root)
-    store = Store(root)
-    clip = store.clips[0]
-    n_files, n_clips = 40, 500
-    for number in range(n_files):
-        ids = [f"{number}-{clip_number}" for clip_number in range(n_clips)]
-        outcomes = {i: replace(clip, record=replace(clip.record, id=i)) for i in ids}
-        write_results(root, outcomes, spec=store.spec, tags=store.tags, token="this")
-    tracemalloc.start()
-    try:
-        stored, _ = read_results(root, spec=store.spec, tags=store.tags, token="this")
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(stored) == n_files * n_clips
-    assert held < 600 * n_files * n_clips
 
 
 # Options.

@@ -7,9 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-import tracemalloc
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -316,87 +314,6 @@ def test_a_manifest_whose_paths_are_not_those_of_a_data_set_is_refused(store, pa
     change_manifest(store, lambda content: content["clips"][0]["record"].update(path=path))
     with pytest.raises(ConfigError, match=MANIFEST):
         _ = Store(store.root).index
-
-
-@pytest.mark.parametrize("layout", [{"indent": 2}, {"sort_keys": True}, {"separators": (",", ":")}])
-def test_a_manifest_of_another_layout_is_read(store, layout):
-    path = store.root / MANIFEST
-    content = json.loads(path.read_text(encoding="utf-8"))
-    # What looks like the key of the clips and is none.
-    content["tags"][0] = '"clips": ['
-    content["spec"]["front_end"]["clips"] = []
-    path.write_text(json.dumps(content, **layout), encoding="utf-8")
-    found = Store(store.root)
-    assert found.clips == store.clips
-    assert found.tags == ('"clips": [', *TAGS[1:])
-
-
-def test_a_manifest_is_read_whatever_a_block_ends_in(store, monkeypatch):
-    for n_characters in (1, 7, 1000):
-        monkeypatch.setattr("preprocess.store.manifest._BLOCK", n_characters)
-        assert Store(store.root).clips == store.clips
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [("}, {", "} {"), ("}]", "}"), ("}]", "},]"), ("}]}", "}]"), ("}]}", "}]}}")]
-)
-def test_a_manifest_that_is_no_json_behind_a_clip_is_refused(store, old, new):
-    change_manifest(store, lambda content: None)
-    path = store.root / MANIFEST
-    text = path.read_text(encoding="utf-8")
-    at = text.rindex(old)
-    path.write_text(text[:at] + new + text[at + len(old) :], encoding="utf-8")
-    assert "damaged manifest" in refusal(lambda: Store(store.root), path)
-
-
-def test_a_manifest_that_is_damaged_early_is_refused_without_holding_all_of_it(store):
-    path = store.root / MANIFEST
-    head, _, tail = path.read_text(encoding="utf-8").partition('"clips": [')
-    # A text that never ends.
-    path.write_text(head + '"clips": ["' + "x" * 30_000_000 + tail.replace('"', ""))
-    tracemalloc.start()
-    try:
-        assert "no whole clip after clip 0" in refusal(lambda: Store(store.root), path)
-        assert tracemalloc.get_traced_memory()[1] < 25_000_000
-    finally:
-        tracemalloc.stop()
-
-
-OPEN = """
-import sys
-from pathlib import Path
-from preprocess.clips.splits import split_parts
-from preprocess.store.store import Store
-
-store = Store(Path(sys.argv[1]))
-split_parts(store.index, "random")
-# Of this program alone: the peak that getrusage tells is also that of its parent.
-print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux")
-def test_an_open_store_takes_less_than_a_kilobyte_for_a_clip(tmp_path):
-    tags = tuple(f"tag {number}" for number in range(188))
-    peaks = {}
-    for n_clips in (300, 12_300):
-        clips = [
-            ClipRecord(str(row), f"{row % 16:x}/a_track_of_some_length_{row}.mp3", f"track {row}")
-            for row in range(n_clips)
-        ]
-        labels = np.zeros((n_clips, 188), np.uint8)
-        labels[:, 3] = 1
-        root = tmp_path / str(n_clips)
-        writer = StoreWriter(root, StoreSpec.of(front_end(), "float16"), tags=tags)
-        for clip in clips:
-            file, checksum = clip_file_name(clip.id), content_hash(clip.id.encode())
-            writer.add(StoredClip(clip, (3,), file, 1, checksum, 30_000, 1_700_000_000_123_456_789))
-        writer.close(ClipIndex(tags, clips, labels))
-        done = subprocess.run(
-            [sys.executable, "-c", OPEN, str(root)], capture_output=True, text=True, check=True
-        )
-        peaks[n_clips] = int(done.stdout) * 1024
-    assert (peaks[12_300] - peaks[300]) / 12_000 < 1_000
 
 
 def test_a_folder_without_a_store_is_refused(tmp_path):

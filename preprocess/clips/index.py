@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.packed import Packed
 from tagger.base.errors import ConfigError
 
 # As in C:/music or gs://bucket: what follows is of no folder that was given.
@@ -46,21 +44,6 @@ class ClipRecord:
         """First folder of the path (MagnaTagATune's 0..f)."""
         parts = PurePosixPath(self.path).parts
         return parts[0] if len(parts) > 1 else ""
-
-
-def fields_of(record: ClipRecord) -> tuple[str, ...]:
-    """Values of a record, in the order of its fields."""
-    return (record.id, record.path, record.track, record.artist, record.album, record.part)
-
-
-class ClipRecords(Packed[ClipRecord]):
-    """A list of records that are kept packed, for data sets of any number of clips."""
-
-    def _pack(self, item: ClipRecord) -> tuple[Any, ...]:
-        return fields_of(item)
-
-    def _unpack(self, fields: tuple[Any, ...]) -> ClipRecord:
-        return ClipRecord(*fields)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.store.store import StoredClip, StoreSpec, StoreWriter
-from preprocess.store.stored_clips import FinishedClips
 from tagger.base.addresses import is_remote
 from tagger.base.errors import StoreError
 from tagger.base.files import content_hash, write_bytes
@@ -81,7 +80,7 @@ def write_results(
 
 def read_results(
     root: Path, *, spec: StoreSpec, tags: tuple[str, ...], token: str
-) -> tuple[FinishedClips, dict[str, str]]:
+) -> tuple[dict[str, StoredClip], dict[str, str]]:
     """Read what became of the clips of a run.
 
     Parameters
@@ -97,7 +96,7 @@ def read_results(
 
     Returns
     -------
-    stored : FinishedClips
+    stored : dict of str to StoredClip
         Entries of the manifest, by clip id.
     failures : dict of str to str
         Messages of failure, by clip id. A clip that was tried several times counts as stored if it
@@ -108,7 +107,7 @@ def read_results(
     StoreError
         If results are damaged.
     """
-    stored, failures = FinishedClips(), dict[str, str]()
+    stored, failures = dict[str, StoredClip](), dict[str, str]()
     for their_tags, part in _parts(_paths(root, token), spec):
         if their_tags == tags:
             for clip_id, outcome in part.items():

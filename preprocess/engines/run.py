@@ -1,12 +1,11 @@
 """The verb ``preprocess``: every clip of a data set along the way to the store."""
 
 import json
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,64 +41,6 @@ class ClipTask:
     label: npt.NDArray[np.uint8]
     # Set where only the label has changed: its windows are taken from the store.
     stored: StoredClip | None = None
-
-
-class Tasks(Sequence[ClipTask]):
-    """Tasks that are made when somebody asks for them.
-
-    Parameters
-    ----------
-    index : ClipIndex
-        The clips.
-    finished : mapping of str to StoredClip
-        Clips in the store, by id.
-    """
-
-    def __init__(self, index: ClipIndex, finished: Mapping[str, StoredClip]) -> None:
-        self._index = index
-        self._finished = finished
-        self._rows = array("q")
-        self._relabels = bytearray()
-
-    def append(self, row: int, *, relabel: bool = False) -> None:
-        """Add the clip at `row` of the index; `relabel` it where its windows are as they were."""
-        self._rows.append(row)
-        self._relabels.append(relabel)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, number: int) -> ClipTask: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[ClipTask]: ...
-    def __getitem__(self, number: int | slice) -> ClipTask | list[ClipTask]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        row = self._rows[number]
-        record = self._index.clips[row]
-        stored = self._finished[record.id] if self._relabels[number] else None
-        return ClipTask(record, self._index.labels[row], stored)
-
-
-class _Numbered:
-    """A task by its number; on its way to a worker it becomes the task itself."""
-
-    __slots__ = ("_number", "_tasks")
-
-    def __init__(self, tasks: Sequence[ClipTask], number: int) -> None:
-        self._tasks = tasks
-        self._number = number
-
-    def task(self) -> ClipTask:
-        return self._tasks[self._number]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self.task(),)
-
-
-def _itself(task: ClipTask) -> ClipTask:
-    return task
 
 
 @dataclass(frozen=True)
@@ -203,9 +144,9 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _plan(
     index: ClipIndex, writer: StoreWriter, audio_root: Path, *, verify: bool
-) -> tuple[Tasks, int]:
+) -> tuple[list[ClipTask], int]:
     """List what is left to do and count the clips that are done."""
-    tasks, n_kept = Tasks(index, writer.finished), 0
+    tasks, n_kept = list[ClipTask](), 0
     sources, pickles = FileStates(audio_root), FileStates(writer.root)
     unsure = None if is_remote(writer.root) else _unsure_since(writer, pickles)
     for row, record in enumerate(index.clips):
@@ -218,18 +159,18 @@ def _plan(
             or (pickle := pickles.get(stored.file)) is None
             or pickle[0] < smallest_pickle(stored, writer.spec)
         ):
-            tasks.append(row)
+            tasks.append(ClipTask(record, label))
             continue
         if verify or (unsure is not None and pickle[1] >= unsure):
             try:
                 read_clip(writer.root, stored, writer.spec)
             except StoreError:
-                tasks.append(row)
+                tasks.append(ClipTask(record, label))
                 continue
         if stored.tags == tuple(np.flatnonzero(label)) and stored.record == record:
             n_kept += 1
         else:
-            tasks.append(row, relabel=True)
+            tasks.append(ClipTask(record, label, stored))
     return tasks, n_kept
 
 
@@ -249,15 +190,7 @@ def run_here(
     tasks: Sequence[ClipTask], job: Job, *, n_workers: int
 ) -> Iterator[tuple[ClipTask, Outcome]]:
     """Take the clips along the way in processes of this machine; an `Engine`."""
-    # All tasks as objects would take more memory than all that is known of the clips.
-    numbered = [_Numbered(tasks, number) for number in range(len(tasks))]
-    outcomes = map_in_processes(partial(_process, job=job), numbered, n_workers=n_workers)
-    for item, outcome in outcomes:
-        yield item.task(), outcome
-
-
-def _process(item: "_Numbered | ClipTask", job: Job) -> StoredClip | str:
-    return process_clip(item.task() if isinstance(item, _Numbered) else item, job)
+    yield from map_in_processes(partial(process_clip, job=job), tasks, n_workers=n_workers)
 
 
 def preprocess(

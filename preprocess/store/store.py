@@ -26,7 +26,7 @@ from preprocess.signal.features import FrontEnd
 from preprocess.store.journal import open_journal
 from preprocess.store.manifest import MANIFEST as MANIFEST
 from preprocess.store.manifest import read_manifest, write_manifest
-from preprocess.store.stored_clips import CLIP_FOLDER, FinishedClips, StoredClips
+from preprocess.store.stored_clips import CLIP_FOLDER
 from preprocess.store.stored_clips import StoredClip as StoredClip
 from preprocess.store.stored_clips import clip_file_name as clip_file_name
 from tagger.base.addresses import is_remote
@@ -114,12 +114,10 @@ class Store:
         self.root = root
         path = self.root / MANIFEST
         try:
-            header, clips = read_manifest(path)
-            self._read_header(path, header)
-            self.clips = StoredClips()
+            content = read_manifest(path)
+            self._read_header(path, content)
             tag_numbers = range(len(self.tags))
-            for content in clips:
-                self.clips.append(_checked(content, tag_numbers))
+            self.clips = [_checked(clip, tag_numbers) for clip in content["clips"]]
         except FileNotFoundError:
             interrupted = open_journal(self.root).exists()
             half = " (a preprocess run was interrupted)" if interrupted else ""
@@ -193,9 +191,10 @@ class Store:
     def index(self) -> ClipIndex:
         """The clips of the store as a data set: all that splits and vocabularies need."""
         labels = np.zeros((len(self.clips), len(self.tags)), dtype=np.uint8)
-        for row, tags in enumerate(self.clips.tags):
-            labels[row, list(tags)] = 1
-        return ClipIndex(self.tags, self.clips.records, labels, str(self.root / MANIFEST))
+        for row, clip in enumerate(self.clips):
+            labels[row, list(clip.tags)] = 1
+        records = [clip.record for clip in self.clips]
+        return ClipIndex(self.tags, records, labels, str(self.root / MANIFEST))
 
     @cached_property
     def n_windows(self) -> npt.NDArray[np.int64]:
@@ -324,7 +323,7 @@ class StoreWriter:
         self.root = root
         self.spec = spec
         self.tags = tags
-        self.finished = FinishedClips()
+        self.finished: dict[str, StoredClip] = {}
         self.interrupted = False
         with self._writing():
             if not is_remote(self.root):

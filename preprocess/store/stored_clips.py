@@ -1,16 +1,14 @@
-"""What a manifest says of its clips: one of them, and all of them in little memory."""
+"""What a manifest says of a clip."""
 
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preprocess.clips.index import ClipRecord, ClipRecords, fields_of, is_inside
-from preprocess.clips.packed import Packed
+from preprocess.clips.index import ClipRecord, is_inside
 from tagger.base.files import content_hash
 
 CLIP_FOLDER = "clips"
-_DIGEST = re.compile(r"(?:[0-9a-f]{2})+")
 
 
 def clip_file_name(clip_id: str) -> str:
@@ -80,88 +78,3 @@ class StoredClip:
                 "tags": tuple(content["tags"]),
             }
         )
-
-
-class StoredClips(Packed[StoredClip]):
-    """A list of clips that are kept packed.
-
-    Their fields are of the types that `StoredClip.check` wants.
-    """
-
-    def _pack(self, item: StoredClip) -> tuple[Any, ...]:
-        record, file, checksum = item.record, item.file, item.checksum
-        return (
-            fields_of(record),
-            item.tags,
-            None if file == clip_file_name(record.id) else file,
-            item.n_windows,
-            bytes.fromhex(checksum) if _DIGEST.fullmatch(checksum) else checksum,
-            item.source_bytes,
-            item.source_mtime_ns,
-            item.padded,
-        )
-
-    def _unpack(self, fields: tuple[Any, ...]) -> StoredClip:
-        keys, tags, file, n_windows, checksum, source_bytes, mtime, padded = fields
-        return StoredClip(
-            ClipRecord(*keys),
-            tags,
-            clip_file_name(keys[0]) if file is None else file,
-            n_windows,
-            checksum.hex() if isinstance(checksum, bytes) else checksum,
-            source_bytes,
-            mtime,
-            padded,
-        )
-
-    @property
-    def records(self) -> ClipRecords:
-        """The clips' records alone."""
-        return _RecordsOf(self)
-
-    @property
-    def tags(self) -> Iterator[tuple[int, ...]]:
-        """The clips' tags alone."""
-        return (fields[1] for fields in self.packed())
-
-
-class _RecordsOf(ClipRecords):
-    """Records that are taken out of packed clips, not kept once more."""
-
-    def __init__(self, clips: StoredClips) -> None:
-        self._clips = clips
-
-    def _fields(self, row: int) -> tuple[Any, ...]:
-        fields: tuple[Any, ...] = self._clips._fields(row)[0]
-        return fields
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-
-class FinishedClips(MutableMapping[str, StoredClip]):
-    """Clips by id that are kept packed."""
-
-    def __init__(self) -> None:
-        self._clips = StoredClips()
-        self._row_of: dict[str, int] = {}
-
-    def __getitem__(self, clip_id: str) -> StoredClip:
-        return self._clips[self._row_of[clip_id]]
-
-    def __setitem__(self, clip_id: str, clip: StoredClip) -> None:
-        # What it replaces stays behind: a clip is replaced once in a run, if at all.
-        self._row_of[clip_id] = len(self._clips)
-        self._clips.append(clip)
-
-    def __delitem__(self, clip_id: str) -> None:
-        del self._row_of[clip_id]
-
-    def __contains__(self, clip_id: object) -> bool:
-        return clip_id in self._row_of
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row_of)
-
-    def __len__(self) -> int:
-        return len(self._row_of)

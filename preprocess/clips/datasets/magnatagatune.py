@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from preprocess.clips.datasets import Dataset, read_table, read_table_in_parts
-from preprocess.clips.index import ClipIndex, ClipRecord, ClipRecords
+from preprocess.clips.index import ClipIndex, ClipRecord
 from tagger.base.errors import ConfigError
 from tagger.base.registry import Params
 
@@ -44,7 +44,7 @@ class Magnatagatune(Dataset):
         tags: list[str] = []
         # In bytes, as these can grow where they are.
         labels = bytearray()
-        clips = ClipRecords()
+        clips: list[ClipRecord] = []
         for table in read_table_in_parts(
             path, separator="\t", required=["clip_id", "mp3_path"], remedy=_REMEDY
         ):

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from preprocess.clips.datasets import Dataset, read_table
-from preprocess.clips.index import ClipIndex, ClipRecord, ClipRecords, refuse_repeats
+from preprocess.clips.index import ClipIndex, ClipRecord, refuse_repeats
 from tagger.base.errors import ConfigError
 from tagger.base.registry import Params
 
@@ -52,7 +52,7 @@ class TagCsv(Dataset):
             )
         column = {tag: position for position, tag in enumerate(tags)}
         labels = np.zeros((len(rows), len(tags)), dtype=np.uint8)
-        clips = ClipRecords()
+        clips: list[ClipRecord] = []
         # The path is the id: a second row for it would be a second id otherwise.
         refuse_repeats([row["path"] for row in rows], "paths", str(file))
         for number, (row, clip_tags) in enumerate(zip(rows, tags_of_clip, strict=True)):
