@@ -191,12 +191,7 @@ class Tagger:
             If this model has no tags.
         """
         self.require_tags()
-        with contextlib.closing(self._many(paths, self._asked, middle_seconds)) as results:
-            for path, found in results:
-                if isinstance(found, TaggerError):
-                    yield path, found
-                else:
-                    yield path, self._prediction(path, found)
+        return self._many(paths, self._asked, middle_seconds, make=self._prediction)
 
     def predict_windows(self, windows: "Windows", *, path: str = "") -> Prediction:
         """Tag windows that were computed before.
@@ -228,7 +223,7 @@ class Tagger:
         self, paths: Iterable[str | Path]
     ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
         """Compute what a prediction is made of; errors come as of `attempt_many`."""
-        return self._many(paths, self._asked, None)
+        return self._many(paths, self._asked, None, make=lambda _, found: found)
 
     def embed(
         self,
@@ -262,7 +257,7 @@ class Tagger:
         self.require_layer(layer)
         found = self._one(source, sample_rate, outputs=(layer,), middle_seconds=middle_seconds)
         path = "" if isinstance(source, np.ndarray) else str(source)
-        return self._embedding(path, layer, found)
+        return self._embedding(path, found, layer=layer)
 
     def embed_many(
         self,
@@ -300,12 +295,8 @@ class Tagger:
         """
         layer = layer or self.default_layer
         self.require_layer(layer)
-        with contextlib.closing(self._many(paths, (layer,), middle_seconds)) as results:
-            for path, found in results:
-                if isinstance(found, TaggerError):
-                    yield path, found
-                else:
-                    yield path, self._embedding(path, layer, found)
+        make = functools.partial(self._embedding, layer=layer)
+        return self._many(paths, (layer,), middle_seconds, make=make)
 
     @property
     def default_layer(self) -> str:
@@ -349,7 +340,9 @@ class Tagger:
         middle_seconds: float | None,
     ) -> ClipOutputs:
         if not isinstance(source, np.ndarray):
-            with contextlib.closing(self._many([source], outputs, middle_seconds)) as results:
+            with contextlib.closing(
+                self._many([source], outputs, middle_seconds, make=lambda _, found: found)
+            ) as results:
                 return _whole(next(results)[1])
         if sample_rate is None:
             raise ValueError("a waveform needs its sample_rate")
@@ -366,7 +359,9 @@ class Tagger:
         paths: Iterable[str | Path],
         outputs: tuple[str, ...],
         middle_seconds: float | None,
-    ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
+        *,
+        make: Callable[[str, ClipOutputs], ResultT],
+    ) -> Generator[tuple[str, ResultT | TaggerError], None, None]:
         names = [str(path) for path in paths]
         pipeline = Pipeline(self._scorers, outputs, jobs=self.jobs)
         results = pipeline.run(
@@ -376,7 +371,8 @@ class Tagger:
             ),
         )
         with contextlib.closing(results):
-            yield from zip(names, results, strict=True)
+            for name, found in zip(names, results, strict=True):
+                yield name, found if isinstance(found, TaggerError) else make(name, found)
 
     def _times(self, found: ClipOutputs, n_windows: int) -> npt.NDArray[np.float64]:
         return found.offset_seconds + self.front_end.window_starts(n_windows)
@@ -401,7 +397,7 @@ class Tagger:
             thresholds=self.thresholds,
         )
 
-    def _embedding(self, path: str, layer: str, found: ClipOutputs) -> Embedding:
+    def _embedding(self, path: str, found: ClipOutputs, *, layer: str) -> Embedding:
         values = found.outputs[layer]
         return Embedding(
             path=path,
