@@ -248,6 +248,7 @@ class Fitted:
     classifier: object
     tags: tuple[str, ...] = ("quiet", "loud")
     name, version, runs_on = "fitted", "1", "scikit-learn"
+    decides_one = False
     front_end = WholeClip(Params())
     output_sizes: ClassVar = {"scores": 2}
     clip_head = pooling_head("mean", None)

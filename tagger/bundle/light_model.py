@@ -30,6 +30,7 @@ class LightModel:
         self.tags = bundle.tags()
         self.front_end = FRONT_ENDS.create(bundle.front_end["name"], bundle.front_end["params"])
         bundle.require_front_end(self.front_end)
+        self.decides_one = bundle.description.decides_one
         self.output_sizes: Mapping[str, int] = bundle.outputs
         self.clip_head = bundle.clip_head()
         self.calibration = bundle.calibration()

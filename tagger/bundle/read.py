@@ -129,6 +129,8 @@ class Description:
         Learned weights of AutoPool over time.
     card : dict of str to str
         Lines of the model card: title -> text.
+    decides_one : bool
+        The tags exclude one another: a prediction is one of them.
     """
 
     name: str
@@ -141,9 +143,10 @@ class Description:
     aggregate: Literal["mean", "max", "autopool"]
     alpha: list[_Finite] | None
     card: dict[str, str]
+    decides_one: bool = False
 
 
-@checked_dataclass(frozen=True, config=_STRICT)
+@checked_dataclass(frozen=True, config=_STRICT, kw_only=True)
 class _Content(Description):
     """All of ``bundle.json``."""
 

@@ -45,6 +45,7 @@ from tagger.bundle.read import (
 )
 from tagger.config import Config, load_config
 from tagger.metrics.calibration import Calibration
+from tagger.network.task import TASKS
 from tagger.runs.folder import RunFolder
 from tagger.scoring.clip_heads import ClipHead, save_clip_head
 
@@ -132,6 +133,7 @@ def write_bundle(
         aggregate=model.aggregate,
         alpha=None if alpha is None else [float(value) for value in alpha],
         card=dict(source.card),
+        decides_one=TASKS.get(source.config.task.name).decides_one,
     )
     with atomic_folder(root) as folder:
         model.save_weights(folder / WEIGHTS)

@@ -116,7 +116,12 @@ def _load_tagger(model: str | None, quantize: str, jobs: int | None) -> "Tagger"
 
 
 TopOption = Annotated[
-    int | None, typer.Option("--top-k", min=1, help="At most so many tags of each file.")
+    int | None,
+    typer.Option(
+        "--top-k",
+        min=1,
+        help="At most so many tags of each file; default 10, or the one that a model decides for.",
+    ),
 ]
 ThresholdOption = Annotated[
     str | None,
@@ -156,7 +161,7 @@ def predict_tags(
     files_from: FilesFromOption = None,
     null: NullOption = False,
     model: ModelOption = None,
-    top_k: TopOption = 10,
+    top_k: TopOption = None,
     threshold: ThresholdOption = None,
     segments: Annotated[
         bool, typer.Option("--segments", help="Tags of each window, with its times.")

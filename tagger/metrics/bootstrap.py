@@ -347,7 +347,7 @@ def _mean_over_tags(values: Floats, by: Floats) -> Floats:
         )
 
 
-def _ends(values: Floats, points: Floats, *, limits: tuple[float, float]) -> Floats:
+def interval_ends(values: Floats, points: Floats, *, limits: tuple[float, float]) -> Floats:
     """Find both ends of intervals around points.
 
     Parameters
@@ -397,11 +397,11 @@ def bootstrap_intervals(columns: Columns, draws: Draws, *, metrics: MultilabelMe
     return Intervals(
         draws,
         {
-            name: _ends(values, getattr(metrics, name), limits=(0, 1))
+            name: interval_ends(values, getattr(metrics, name), limits=(0, 1))
             for name, values in drawn.per_tag.items()
         },
         {
-            name: _pair(_ends(values, np.array(metrics.summary[name]), limits=(0, 1)))
+            name: _pair(interval_ends(values, np.array(metrics.summary[name]), limits=(0, 1)))
             for name, values in drawn.summary.items()
         },
     )
@@ -463,7 +463,7 @@ def difference_of(
     moved = changes - changes.mean() + difference
     # One more than counted: no number of draws shows that something never happens.
     tails = [(np.count_nonzero(side) + 1) / (len(moved) + 1) for side in _sides(moved)]
-    ends = _ends(changes, np.array(difference), limits=(-1, 1))
+    ends = interval_ends(changes, np.array(difference), limits=(-1, 1))
     return Difference(name, *points, _pair(ends), float(min(1.0, 2 * min(tails))))
 
 

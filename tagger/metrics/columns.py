@@ -78,3 +78,21 @@ class ArrayColumns:
     def column(self, tag: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating]]:
         """Labels and scores of one tag."""
         return self._labels[:, tag] != 0, self._scores[:, tag]
+
+
+def stacked(columns: Columns) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.floating]]:
+    """Labels and scores of all tags, each [shape=(n_clips, n_tags)].
+
+    Raises
+    ------
+    ValueError
+        If there are no clips or no tags.
+    """
+    n_clips, n_tags = columns.shape
+    if not n_clips or not n_tags:
+        raise ValueError(f"there are no {'tags' if n_clips else 'clips'}")
+    pairs = [columns.column(tag) for tag in range(n_tags)]
+    return (
+        np.stack([flags for flags, _ in pairs], axis=1).astype(np.uint8),
+        np.stack([values for _, values in pairs], axis=1),
+    )

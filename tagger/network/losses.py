@@ -1,4 +1,4 @@
-"""Losses of multi-label scores; one formula, of which the usual ones are special cases."""
+"""Losses of clip scores."""
 
 from typing import Any
 
@@ -58,3 +58,20 @@ def multilabel_loss(
     if focus_negative:
         negative *= heard**focus_negative
     return tf.reduce_mean(positive + negative)
+
+
+def categorical_cross_entropy(labels: Any, scores: Any) -> Any:
+    """Mean over clips of ``-log p`` of their label.
+
+    Parameters
+    ----------
+    labels : tensor [shape=(n_clips, n_labels), dtype=float32]
+        1 in the column of a clip's label; shares after mixup.
+    scores : tensor [shape=(n_clips, n_labels), dtype=float32]
+        Probabilities: from 0 to 1, with the sum 1.
+
+    Returns
+    -------
+    tensor [shape=(), dtype=float32]
+    """
+    return tf.reduce_mean(keras.losses.categorical_crossentropy(labels, scores))

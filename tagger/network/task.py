@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tagger.base.registry import Entry, Registry
 from tagger.metrics.calibration import CalibratedColumns, Calibration, Method
-from tagger.metrics.columns import Columns
+from tagger.metrics.columns import Columns, stacked
 from tagger.metrics.decisions import Decisions
 from tagger.metrics.measured import Measured, PlainFigures
 
@@ -26,6 +26,8 @@ class Task(Entry):
 
     # Validation metrics that may choose the best epoch, with whether larger is better.
     monitors: ClassVar[dict[str, bool]]
+    # Whether a prediction is one of the outputs, and not a decision on each.
+    decides_one: ClassVar[bool] = False
 
     @abstractmethod
     def scores(self, logits: Any) -> Any:
@@ -113,13 +115,9 @@ class Task(Entry):
         """
         del thresholds, artists, n_draws, seed
         said = columns if calibration is None else CalibratedColumns(columns, calibration)
-        n_clips, n_outputs = said.shape
-        if not n_clips:
-            raise ValueError("there are no clips")
-        pairs = [said.column(output) for output in range(n_outputs)]
-        labels = np.stack([flags for flags, _ in pairs], axis=1).astype(np.uint8)
-        scores = np.stack([values for _, values in pairs], axis=1).astype(np.float32)
-        return PlainFigures(self.metrics(labels, scores), n_clips=n_clips)
+        labels, scores = stacked(said)
+        figures = self.metrics(labels, scores.astype(np.float32))
+        return PlainFigures(figures, n_clips=len(labels))
 
     def warnings(self) -> list[str]:
         """Say what a user should know about the chosen parameters, one line each."""

@@ -42,6 +42,7 @@ class RunModel:
         self.tags = run.load_vocabulary().tags
         self.network = build_model(config, self.front_end, self.tags)
         self.network.load_weights(run.best_weights)
+        self.decides_one = self.network.task.decides_one
         self.output_sizes = self.network.output_sizes
         n_tags = len(self.tags)
         self.network.fitted_head = run.load_clip_head(sizes=self.output_sizes, n_tags=n_tags)

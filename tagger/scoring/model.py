@@ -39,6 +39,10 @@ class Model(Protocol):
         """What computes its windows."""
 
     @property
+    def decides_one(self) -> bool:
+        """Whether its tags exclude one another: a prediction is one of them."""
+
+    @property
     def output_sizes(self) -> Mapping[str, int]:
         """Length of each output by name: ``scores``, where it has tags, and its embeddings."""
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+# What is said of a clip whose labels all score too low.
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -30,6 +33,8 @@ class Prediction:
         The audio was shorter than a window and was padded.
     thresholds : np.ndarray [shape=(n_tags,), dtype=float32], optional
         Score from which the model says that a tag applies; None where it has none of its own.
+    decides_one : bool
+        The tags exclude one another: see `label`.
     """
 
     path: str
@@ -41,6 +46,16 @@ class Prediction:
     seconds: float
     padded: bool = False
     thresholds: npt.NDArray[np.float32] | None = None
+    decides_one: bool = False
+
+    @property
+    def label(self) -> tuple[str, float]:
+        """The label of the highest score, and that score; `UNKNOWN` where it is too low."""
+        best = int(np.argmax(self.scores))
+        score = float(self.scores[best])
+        # NaN is no threshold, and nothing is below it.
+        too_low = self.thresholds is not None and self.scores[best] < self.thresholds[best]
+        return (UNKNOWN if too_low else self.tags[best]), score
 
     def top(self, k: int | None = None, *, threshold: float = 0.0) -> list[tuple[str, float]]:
         """Tags with the highest scores.

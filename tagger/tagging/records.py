@@ -10,6 +10,9 @@ from tagger.tagging.prediction import Prediction
 
 SegmentMode = Literal["none", "windows", "merged"]
 
+# Tags that are shown where nobody says how many.
+DEFAULT_TOP = 10
+
 # Score from which a tag applies where neither the user nor the model says.
 DEFAULT_THRESHOLD = 0.5
 
@@ -108,7 +111,8 @@ class Selection:
     ----------
     top_k : int, optional
         At most so many tags: of a file, of each window, or with merged segments so many different
-        ones. None for all.
+        ones. None: `DEFAULT_TOP`; of a model whose tags exclude one another, the one that it
+        decides for.
     threshold : float, optional
         Only tags that score at least this. None: no threshold for whole files and windows; for
         merged segments the model's own thresholds.
@@ -119,7 +123,7 @@ class Selection:
         Tags of the whole file, of each window, or of segments in which a tag lasts.
     """
 
-    top_k: int | None = 10
+    top_k: int | None = None
     threshold: float | None = None
     model_thresholds: bool = False
     segments: SegmentMode = "none"
@@ -183,9 +187,18 @@ def _ranked(
 
 
 def _whole_file(prediction: Prediction, selection: Selection) -> list[Row]:
+    if _is_decision(prediction, selection):
+        return [Row(*prediction.label)]
     scores = prediction.scores
-    order = _ranked(scores, _limits(prediction, selection), selection.top_k)
+    top_k = DEFAULT_TOP if selection.top_k is None else selection.top_k
+    order = _ranked(scores, _limits(prediction, selection), top_k)
     return [Row(prediction.tags[tag], float(scores[tag])) for tag in order]
+
+
+def _is_decision(prediction: Prediction, selection: Selection) -> bool:
+    """Whether one label is wanted, and not how high several score."""
+    asked = selection.top_k is not None or selection.threshold is not None
+    return prediction.decides_one and not asked
 
 
 def _window_ends(prediction: Prediction) -> npt.NDArray[np.float64]:
@@ -200,10 +213,11 @@ def _window_ends(prediction: Prediction) -> npt.NDArray[np.float64]:
 def _windows(prediction: Prediction, selection: Selection) -> list[Row]:
     limits = _limits(prediction, selection)
     ends = _window_ends(prediction)
+    top_k = 1 if _is_decision(prediction, selection) else selection.top_k or DEFAULT_TOP
     return [
         Row(prediction.tags[tag], float(scores[tag]), float(start), float(end))
         for scores, start, end in zip(prediction.taggram, prediction.times, ends, strict=True)
-        for tag in _ranked(scores, limits, selection.top_k)
+        for tag in _ranked(scores, limits, top_k)
     ]
 
 
@@ -214,7 +228,8 @@ def _merged(prediction: Prediction, selection: Selection) -> list[Row]:
     assert limits is not None, "merged segments always have thresholds"
     active = taggram >= limits
     order = _ranked(prediction.scores, None, None)
-    shown = [tag for tag in order if active[:, tag].any()][: selection.top_k]
+    shown = [tag for tag in order if active[:, tag].any()]
+    shown = shown[: selection.top_k or DEFAULT_TOP]
     # Of window i and the next one: do they overlap or touch?
     touching = times[1:] <= times[:-1] + prediction.window_seconds + _TOUCHING_SECONDS
     rows = []

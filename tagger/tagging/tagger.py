@@ -395,6 +395,7 @@ class Tagger:
             seconds=found.seconds,
             padded=found.padded,
             thresholds=self.thresholds,
+            decides_one=self.model.decides_one,
         )
 
     def _embedding(self, path: str, found: ClipOutputs, *, layer: str) -> Embedding:

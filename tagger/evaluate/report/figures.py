@@ -434,8 +434,10 @@ def confusion_map(
     *,
     missed: Sequence[str],
     given: Sequence[str],
+    row_title: str = "missed tag",
+    column_title: str = "wrongly given tag",
 ) -> Any:
-    """Which tag is wrongly given where which is missed.
+    """Which tag or label is given where which is right.
 
     Parameters
     ----------
@@ -445,6 +447,8 @@ def confusion_map(
         Colours.
     missed, given : sequence of str
         Names of the rows and of the columns.
+    row_title, column_title : str
+        What the rows and the columns are.
     """
     n_rows, n_columns = counts.shape
     figure = _new(1.9 + 0.27 * n_rows, theme)
@@ -474,8 +478,8 @@ def confusion_map(
         rotation_mode="anchor",
     )
     axes.invert_yaxis()
-    axes.set_ylabel("missed tag")
-    axes.set_xlabel("wrongly given tag")
+    axes.set_ylabel(row_title)
+    axes.set_xlabel(column_title)
     _style(axes, theme, grid=None)
     axes.tick_params(length=0)
     _colour_bar(figure, mesh, axes, theme, label="clips", counts=True)
