@@ -30,7 +30,7 @@ START, END = "<!-- prediction: start -->\n", "<!-- prediction: end -->\n"
 
 def clips_in(folder: Path | None, work: Path, n_clips: int) -> list[Path]:
     """Clips of MagnaTagATune's format: those given, or synthesised ones."""
-    from preprocess.signal.audio import find_audio_files
+    from preprocess.clips.audio_files import find_audio_files
 
     if folder is None:
         from preprocess.clips.demo_corpus import write_demo_corpus

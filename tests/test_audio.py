@@ -20,7 +20,8 @@ from conftest import RATE, noise, sine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess.signal.audio import find_audio_files, load_audio, prepare_waveform, stream_audio
+from preprocess.clips.audio_files import find_audio_files
+from preprocess.signal.audio import load_audio, prepare_waveform, stream_audio
 from tagger.base.errors import AudioError
 
 FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64", "opus")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.audio_files import FFMPEG_SUFFIXES
 from preprocess.signal.decoders import (
     Decoder,
     FfmpegDecoder,
@@ -21,14 +22,6 @@ from preprocess.signal.decoders import (
 )
 from tagger.base.addresses import is_remote
 from tagger.base.errors import AudioError
-
-# What libsndfile decodes; everything else goes through ffmpeg where it is installed.
-SOUNDFILE_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-)
-FFMPEG_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ac3", ".amr"})
-AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
-
 
 # Samples resampled at once: more of them leave the processor's cache.
 _RESAMPLED_SAMPLES = 65_536
@@ -387,14 +380,3 @@ def load_audio(path: Path, *, target_rate: int) -> Waveform:
     """
     blocks = list(stream_audio(path, target_rate=target_rate, block_seconds=None))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-
-def find_audio_files(folder: Path) -> list[Path]:
-    """Audio files below `folder`, by suffix, in sorted order; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )

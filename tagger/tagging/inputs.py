@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from preprocess.signal.audio import AUDIO_SUFFIXES, find_audio_files
+from preprocess.clips.audio_files import AUDIO_SUFFIXES, find_audio_files
 from tagger.base.addresses import is_remote
 from tagger.base.errors import AudioError, ConfigError, TaggerError
 from tagger.cloud.locations import file_or_object

@@ -1,0 +1,113 @@
+"""A folder for each label, as genre collections are kept: ``rock/song.mp3`` is rock."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from preprocess.clips.audio_files import find_audio_files
+from preprocess.clips.datasets import Dataset
+from preprocess.clips.index import ClipIndex, ClipRecord
+from tagger.base.errors import ConfigError
+from tagger.base.files import sha256_of_file
+from tagger.base.log import warn
+from tagger.base.registry import Params
+
+_SHOWN = 3
+
+
+class FoldersParams(Params):
+    """Which folders below data.root are labels."""
+
+    labels: Annotated[
+        tuple[str, ...], Field(description="names of the folders; none: all that hold audio")
+    ] = ()
+
+
+class Folders(Dataset):
+    """Audio below the folder of its label, at any depth.
+
+    Clips that lie deeper, e.g. in ``rock/some album/``, have that folder as their album, so that
+    splits by group can keep them together. Other files, such as covers, do not matter.
+    """
+
+    Params = FoldersParams
+    params: FoldersParams
+
+    def index(self, root: Path) -> ClipIndex:  # noqa: D102 (the contract documents it)
+        files = self._files(root)
+        labels = tuple(files)
+        if len(labels) < 2:
+            found = f"only {labels[0]!r}" if labels else "none"
+            raise ConfigError(
+                f"{root}: folders named by label hold the audio, and at least two are needed; "
+                f"found {found}"
+            )
+        clips, columns = [], []
+        for column, (label, paths) in enumerate(files.items()):
+            for path in paths:
+                inside = path.relative_to(root)
+                album = inside.parent.as_posix() if len(inside.parts) > 2 else ""
+                clips.append(ClipRecord(inside.as_posix(), inside.as_posix(), album=album))
+                columns.append(column)
+            if len(paths) < 2:
+                raise ConfigError(
+                    f"{root / label}: holds one clip, and none would be left to learn from while "
+                    "it is tested; add more, or move the folder elsewhere"
+                )
+        _refuse_copies(root, clips, columns)
+        matrix = np.zeros((len(clips), len(labels)), dtype=np.uint8)
+        matrix[np.arange(len(clips)), columns] = 1
+        return ClipIndex(labels, clips, matrix, str(root))
+
+    def _files(self, root: Path) -> dict[str, list[Path]]:
+        """Audio files by label; what is left out is told."""
+        if not root.is_dir():
+            raise ConfigError(f"{root}: no such folder; give one that holds a folder per label")
+        folders = sorted(
+            path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+        missing = sorted(set(self.params.labels) - {path.name for path in folders})
+        if missing:
+            raise ConfigError(f"{root}: has no folder {missing[0]!r}; check data.params.labels")
+        if self.params.labels:
+            folders = [path for path in folders if path.name in self.params.labels]
+        found = {path.name: find_audio_files(path) for path in folders}
+        empty = [name for name, files in found.items() if not files]
+        if empty:
+            warn(f"{root}: no audio in {_some(empty)}; left out")
+        n_beside = len(find_audio_files(root)) - sum(map(len, found.values()))
+        if n_beside and not self.params.labels:
+            warn(
+                f"{root}: {n_beside} audio files lie beside the folders and have no label; left out"
+            )
+        return {name: files for name, files in found.items() if files}
+
+
+def _refuse_copies(root: Path, clips: Sequence[ClipRecord], columns: Sequence[int]) -> None:
+    """Raise a ConfigError if the same file has two labels."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        by_size[(root / clip.path).stat().st_size].append(row)
+    for rows in by_size.values():
+        if len({columns[row] for row in rows}) < 2:
+            continue
+        first: dict[str, int] = {}
+        for row in rows:
+            earlier = first.setdefault(sha256_of_file(root / clips[row].path), row)
+            if columns[earlier] != columns[row]:
+                raise ConfigError(
+                    f"{root}: {clips[earlier].path} and {clips[row].path} are the same file under "
+                    "two labels; keep one, or give a CSV file with both labels for it"
+                )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+
+
+ENTRY = Folders

@@ -1,0 +1,138 @@
+"""Cross-validation: each clip is tested in one of several folds, whole groups together."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from preprocess.clips.index import ClipIndex
+from preprocess.clips.splits import DTYPE, Parts, Split
+from tagger.base.errors import ConfigError
+from tagger.base.files import content_hash
+from tagger.base.registry import Params
+
+Group = Literal["artist", "album", "track"]
+
+
+class KFoldParams(Params):
+    """How many folds, and which clips stay together."""
+
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    group: Annotated[
+        Literal["known", "artist", "album", "track", "none"],
+        Field(description="known: by artist, else album, else track, as far as the data tell"),
+    ] = "known"
+    validation: Annotated[
+        bool, Field(description="the fold after the one that is tested validates")
+    ] = True
+
+
+class KFold(Split):
+    """Folds that are alike in size and in how many clips carry each tag."""
+
+    Params = KFoldParams
+    params: KFoldParams
+
+    @property
+    def n_folds(self) -> int:  # noqa: D102 (in Split)
+        return self.params.folds
+
+    def parts(self, index: ClipIndex, *, seed: int, fold: int) -> Parts:  # noqa: D102 (in Split)
+        folds = folds_of(
+            index.labels, groups_of(index, self.params.group), n_folds=self.n_folds, seed=seed
+        )
+        parts = np.full(len(index), "train", dtype=DTYPE)
+        if self.params.validation and self.n_folds > 2:
+            parts[folds == (fold + 1) % self.n_folds] = "validation"
+        parts[folds == fold] = "test"
+        return parts
+
+
+def groups_of(index: ClipIndex, by: str) -> list[str]:
+    """Name the group of each clip: its artist, album or track, or the clip itself.
+
+    Parameters
+    ----------
+    index : ClipIndex
+        The clips.
+    by : str
+        ``"artist"``, ``"album"`` or ``"track"``; ``"known"`` for the first of these that a clip
+        has; ``"none"`` for no groups.
+
+    Raises
+    ------
+    ConfigError
+        If no clip has what is asked for.
+    """
+    keys: tuple[Group, ...] = ("artist", "album", "track")
+    if by == "none":
+        return [f"clip:{clip.id}" for clip in index.clips]
+    if by != "known":
+        if not any(getattr(clip, by) for clip in index.clips):
+            raise ConfigError(
+                f"split k_fold by {by}: {index.source} names none; set data.split_params.group to "
+                "known or none"
+            )
+        keys = tuple(key for key in keys if key == by)
+    groups = []
+    for clip in index.clips:
+        named = next((f"{key}:{value}" for key in keys if (value := getattr(clip, key))), "")
+        groups.append(named or f"clip:{clip.id}")
+    return groups
+
+
+def folds_of(
+    labels: npt.NDArray[np.uint8], groups: list[str], *, n_folds: int, seed: int
+) -> npt.NDArray[np.intp]:
+    """Deal groups of clips to folds.
+
+    Large groups go first, and each to the fold that lacks most of what the group carries, rare
+    tags counting more: the greedy rule of scikit-learn's StratifiedGroupKFold, for any number of
+    tags per clip.
+
+    Parameters
+    ----------
+    labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
+        1 where a clip carries a tag.
+    groups : list of str
+        Of each clip.
+    n_folds, seed : int
+        How many folds; the seed orders groups of one size.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_clips,), dtype=intp]
+        Fold of each clip; it depends on no order of the rows.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer groups than folds.
+    """
+    names, group_of = np.unique(groups, return_inverse=True)
+    if len(names) < n_folds:
+        raise ConfigError(
+            f"{n_folds} folds of {len(names)} groups of clips; ask for fewer folds, or add clips"
+        )
+    # The last column counts clips.
+    wide = np.concatenate([labels, np.ones((len(labels), 1), np.uint8)], axis=1)
+    carried = np.zeros((len(names), wide.shape[1]))
+    np.add.at(carried, group_of.reshape(-1), wide)
+    weights = 1 / np.maximum(carried.sum(axis=0), 1)
+    hashes = [content_hash(f"{seed}:{name}".encode()) for name in names]
+    order = sorted(range(len(names)), key=lambda group: (-carried[group, -1], hashes[group]))
+    filled = np.zeros((n_folds, wide.shape[1]))
+    fold_of_group = np.zeros(len(names), dtype=np.intp)
+    wanted = carried.sum(axis=0) / n_folds
+    for group in order:
+        # By how much each fold would exceed its share, over what it lacks now.
+        gain = ((wanted - filled) * carried[group] * weights).sum(axis=1)
+        fold = int(np.argmax(gain))
+        fold_of_group[group] = fold
+        filled[fold] += carried[group]
+    found: npt.NDArray[np.intp] = fold_of_group[group_of.reshape(-1)]
+    return found
+
+
+ENTRY = KFold
