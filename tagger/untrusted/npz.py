@@ -1,11 +1,17 @@
 """NumPy archives that may hold anything: plain arrays of bounded size, nothing executed."""
 
+import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def read_arrays(path: Path, *, most_bytes: int) -> dict[str, npt.NDArray[Any]]:
@@ -35,6 +41,9 @@ def read_arrays(path: Path, *, most_bytes: int) -> dict[str, npt.NDArray[Any]]:
             # zipfile reads no more of a member than it says here, whatever is packed there.
             if sum(member.file_size for member in archive.infolist()) > most_bytes:
                 raise ValueError(f"it holds more than {most_bytes >> 20} MB")
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    _check_size(file, member.file_size)
         # Allowed here: without pickles it executes nothing.
         with np.load(path, allow_pickle=False) as content:  # noqa: TID251
             arrays = {name: content[name] for name in content.files}
@@ -51,3 +60,11 @@ def read_arrays(path: Path, *, most_bytes: int) -> dict[str, npt.NDArray[Any]]:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(reason or type(error).__name__) from None
     return arrays
+
+
+def _check_size(file: IO[bytes], n_bytes: int) -> None:
+    """Raise a ValueError if an array promises more than there is: NumPy would make room for it."""
+    version = np.lib.format.read_magic(file)
+    shape, _, dtype = _HEADERS[version](file)
+    if math.prod(shape) * dtype.itemsize > n_bytes - file.tell():
+        raise ValueError("an array promises more values than there are")
