@@ -1,7 +1,6 @@
 """Promises of training on a store and into a run in a bucket: as on a disk, also after a kill."""
 
 import io
-import os
 import shutil
 
 import numpy as np
@@ -18,7 +17,6 @@ from small_store import make_store, small_config
 from tagger.base.errors import ConfigError, ModelError
 from tagger.base.files import write_bytes
 from tagger.cloud.locations import location
-from tagger.cloud.mirror import local_copy
 from tagger.train.loop import train
 
 STORE, RUN = "gs://bucket/store", "gs://bucket/runs/one"
@@ -75,32 +73,6 @@ def test_training_that_was_killed_goes_on_on_another_machine(cloud, tmp_path, wi
     whole = weights(cloud.objects("runs/whole")["last.weights.h5"])
     for name, value in weights(cloud.objects("runs/one")["last.weights.h5"]).items():
         np.testing.assert_array_equal(value, whole[name], err_msg=name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["run.json", pytest.param("checkpoints/*/variables.data*", marks=pytest.mark.campaign)],
-)
-@pytest.mark.campaign
-def test_a_run_that_the_disk_has_damaged_goes_on_as_it_lies_in_the_bucket(
-    cloud, tmp_path, capfd, without_export, name
-):
-    train(config_of(tmp_path, "run.root=gs://bucket/runs/whole"))
-    train(config_of(tmp_path, "train.epochs=1"))
-    damaged = list(local_copy("runs", location(RUN)).glob(name))
-    assert damaged
-    for path in damaged:
-        status = path.stat()
-        with path.open("r+b") as file:
-            file.write(b"#####")
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert train(config_of(tmp_path), resume=True).finished
-    said = capfd.readouterr().err
-    assert said.count("damaged on this disk; fetched again") == len(damaged)
-    assert "damaged state" not in said
-    whole = weights(cloud.objects("runs/whole")["last.weights.h5"])
-    for key, value in weights(cloud.objects("runs/one")["last.weights.h5"]).items():
-        np.testing.assert_array_equal(value, whole[key], err_msg=key)
 
 
 def test_a_run_in_a_bucket_is_not_overwritten(cloud, tmp_path):

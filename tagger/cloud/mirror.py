@@ -7,7 +7,6 @@ before and is sent after each saved state; of a store the pickles are fetched on
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from tagger.base.files import (
     sync_folder,
     write_json,
 )
-from tagger.base.log import progress_bar, warn
+from tagger.base.log import progress_bar
 from tagger.cloud.run_names import (
     RUN_DESCRIPTION,
     folder_of,
@@ -46,71 +45,27 @@ def local_copy(kind: str, address: Path) -> Path:
     return cache_folder() / kind / content_hash(str(address).encode("utf-8"))[:16]
 
 
-@dataclass(frozen=True)
-class _State:
-    """What tells versions of a file apart."""
-
-    size: int
-    crc32c: str
-
-
-_States = dict[str, _State]
-# Inode and time of the last write of files here: what is written anew gets others.
-_Places = dict[str, tuple[int, int]]
+# By their names, size and CRC32C of files: "12 yZRlqg==".
+_States = dict[str, str]
+# The states in which a file at the address is nobody else's work; None where it may be missing.
+_Known = dict[str, list[str | None]]
 
 
 class RunChangedError(ModelError):
     """Somebody else has changed the run; nothing of that was overwritten."""
 
 
-# Which states a push that failed may have left of a file; None where it was to be removed.
-_Sent = dict[str, list[_State | None]]
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What is known of the last time.
-
-    Attributes
-    ----------
-    same : dict
-        Files as they were when both sides were last the same.
-    seen : dict
-        What else lay at the address when it was last looked at, e.g. of a run without a
-        description: it may be replaced.
-    sent : dict
-        States that pushes which failed may have left: what was given up may still arrive later.
-    places : dict
-        Of `same`, where each file lay on this disk when both sides were last the same.
-    """
-
-    same: _States
-    seen: _States
-    sent: _Sent = field(default_factory=dict)
-    places: _Places = field(default_factory=dict)
-
-    def knows(self, name: str, state: _State | None) -> bool:
-        """Whether a file at the address is as it was when it was last looked at, or has gone."""
-        return state in (None, self.same.get(name), self.seen.get(name))
-
-
 class Mirror:
     """A run at an address and the local folder in which it is worked on.
 
-    Either side may have changed since they were last the same, which is noted beside the local
-    folder: only what was changed here is sent, so that the results of an evaluation do not bring
-    back the weights of yesterday. What is about to be sent is noted as well: half of it may have
-    arrived when the network goes, and must not be taken for somebody else's work.
+    Files are compared by size and CRC32C. Beside the local folder a note says in which states the
+    files at the address are known: as they were listed or sent last. So only what was changed here
+    is sent, and the results of an evaluation do not bring back the weights of yesterday. What is
+    about to be sent is noted first: half of it may have arrived when the network goes, and must not
+    be taken for somebody else's work.
 
     What somebody else has written since this side has last looked is never overwritten: every
     write and every removal names the generation that it replaces.
-
-    Nor is it overwritten with what a disk has damaged: after a power cut a file may be empty, or
-    have bits flipped any day. Commands write whole files under new inodes (and what grows in place
-    gets a new time), so what differs from the note, but is the inode of that time with its time, is
-    damaged, as are an empty file and a description of the run that has changed or gone. While the
-    good one is at the address the damaged one is not sent, and is fetched again by the next `pull`.
-    What a note speaks of is on the disk before the note is.
 
     Parameters
     ----------
@@ -128,17 +83,15 @@ class Mirror:
         self._root = str(cast(Any, remote).path).rstrip("/")
         # Of the files at the address, as they were listed or written last.
         self._generations: dict[str, int] = {}
-        # The one that this process has found, though it has removed it since.
-        self._last_note: _Note | None = None
-        # Of the files here, as they were when they were last looked at.
-        self._places: _Places = {}
+        # What this process has read from the note before it has removed that.
+        self._known_before: _Known = {}
 
     def pull(self, *, leave: Collection[str] = ()) -> None:
         """Make the local folder the same as the run at the address.
 
         What was changed here and did not get there stays, unless somebody else has changed the run
-        meanwhile: then only evaluations that another command here may be making stay. What is
-        damaged here is fetched again. From where there is no run nothing is fetched.
+        meanwhile: then only evaluations that another command here may be making stay. From where
+        there is no run nothing is fetched.
 
         Parameters
         ----------
@@ -163,47 +116,32 @@ class Mirror:
     def _pull_once(self, leave: Collection[str]) -> None:
         """Pull the very versions that are listed now; a FileNotFoundError where one has gone."""
         theirs, ours = self._theirs(), self._ours()
-        note = self._noted(theirs)
-        if note is not None and note.same and not ours:
-            # Somebody has removed the copy; that is no wish to remove the run.
-            note = None
-        noted = None if note is None else note.same
-        seen = theirs
-        ahead = noted is not None and _is_ahead(theirs, ours, noted)
-        if RUN_DESCRIPTION not in theirs:
-            # No run, or one that has not arrived yet: all that is wanted of it is here.
-            theirs = {name: theirs[name] for name in theirs if ahead and name in ours}
-        if note is not None and noted is not None and ahead:
-            # Others may have added files, e.g. of an evaluation.
-            wanted = [name for name in theirs if name not in ours and name not in noted]
-            damaged = self._damaged(theirs, ours, note)
-            wanted += damaged
-            for name in damaged:
-                if not is_below(name, leave):
-                    warn(f"{self.local / name}: damaged on this disk; fetched again")
-            stale: list[str] = []
-            same = noted | _common(theirs, ours)
+        # That somebody has removed the copy is no wish to remove the run.
+        known = self._read_note() if ours else None
+        # Without a description it is no run, or one that has not arrived yet.
+        run = theirs if RUN_DESCRIPTION in theirs else {}
+        if known is not None and _is_ahead(theirs, ours, known):
+            # Others may have added files, e.g. of an evaluation. Only results are ever removed.
+            wanted = [
+                name for name in run if name not in ours and not (name in known and is_result(name))
+            ]
         else:
             # Killed from here on, nothing that is here may be taken for newer.
             self._note.unlink(missing_ok=True)
-            if note is not None:
-                self._last_note = note
-            kept = self._unsent_evaluations(theirs, ours)
-            wanted = [n for n in theirs if ours.get(n) != theirs[n] and n not in kept]
-            stale = [name for name in ours if name not in theirs and name not in kept]
-            stale += [n for n in wanted if n in ours]
-            same = {name: state for name, state in theirs.items() if name not in wanted}
+            self._known_before = known or self._known_before
+            kept = _unsent_evaluations(theirs, ours, self._known_before)
+            known = {}
+            wanted = [name for name in run if ours.get(name) != run[name] and name not in kept]
+            stale = {name for name in ours if name not in run and name not in kept}
+            self._remove_here(stale.union(wanted))
         wanted = [name for name in wanted if not is_below(name, leave)]
-        # What makes others valid goes first.
-        for name in sorted(stale, key=validity)[::-1]:
-            (self.local / name).unlink(missing_ok=True)
-        self._remove_empty_folders()
-        self._transfer("pull the run", self._download, wanted, states=theirs)
+        self._transfer("pull the run", self._download, {name: run[name] for name in wanted})
         self._make_durable(wanted)
-        for name in wanted:
-            ours[name], self._places[name] = theirs[name], _place(self.local / name)
-        same |= {name: theirs[name] for name in wanted}
-        self._write_note(_Note(same, seen, places=self._placed(same, ours, note)))
+        for name, state in theirs.items():
+            # What was left at a run may not be taken for what was removed here.
+            if name not in run or (self.local / name).exists() or name in known:
+                _add(known, name, state)
+        self._write_note(known)
 
     def push(self) -> None:
         """Send what has changed here since the last time.
@@ -220,55 +158,58 @@ class Mirror:
         """
         with self._errors():
             theirs, ours = self._theirs(), self._ours()
-            # Where nothing is known, what lies there now is what will be replaced.
-            note = self._noted(theirs) or _Note({}, theirs)
-            noted = note.same
-            if RUN_DESCRIPTION in noted and not ours:
+            is_new = RUN_DESCRIPTION not in theirs
+            known = self._read_note()
+            if known is None and is_new:
+                # What lies there now is what will be replaced.
+                known = {name: [state] for name, state in theirs.items()}
+            if known is None or (RUN_DESCRIPTION in known and not ours):
                 raise ModelError(
                     f"{self.local}: this copy of {self.remote} has been removed, so nothing was "
                     "sent; run the command again"
                 )
-            damaged = self._damaged(theirs, ours, note)
-            for name in damaged:
-                warn(f"{self.local / name}: damaged on this disk; not sent")
+
+            def is_known(name: str) -> bool:
+                return theirs.get(name) in _states_of(known, name)
+
             changed = [
                 name
                 for name, state in ours.items()
-                if state not in (noted.get(name), theirs.get(name)) and name not in damaged
+                # What only others have changed is theirs.
+                if state != theirs.get(name)
+                and (is_known(name) or state not in _states_of(known, name))
             ]
-            gone = [name for name in noted if name not in ours and theirs.get(name) == noted[name]]
-            gone = [name for name in gone if name not in damaged]
-            is_new = RUN_DESCRIPTION not in theirs
-            if is_new:
-                # Of an earlier run whose description has gone nothing may be taken for this one's.
-                gone += [n for n in theirs if n not in ours and n not in gone and is_result(n)]
+            # Of an earlier run whose description has gone nothing may be taken for this one's.
+            gone = [
+                name
+                for name in theirs
+                if name not in ours and is_result(name) and (is_new or is_known(name))
+            ]
             touched = {folder_of(name) for name in [*changed, *gone] if not is_seal(name)}
             # Not of a state that has gone here: it is valid until newer ones have arrived.
             seals = [name for name in theirs if name in ours and seals_any(name, touched)]
             changed += [name for name in seals if name not in changed]
-            sent: _Sent = {name: [ours[name]] for name in changed}
-            for name in [*gone, *seals]:
-                sent.setdefault(name, []).append(None)
-            for name in sorted(sent):
-                if theirs.get(name) != ours.get(name) and not note.knows(name, theirs.get(name)):
+            for name in sorted({*changed, *gone}):
+                if name in theirs and theirs[name] != ours.get(name) and not is_known(name):
                     raise _changed(f"{self.remote}/{name}")
-            for name, states in note.sent.items():
-                sent[name] = states + [new for new in sent.get(name, []) if new not in states]
             self._make_durable(changed)
             # Noted first: whatever of it is found there later is this side's.
-            self._write_note(_Note(noted, note.seen, sent, note.places))
+            for name in changed:
+                _add(known, name, ours[name])
+            for name in [*gone, *seals]:
+                _add(known, name, None)
+            self._write_note(known)
             if is_new:
                 self._remove(gone)
-                gone = []
             self._remove(seals)
             for rank in sorted({validity(name) for name in changed}):
-                names = [name for name in changed if validity(name) == rank]
-                self._transfer("push the run", self._upload, names, states=ours)
-            self._remove(gone)
-            same = {name: state for name, state in noted.items() if name in ours}
-            same |= _common(theirs, ours)
-            same |= {name: ours[name] for name in changed}
-            self._write_note(_Note(same, note.seen, places=self._placed(same, ours, note)))
+                states = {name: ours[name] for name in changed if validity(name) == rank}
+                self._transfer("push the run", self._upload, states)
+            if not is_new:
+                self._remove(gone)
+            same = {name for name in ours if ours[name] == theirs.get(name)}.union(changed)
+            known |= {name: [ours[name]] for name in same}
+            self._write_note({name: known[name] for name in known if name not in gone})
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -288,117 +229,39 @@ class Mirror:
         found = self._fs.find(self._root, detail=True)
         entries = {name.removeprefix(f"{self._root}/"): entry for name, entry in found.items()}
         self._generations = {name: entry["generation"] for name, entry in entries.items()}
-        return {name: _State(entry["size"], entry["crc32c"]) for name, entry in entries.items()}
+        return {name: f"{entry['size']} {entry['crc32c']}" for name, entry in entries.items()}
 
     def _ours(self) -> _States:
         from tagger.cloud.transfers import crc32c_of_file
 
         files = [path for path in self.local.rglob("*") if path.is_file()]
         names = {path.relative_to(self.local).as_posix(): path for path in files}
-        names = {name: path for name, path in names.items() if TEMPORARY_PREFIX not in name}
-        # Asked before they are read: what is written meanwhile is then of another place.
-        self._places = {name: _place(path) for name, path in names.items()}
         return {
-            name: _State(path.stat().st_size, crc32c_of_file(path)) for name, path in names.items()
+            name: f"{path.stat().st_size} {crc32c_of_file(path)}"
+            for name, path in names.items()
+            if TEMPORARY_PREFIX not in name
         }
 
-    def _damaged(self, theirs: _States, ours: _States, note: _Note) -> list[str]:
-        """List what the disk has damaged, and is whole at the address; see `Mirror`."""
+    def _read_note(self) -> _Known | None:
+        """Read in which states files at the address are known; None if nobody has noted it."""
+        try:
+            known = json.loads(self._note.read_text(encoding="utf-8"))["known"]
+            return {name: list(states) for name, states in known.items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
 
-        def is_damaged(name: str, good: _State) -> bool:
-            found = ours.get(name)
-            if found is None:
-                # Results may be removed, but what a run is made of never is.
-                return not is_result(name)
-            if found == good:
-                return False
-            if name == RUN_DESCRIPTION or found.size == 0:
-                return True
-            return note.places.get(name) == self._places[name]
-
-        return [
-            name
-            for name, state in note.same.items()
-            if theirs.get(name) == state and is_damaged(name, state)
-        ]
-
-    def _unsent_evaluations(self, theirs: _States, ours: _States) -> _States:
-        """States of what evaluations of this very run have written here, and nobody else there."""
-        note = self._last_note
-        if note is None:
-            return {}
-        noted = note.same
-        if theirs.get(RUN_DESCRIPTION) != noted.get(RUN_DESCRIPTION):
-            return {}
-        damaged = self._damaged(theirs, ours, note)
-        return {
-            name: state
-            for name, state in ours.items()
-            if is_below(name, _EVALUATIONS)
-            and theirs.get(name) == noted.get(name) != state
-            and name not in damaged
-        }
-
-    def _placed(self, same: _States, ours: _States, note: _Note | None) -> _Places:
-        """Places of what is the same on both sides; of what is not here, those of before."""
-        before = {} if note is None else note.places
-        places = {
-            name: self._places[name] if ours.get(name) == state else before.get(name)
-            for name, state in same.items()
-        }
-        return {name: place for name, place in places.items() if place is not None}
+    def _write_note(self, known: _Known) -> None:
+        write_json(self._note, {"address": str(self.remote), "known": known})
 
     def _make_durable(self, names: list[str]) -> None:
+        """Have files on the disk before the note speaks of them: a power cut may empty others."""
         from tagger.cloud.transfers import in_threads
 
         paths = [self.local / name for name in names]
         in_threads(sync_file, paths)
-        folders = {parent for path in paths for parent in path.parents}
-        for folder in folders:
+        for folder in {parent for path in paths for parent in path.parents}:
             if folder.is_relative_to(self.local.parent):
                 sync_folder(folder)
-
-    def _noted(self, theirs: _States) -> _Note | None:
-        """Read what is known of the last time; None if nobody knows.
-
-        What a push that failed is found to have sent counts as the same.
-        """
-        try:
-            content = json.loads(self._note.read_text(encoding="utf-8"))
-            noted = {name: _State(*state) for name, state in content["files"].items()}
-            seen = {name: _State(*state) for name, state in content.get("seen", {}).items()}
-            sent = {
-                name: [state and _State(*state) for state in states]
-                for name, states in content.get("sent", {}).items()
-            }
-            # Earlier releases noted none.
-            places = {name: (at[0], at[1]) for name, at in content.get("places", {}).items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return None
-        for name, states in sent.items():
-            found = theirs.get(name)
-            if found not in states:
-                continue
-            places.pop(name, None)
-            if found is None:
-                noted.pop(name, None)
-            else:
-                noted[name] = found
-        return _Note(noted, seen, sent, places)
-
-    def _write_note(self, note: _Note) -> None:
-        files = {name: [state.size, state.crc32c] for name, state in note.same.items()}
-        seen = {
-            name: [state.size, state.crc32c]
-            for name, state in note.seen.items()
-            if note.same.get(name) != state
-        }
-        sent = {
-            name: [state and [state.size, state.crc32c] for state in states]
-            for name, states in note.sent.items()
-        }
-        content = {"files": files, "seen": seen, "sent": sent, "places": note.places}
-        write_json(self._note, {"address": str(self.remote), **content})
 
     def _download(self, name: str) -> None:
         self._fs.get_file(
@@ -424,18 +287,19 @@ class Mirror:
         in_threads(remove, [name for name in names if is_seal(name)])
         in_threads(remove, [name for name in names if not is_seal(name)])
 
-    def _transfer(
-        self, title: str, work: Callable[[str], None], names: list[str], *, states: _States
-    ) -> None:
+    def _transfer(self, title: str, work: Callable[[str], None], states: _States) -> None:
         from tagger.cloud.transfers import in_threads
 
-        if sum(states[name].size for name in names) < _QUIET_BYTES:
-            in_threads(work, names)
+        if sum(int(state.split()[0]) for state in states.values()) < _QUIET_BYTES:
+            in_threads(work, states)
             return
-        with progress_bar(title, len(names)) as advance:
-            in_threads(work, names, advance=advance)
+        with progress_bar(title, len(states)) as advance:
+            in_threads(work, states, advance=advance)
 
-    def _remove_empty_folders(self) -> None:
+    def _remove_here(self, names: Collection[str]) -> None:
+        # What makes others valid goes first.
+        for name in sorted(names, key=validity, reverse=True):
+            (self.local / name).unlink(missing_ok=True)
         for path in sorted(self.local.rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
@@ -449,22 +313,36 @@ def _changed(address: str) -> RunChangedError:
     )
 
 
-def _is_ahead(theirs: _States, ours: _States, noted: _States) -> bool:
-    """Whether only this side has changed anything since both were the same."""
+def _states_of(known: _Known, name: str) -> list[str | None]:
+    return known.get(name, [None])
+
+
+def _add(known: _Known, name: str, state: str | None) -> None:
+    """Note another state in which a file may be found."""
+    states = _states_of(known, name)
+    known[name] = states if state in states else [*states, state]
+
+
+def _is_ahead(theirs: _States, ours: _States, known: _Known) -> bool:
+    """Whether only this side has changed anything since the address was last looked at."""
+    if RUN_DESCRIPTION not in theirs and None in _states_of(known, RUN_DESCRIPTION):
+        # Where no run was there is none yet.
+        return True
     # Another run may have been started there, of whose files none was known.
-    names = {*noted, *(name for name in theirs if name == RUN_DESCRIPTION)}
     return all(
-        theirs.get(name) in (noted.get(name), ours.get(name))
-        # What a push that was killed has unsealed.
-        or (name not in theirs and is_seal(name))
-        for name in names
+        theirs.get(name) in (*_states_of(known, name), ours.get(name))
+        for name in {*known, RUN_DESCRIPTION}
     )
 
 
-def _place(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_mtime_ns
-
-
-def _common(theirs: _States, ours: _States) -> _States:
-    return {name: state for name, state in ours.items() if theirs.get(name) == state}
+def _unsent_evaluations(theirs: _States, ours: _States, known: _Known) -> set[str]:
+    """Files that evaluations of this very run have written here, and nobody else there."""
+    if theirs.get(RUN_DESCRIPTION) not in known.get(RUN_DESCRIPTION, ()):
+        return set()
+    return {
+        name
+        for name, state in ours.items()
+        if is_below(name, _EVALUATIONS)
+        and theirs.get(name) in _states_of(known, name)
+        and theirs.get(name) != state
+    }

@@ -181,8 +181,9 @@ class RunFolder:
                 f"{self.address}: no training run here; give the folder that 'tagger train' wrote"
             ) from None
         except _UNREADABLE as error:
-            # Of one at an address the description was fetched again if it was damaged here only.
-            remedy = "delete the folder and train again" if self._mirror is None else "restore it"
+            remedy = "delete the folder and train again"
+            if self._mirror is not None:
+                remedy = f"restore it (if only the copy in {self.root} is damaged, delete that)"
             raise ModelError(
                 f"{self.address / self.description.name}: damaged ({error}); {remedy}, or choose "
                 "another run.root"
