@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import http.server
 import io
-import json
-import os
 import re
 import resource
 import shutil
@@ -19,7 +17,7 @@ import numpy as np
 import pytest
 
 from preprocess.clips import fetch_magnatagatune as module
-from preprocess.clips.fetch_magnatagatune import CHECKSUMS, MANIFEST, PARTS, TABLES, JoinedFile
+from preprocess.clips.fetch_magnatagatune import ARCHIVE, CHECKSUMS, MANIFEST, PARTS, TABLES
 from tagger.cloud import download
 
 RNG = np.random.default_rng(0)
@@ -162,23 +160,19 @@ def contents(folder):
 WHOLE = {**TABLE_CONTENTS, **CLIPS}
 
 
-def test_clips_and_tables_arrive_and_the_parts_go(serve, fetch, folder):
-    code, out, err = fetch(serve())
+def test_clips_and_tables_arrive_and_nothing_is_asked_for_again(serve, fetch, folder):
+    server = serve()
+    code, out, err = fetch(server)
     assert code == 0
     assert out == f"{folder}: 6 clips (6 unpacked now)\n"
     assert contents(folder) == WHOLE
     assert "unpack clips" in err and f"download {PARTS[1]}" in err
-    assert "1 members that are no clips are left out" in err
-
-
-def test_what_arrived_is_noted_with_size_and_checksum(serve, fetch, folder):
-    server = serve()
-    fetch(server)
-    noted = json.loads((folder / MANIFEST).read_text())["files"]
-    assert noted == {
-        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in server.files.items()
-    }
+    assert "1 members are no clips; left out" in err
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp3")}
+    server.names()
+    assert fetch(server)[1] == f"{folder}: 6 clips (0 unpacked now)\n"
+    assert server.names() == []
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp3")} == before
 
 
 def test_parts_stay_when_told_to_and_go_at_the_next_call(serve, fetch, folder):
@@ -191,38 +185,10 @@ def test_parts_stay_when_told_to_and_go_at_the_next_call(serve, fetch, folder):
     assert server.names() == []
 
 
-def test_a_second_call_asks_for_nothing_and_writes_nothing(serve, fetch, folder):
-    server = serve()
-    fetch(server)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp3")}
-    server.names()
-    assert fetch(server)[1] == f"{folder}: 6 clips (0 unpacked now)\n"
-    assert server.names() == []
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp3")} == before
-
-
-def test_a_dropped_connection_is_resumed_in_the_middle(serve, fetch, folder):
-    server = serve()
-    server.trouble[PARTS[1]] = [-30_000, -10_000]
-    assert fetch(server)[0] == 0
-    assert contents(folder) == WHOLE
-    ranges = [wanted for name, wanted in server.asked if name == PARTS[1]]
-    assert ranges == [None, "bytes=30000-", "bytes=40000-"]
-
-
-def test_a_busy_server_is_asked_again(serve, fetch, folder):
-    server = serve()
-    server.trouble[PARTS[0]] = [503, 503]
-    server.trouble[TABLES[0]] = [429]
-    assert fetch(server)[0] == 0
-    assert contents(folder) == WHOLE
-
-
 def test_a_server_that_stays_busy_leaves_what_the_next_call_goes_on_from(serve, fetch, folder):
     server = serve()
     server.trouble[PARTS[1]] = [-30_000] + [503] * 4
     assert "server answers 503" in refusal(fetch(server))
-    server.names()
     server.asked = []
     assert fetch(server)[0] == 0
     assert contents(folder) == WHOLE
@@ -239,24 +205,48 @@ def test_a_missing_file_is_named_with_its_address(serve, fetch):
     assert f"{server.address}{PARTS[2]}: no such file" in message and "--from" in message
 
 
-@pytest.mark.parametrize("address", ["ftp://example.com/mtt", "/home/me/mtt"])
-def test_an_address_of_another_kind_is_refused(fetch, address):
-    assert f"--from {address}: give a folder at https:// or gs://" in refusal(fetch(address))
-
-
-def test_a_folder_with_a_query_is_refused(fetch):
-    message = refusal(fetch("https://example.com/mtt?sig=hush"))
-    assert "--from https://example.com/mtt?***: give a folder" in message
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("ftp://example.com/mtt", "ftp://example.com/mtt"),
+        ("/home/me/mtt", "/home/me/mtt"),
+        ("https://example.com/mtt?sig=hush", "https://example.com/mtt?***"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused(fetch, address, shown):
+    assert f"--from {shown}: give a folder at https:// or gs://" in refusal(fetch(address))
 
 
 # Checksums
 
 
-def test_published_checksums_are_verified(serve, fetch, folder):
+@pytest.mark.parametrize("kind", ["published", "file", "address"])
+def test_checksums_are_verified_and_what_they_leave_out_is_said(
+    serve, fetch, folder, tmp_path, kind
+):
     files = published()
-    server = serve({**files, CHECKSUMS: sums(files)})
-    assert fetch(server)[0] == 0
+    some = {name: content for name, content in files.items() if name != TABLES[1]}
+    server = serve({**files, CHECKSUMS if kind == "published" else "mine": sums(some)})
+    (tmp_path / "mine").write_bytes(sums(some))
+    given = {"file": [tmp_path / "mine"], "address": [f"{server.address}mine"]}.get(kind)
+    code, _, err = fetch(server, *(["--checksums", *given] if given else []))
+    assert code == 0
     assert contents(folder) == WHOLE
+    line = next(line for line in err.splitlines() if "not verified" in line)
+    assert TABLES[1] in line and not any(name in line for name in (TABLES[0], *PARTS))
+    # What the address publishes itself counts for nothing where a list is handed in.
+    assert (CHECKSUMS in server.names()) == (given is None)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_that_nothing_could_be_verified_is_said(serve, fetch, is_known):
+    files = published()
+    server = serve({**files, CHECKSUMS: sums(files)} if is_known else files)
+    lines = [line for line in fetch(server)[2].splitlines() if "not verified" in line]
+    assert len(lines) == (0 if is_known else 1)
+    for line in lines:
+        assert server.address.rstrip("/") in line and "--checksums" in line
+        assert all(name in line for name in (*TABLES, *PARTS))
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_unpacked(serve, fetch, folder):
@@ -270,46 +260,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_unpacked(serve, fetch, folde
     assert not (folder / PARTS[1]).exists()
 
 
-def test_a_part_damaged_on_its_way_is_fetched_again_where_checksums_are_published(
-    serve, fetch, folder
-):
-    files = published()
-    server = serve({**files, CHECKSUMS: sums(files)})
-    folder.mkdir()
-    (folder / f"{PARTS[1]}.part").write_bytes(b"x" * 1000)
-    assert fetch(server)[0] == 0
-    assert contents(folder) == WHOLE
-    ranges = [wanted for name, wanted in server.asked if name == PARTS[1]]
-    assert ranges == ["bytes=1000-", None]
-
-
-def test_what_is_no_list_of_checksums_is_refused(serve, fetch):
-    server = serve({**published(), CHECKSUMS: b"<html>hello</html>\n"})
-    assert "is no line that sha256sum writes" in refusal(fetch(server))
-
-
-def test_that_nothing_could_be_verified_is_said(serve, fetch):
-    server = serve()
-    err = fetch(server)[2]
-    line = next(line for line in err.splitlines() if "not verified" in line)
-    assert server.address.rstrip("/") in line and "--checksums" in line
-    assert all(name in line for name in (*TABLES, *PARTS))
-
-
-def test_what_a_list_leaves_out_is_said(serve, fetch):
-    files = published()
-    some = {name: content for name, content in files.items() if name != TABLES[1]}
-    err = fetch(serve({**files, CHECKSUMS: sums(some)}))[2]
-    line = next(line for line in err.splitlines() if "not verified" in line)
-    assert TABLES[1] in line and TABLES[0] not in line and PARTS[0] not in line
-
-
-def test_of_what_is_verified_nothing_is_said(serve, fetch):
-    files = published()
-    assert "not verified" not in fetch(serve({**files, CHECKSUMS: sums(files)}))[2]
-
-
-@pytest.mark.parametrize("code", [403, 401])
+@pytest.mark.parametrize("code", [403])
 def test_a_list_that_may_not_be_read_is_not_taken_for_none(serve, fetch, folder, code):
     server = serve()
     server.trouble[CHECKSUMS] = [code]
@@ -318,28 +269,6 @@ def test_a_list_that_may_not_be_read_is_not_taken_for_none(serve, fetch, folder,
     assert str(code) in message and "--checksums" in message
     assert server.names() == [CHECKSUMS]
     assert contents(folder) == {}
-
-
-@pytest.mark.parametrize("kind", ["file", "address"])
-def test_checksums_are_handed_in(serve, fetch, folder, tmp_path, kind):
-    files = published()
-    server = serve({**files, "mine": sums(files)})
-    (tmp_path / "mine").write_bytes(sums(files))
-    given = tmp_path / "mine" if kind == "file" else f"{server.address}mine"
-    code, _, err = fetch(server, "--checksums", given)
-    assert code == 0
-    assert contents(folder) == WHOLE
-    assert "not verified" not in err
-    # What the address publishes itself counts for nothing then.
-    assert CHECKSUMS not in server.names()
-
-
-def test_a_file_that_does_not_match_the_list_handed_in_is_refused(serve, fetch, folder, tmp_path):
-    files = published()
-    (tmp_path / "mine").write_bytes(sums({**files, PARTS[0]: b"another"}))
-    assert f"{PARTS[0]}: " in refusal(fetch(serve(), "--checksums", tmp_path / "mine"))
-    assert not (folder / PARTS[0]).exists()
-    assert not any((folder / name).exists() for name in CLIPS)
 
 
 @pytest.mark.parametrize(
@@ -363,21 +292,18 @@ def test_a_list_at_an_address_that_is_not_there_is_refused(serve, fetch):
     assert f"--checksums {given}: no such file" in refusal(fetch(server, "--checksums", given))
 
 
-def test_a_part_that_is_published_anew_meanwhile_is_not_joined_to_the_old_one(serve, fetch, folder):
-    server = serve()
-    server.trouble[PARTS[1]] = [-30_000] + [503] * 4
-    refusal(fetch(server))
-    other = serve(published([(name, content[::-1]) for name, content in CLIPS.items()]))
-    refusal(fetch(other))
-    # It is another mirror's; that it differs shows by the first part, and nothing is a mixture.
-    assert not any((folder / name).exists() for name in CLIPS)
-    (folder / MANIFEST).unlink()
-    for name in PARTS:
-        (folder / name).unlink(missing_ok=True)
-    assert fetch(other)[0] == 0
-    assert {n: c for n, c in contents(folder).items() if n in CLIPS} == {
-        name: content[::-1] for name, content in CLIPS.items()
-    }
+@pytest.mark.parametrize("name", [TABLES[0], PARTS[0]])
+def test_a_file_that_is_there_is_never_replaced(serve, fetch, folder, name):
+    files = published()
+    server = serve({**files, CHECKSUMS: sums(files)})
+    folder.mkdir()
+    (folder / name).write_bytes(b"my own")
+    assert f"{folder / name}: is not what was published" in refusal(fetch(server))
+    assert (folder / name).read_bytes() == b"my own"
+    (folder / name).write_bytes(files[name])
+    assert fetch(server)[0] == 0
+    assert name not in server.names()
+    assert contents(folder) == WHOLE
 
 
 # Times of the clips
@@ -454,97 +380,77 @@ def test_a_disk_that_is_full_while_clips_are_unpacked_leaves_no_half_of_one(serv
     assert contents(folder) == WHOLE
 
 
-@pytest.fixture
-def small_disk(folder):
-    """A disk of its own for the folder, on which a megabyte is free."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_small_disk_that_fills_up_is_one_error_and_the_next_call_goes_on(
-    serve, fetch, folder, small_disk
-):
-    server = serve()
-    (folder / "other").write_bytes(bytes((1 << 20) - 130_000))
-    message = refusal(fetch(server))
-    assert f"{folder}: cannot be written (No space left on device)" in message
-    assert not any((folder / name).exists() for name in CLIPS)
-    (folder / "other").unlink()
-    server.asked = []
-    assert fetch(server)[0] == 0
-    assert any(wanted for _, wanted in server.asked)
-    assert contents(folder) == WHOLE
-
-
-def test_a_mirror_that_serves_something_else_than_before_is_refused(serve, fetch, folder):
-    fetch(serve())
-    (folder / next(iter(CLIPS))).unlink()
-    other = serve(published([(name, content[::-1]) for name, content in CLIPS.items()]))
-    message = refusal(fetch(other))
-    assert f"{other.address}{PARTS[0]}: is not what it was before" in message
-    assert str(folder / MANIFEST) in message
-
-
-def test_a_table_that_was_edited_is_not_overwritten(serve, fetch, folder):
-    server = serve()
-    fetch(server)
-    (folder / TABLES[0]).write_bytes(b"my own")
-    message = refusal(fetch(server))
-    assert f"{folder / TABLES[0]}: has changed" in message
-    assert (folder / TABLES[0]).read_bytes() == b"my own"
+def test_a_disk_without_room_for_the_clips_is_one_error(serve, fetch, folder, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    message = refusal(fetch(serve()))
+    assert f"{folder}: 0 MB more are needed" in message and "make room" in message
+    monkeypatch.undo()
 
 
 # Damage
 
 
-def test_a_corrupted_part_is_named_by_the_clip_removed_and_fetched_by_the_next_call(
-    serve, fetch, folder
+def flipped(archive):
+    archive[110_000] ^= 1
+
+
+def misnamed(archive):
+    # In the header of a clip: its name is UTF-8, and begins with half a letter.
+    start = archive.index(b"PK\x03\x04", 100_000)
+    archive[start + 7] |= 0x08
+    archive[start + 30] = 0x88
+
+
+def misplaced(archive):
+    start = archive.rindex(b"PK\x01\x02")
+    archive[start + 42 : start + 46] = (0x7FFFFFFF).to_bytes(4, "little")
+
+
+def misjudged(archive):
+    # Of the central directory: a clip of one byte.
+    start = archive.rindex(b"PK\x01\x02")
+    archive[start + 24 : start + 28] = (1).to_bytes(4, "little")
+
+
+def without_start(archive):
+    del archive[:5000]
+
+
+def without_end(archive):
+    del archive[-5000:]
+
+
+def without_middle(archive):
+    del archive[120_000:125_000]
+
+
+def parts_of(archive):
+    third = -(-len(archive) // 3)
+    return {name: bytes(archive[i * third : (i + 1) * third]) for i, name in enumerate(PARTS)}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [flipped, misnamed, misplaced, misjudged, without_start, without_middle, without_end],
+)
+def test_a_damaged_archive_is_named_removed_and_fetched_by_the_next_call(
+    serve, fetch, folder, harm
 ):
     good = published()
-    damaged = bytearray(good[PARTS[1]])
-    damaged[60_000] ^= 1
-    server = serve({**good, PARTS[1]: bytes(damaged)})
+    archive = bytearray(b"".join(good[part] for part in PARTS))
+    harm(archive)
+    server = serve({**good, **parts_of(archive)})
     message = refusal(fetch(server))
-    assert f"{folder / PARTS[1]}: " in message and ".mp3: " in message
-    assert PARTS[0] not in message
-    # Those before it are whole, and no other is there.
-    there = {name: content for name, content in contents(folder).items() if name in CLIPS}
-    assert 0 < len(there) < 6
-    assert there.items() <= CLIPS.items()
+    assert f"{folder / ARCHIVE}: truncated or damaged, and removed (" in message
+    assert "call again" in message and "--from" in message
+    # What was unpacked before is whole, and no other is there.
+    assert contents(folder).items() <= WHOLE.items()
+    n_there = len(list(folder.rglob("*.mp3")))
     server.files = good
-    server.names()
     code, out, _ = fetch(server)
     assert code == 0
-    assert out == f"{folder}: 6 clips ({6 - len(there)} unpacked now)\n"
-    assert server.names() == [CHECKSUMS, PARTS[1]]
-    assert contents(folder) == WHOLE
-
-
-def test_a_clip_before_which_stands_a_name_that_is_no_text_is_damage(serve, fetch, folder):
-    name, content = next(iter(CLIPS.items()))
-    good = published([(name, content)])
-    damaged = bytearray(good[PARTS[0]])
-    # In the header of the clip: its name is UTF-8, and begins with half a letter.
-    damaged[7] |= 0x08
-    damaged[30] = 0x88
-    message = refusal(fetch(serve({**good, PARTS[0]: bytes(damaged)})))
-    assert f"{name}: " in message and "truncated or damaged" in message
-    assert not (folder / name).exists()
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_truncated_part_is_refused_and_fetched_anew(serve, fetch, folder, part):
-    good = published()
-    server = serve({**good, part: good[part][:-5000]})
-    message = refusal(fetch(server))
-    assert part in message and "truncated or damaged" in message
-    assert not any((folder / name).exists() for name in CLIPS)
-    server.files = good
-    assert fetch(server)[0] == 0
+    assert out == f"{folder}: 6 clips ({6 - n_there} unpacked now)\n"
     assert contents(folder) == WHOLE
 
 
@@ -560,36 +466,43 @@ def test_a_clip_that_was_damaged_is_unpacked_again_and_no_other(serve, fetch, fo
     assert contents(folder) == WHOLE
 
 
-def test_an_interrupted_run_goes_on(serve, fetch, folder, monkeypatch):
+# The archive is the first file that is written, the clips follow.
+@pytest.mark.parametrize("n_clips", [-1, 2])
+def test_an_interrupted_run_goes_on(serve, fetch, folder, monkeypatch, n_clips):
     server = serve()
-    write, written = module.atomic_write, []
+    write, left = module.atomic_write, [1 + n_clips]
 
     @contextlib.contextmanager
-    def killed_at_the_third(path, **options):
+    def killed(path, **options):
         with write(path, **options) as file:
             yield file
-            written.append(path)
-            if len(written) == 3:
+            if not left[0]:
                 # As after kill -9: half a file under a temporary name, and no way back.
                 (path.parent / ".tmp-half").write_bytes(b"half")
                 raise KeyboardInterrupt
+            left[0] -= 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "atomic_write", killed_at_the_third)
+        patch.setattr(module, "atomic_write", killed)
         assert fetch(server)[0] != 0
-    assert len(list(folder.rglob("*.mp3"))) == 2
+    n_there = len(list(folder.rglob("*.mp3")))
+    assert n_there == max(n_clips, 0)
     server.names()
-    assert fetch(server)[1] == f"{folder}: 6 clips (4 unpacked now)\n"
+    assert fetch(server)[1] == f"{folder}: 6 clips ({6 - n_there} unpacked now)\n"
     # All parts are there already.
     assert server.names() == [CHECKSUMS]
     assert contents(folder) == WHOLE
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"clips": {"0/a.mp3": "many"}}'])
-def test_a_manifest_that_is_damaged_is_named(serve, fetch, folder, text):
-    folder.mkdir()
+def test_a_manifest_that_is_damaged_is_written_anew(serve, fetch, folder, text):
+    server = serve()
+    fetch(server)
     (folder / MANIFEST).write_text(text)
-    assert f"{folder / MANIFEST}: damaged" in refusal(fetch(serve()))
+    assert fetch(server)[1] == f"{folder}: 6 clips (0 unpacked now)\n"
+    server.names()
+    assert fetch(server)[0] == 0
+    assert server.names() == []
 
 
 def test_a_folder_that_cannot_be_is_named(serve, fetch, folder):
@@ -606,99 +519,38 @@ def link(name):
     return info
 
 
-def huge(name):
-    info = zipfile.ZipInfo(name)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info
-
-
 HOSTILE = {
-    "../outside.mp3": [("../outside.mp3", b"x")],
-    "0/../../outside.mp3": [("0/../../outside.mp3", b"x")],
-    "/tmp/outside.mp3": [("/tmp/outside.mp3", b"x")],
-    "0\\\\..\\\\outside.mp3": [("0\\..\\outside.mp3", b"x")],
-    "C:/outside.mp3": [("C:/outside.mp3", b"x")],
-    "0/a\\x00.mp3": [("0/aXmp3", b"x")],
-    "0/link.mp3": [(link("0/link.mp3"), b"/etc/passwd")],
-    "1": [(link("1"), b"/etc")],
-    "0/huge.mp3": [(huge("0/huge.mp3"), bytes(17 << 20))],
-    "2/twice.mp3": [("2/twice.mp3", b"x"), ("2/twice.mp3", b"y")],
+    "parent": [("../outside.mp3", b"x")],
+    "way round": [("0/../../outside.mp3", b"x")],
+    "absolute": [("/tmp/outside.mp3", b"x")],
+    "backslash": [("0\\..\\outside.mp3", b"x")],
+    "drive": [("C:/outside.mp3", b"x"), ("0/C:outside.mp3", b"x")],
+    "control": [("0/a\n.mp3", b"x")],
+    "linked folder": [(link("1"), b"/etc")],
+    "bomb": [("0/huge.mp3", bytes(17 << 20))],
+    "packed otherwise": [(zipfile.ZipInfo("0/b.mp3"), b"x" * 1000)],
 }
+HOSTILE["packed otherwise"][0][0].compress_type = zipfile.ZIP_LZMA
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_member_that_means_harm_refuses_the_archive_and_is_named(
-    serve, fetch, folder, tmp_path, name
-):
-    files = published([*CLIPS.items(), *HOSTILE[name]])
-    if "x00" in name:
-        # Nothing that writes archives makes such a name.
-        files = {part: content.replace(b"0/aXmp3", b"0/a\0mp3") for part, content in files.items()}
-        name = "0/a\\x00mp3"
-    message = refusal(fetch(serve(files)))
-    assert f"its member '{name}' " in message
-    assert contents(folder).keys() == files.keys()
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_member_that_means_harm_is_written_nowhere(serve, fetch, folder, tmp_path, kind):
+    code, _, err = fetch(serve(published([*HOSTILE[kind], *CLIPS.items()])))
+    assert code == 0
+    assert f"{len(HOSTILE[kind])} members are no clips; left out" in err
+    assert contents(folder) == WHOLE
     assert {path.name for path in tmp_path.iterdir()} == {"mtt"}
 
 
-def test_a_member_whose_size_is_a_lie_is_refused(serve, fetch, folder):
-    archive = bytearray(zip_of([("0/bomb.mp3", bytes(17 << 20))]))
-    # Of the central directory and of the header: one byte.
-    for mark, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
-        start = archive.rindex(mark) + offset
-        archive[start : start + 4] = (1).to_bytes(4, "little")
-    pieces = (bytes(archive[:50]), bytes(archive[50:90]), bytes(archive[90:]))
-    parts = dict(zip(PARTS, pieces, strict=True))
-    assert "0/bomb.mp3" in refusal(fetch(serve({**TABLE_CONTENTS, **parts})))
-    assert not (folder / "0" / "bomb.mp3").exists()
-
-
-def test_a_member_without_a_name_is_refused(serve, fetch):
-    files = published([("a", b"x"), *CLIPS.items()])
-    archive = bytearray(b"".join(files[part] for part in PARTS))
-    # Of the central directory: a name of one letter becomes one of none, and a comment.
-    start = archive.index(b"PK\x01\x02")
-    archive[start + 28], archive[start + 32] = 0, 1
-    third = -(-len(archive) // 3)
-    parts = {name: bytes(archive[i * third : (i + 1) * third]) for i, name in enumerate(PARTS)}
-    assert "its member '' has no name" in refusal(fetch(serve({**files, **parts})))
-
-
-def test_damage_that_lies_in_none_of_the_parts_names_them_all(serve, fetch, folder):
-    files = published()
-    archive = bytearray(b"".join(files[part] for part in PARTS))
-    start = archive.rindex(b"PK\x01\x02")
-    archive[start + 42 : start + 46] = (0x7FFFFFFF).to_bytes(4, "little")
-    third = -(-len(archive) // 3)
-    parts = {name: bytes(archive[i * third : (i + 1) * third]) for i, name in enumerate(PARTS)}
-    message = refusal(fetch(serve({**files, **parts})))
-    assert all(str(folder / part) in message for part in PARTS)
+def test_a_link_is_unpacked_as_an_ordinary_file(serve, fetch, folder):
+    assert fetch(serve(published([(link("0/link.mp3"), b"/etc/passwd")])))[0] == 0
+    assert not (folder / "0" / "link.mp3").is_symlink()
+    assert (folder / "0" / "link.mp3").read_bytes() == b"/etc/passwd"
 
 
 def test_an_archive_without_clips_is_refused(serve, fetch):
     server = serve(published([("readme.txt", b"x"), ("0/deeper/a.mp3", b"x"), ("g/a.mp3", b"x")]))
     assert "holds no mp3 files in folders 0 to f" in refusal(fetch(server))
-
-
-# The reader across parts
-
-
-def test_parts_are_read_as_one_file_whatever_is_asked_for(tmp_path):
-    content = RNG.bytes(1000)
-    paths = [tmp_path / name for name in "abcd"]
-    for path, piece in zip(paths, (content[:1], content[1:600], b"", content[600:]), strict=True):
-        path.write_bytes(piece)
-    with JoinedFile(paths) as joined, io.BufferedReader(joined, 64) as file:
-        assert file.read() == content
-        for start, n_bytes in RNG.integers(0, 1000, (50, 2)):
-            file.seek(start)
-            assert file.read(n_bytes) == content[start : start + n_bytes]
-        assert file.seek(-10, io.SEEK_END) == 990
-        assert file.read() == content[-10:]
-        assert list(joined.parts_of(0, 1)) == [0]
-        assert list(joined.parts_of(500, 200)) == [1, 2, 3]
-        assert list(joined.parts_of(700, 300)) == [3]
 
 
 # A bucket as mirror
@@ -743,13 +595,6 @@ def test_a_download_from_a_bucket_goes_on_where_it_broke_off(cloud, fetch, folde
     # Each is described once more than it is read; the second was of another version.
     assert blocks.count(PARTS[2]) == 1 + whole
     assert blocks.count(PARTS[0]) < blocks.count(PARTS[2]) < blocks.count(PARTS[1])
-
-
-def test_a_bucket_in_trouble_is_asked_again(cloud, fetch, folder):
-    upload(cloud, published())
-    cloud.trouble = [(503, False), (429, False)]
-    assert fetch("gs://bucket/mtt")[0] == 0
-    assert contents(folder) == WHOLE
 
 
 def test_a_wrong_checksum_in_a_bucket_is_refused(cloud, fetch, folder):

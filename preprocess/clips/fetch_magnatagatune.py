@@ -1,15 +1,12 @@
 """MagnaTagATune from its published address, or a mirror, to a folder of clips and tables.
 
-The archive is published in parts. It is read across them, so that its gigabytes are on the disk
-once; what has arrived and what was unpacked is noted, so that a later call does what is left.
+The archive is published in parts. They are downloaded, joined and unpacked; a later call does what
+is left.
 """
 
-import bisect
-import io
 import os
 import re
 import shutil
-import stat
 import tempfile
 import zipfile
 import zlib
@@ -17,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tagger.base.addresses import without_secrets
 from tagger.base.errors import ConfigError, TaggerError
@@ -34,20 +31,24 @@ from tagger.base.log import notice, progress_bar
 
 ADDRESS = "https://mirg.city.ac.uk/datasets/magnatagatune/"
 PARTS = ("mp3.zip.001", "mp3.zip.002", "mp3.zip.003")
+# Named so that nobody has one of their own there.
+ARCHIVE = "mp3.zip.joined"
 TABLES = ("annotations_final.csv", "clip_info_final.csv")
 CHECKSUMS = "SHA256SUMS"
 MANIFEST = "fetched.json"
 
 _SCHEMES = ("https://", "http://", "gs://")
 _FOLDERS = "0123456789abcdef"
-_CLIP = re.compile(rf"[{_FOLDERS}]/[^/]+\.mp3")
+# Nothing else is unpacked: no other folder, and no name that another system takes for a path.
+_CLIP = re.compile(rf"[{_FOLDERS}]/[^/\\:\x00-\x1f]+\.mp3")
 _CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 # A clip of 29 s takes a tenth of a megabyte, and four where it is not compressed at all.
 _MAX_CLIP_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 20
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+# What zipfile raises of an archive that is damaged.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
 
 class FetchFile(Protocol):
@@ -63,18 +64,6 @@ class Fetched:
 
     n_clips: int
     n_unpacked: int
-
-
-class _File(BaseModel):
-    size: int
-    sha256: str
-
-
-class _Manifest(BaseModel):
-    """What has arrived, and what was unpacked of it (path: size and CRC-32)."""
-
-    files: dict[str, _File] = {}
-    clips: dict[str, Annotated[str, Field(pattern=r"^\d+ [0-9a-f]{8}$")]] = {}
 
 
 def fetch_magnatagatune(
@@ -109,8 +98,8 @@ def fetch_magnatagatune(
     Raises
     ------
     ConfigError
-        If a file is missing, is not what it was before, or is damaged; if the archive holds what no
-        clip can be; if the disk is full.
+        If a file is missing, damaged or not what was published; if the archive holds no clips; if
+        the disk is full.
     tagger.base.errors.ModelError
         If a file cannot be had.
     """
@@ -120,8 +109,8 @@ def fetch_magnatagatune(
         )
     try:
         with alone(folder / MANIFEST):
-            fetching = _Fetching(folder, fetch_file, source.rstrip("/"), checksums)
-            return fetching.run(keep_parts=keep_parts)
+            fetching = _Fetching(folder, fetch_file, source.rstrip("/"), checksums, keep_parts)
+            return fetching.run()
     except OSError as error:
         raise ConfigError(
             f"{folder}: cannot be written ({error.strerror}); check disk space and rights, and "
@@ -129,71 +118,60 @@ def fetch_magnatagatune(
         ) from None
 
 
+class _Manifest(BaseModel):
+    """Size and CRC-32 of the clips that were unpacked, by their paths."""
+
+    clips: dict[str, str]
+
+
+@dataclass(frozen=True)
 class _Fetching:
-    def __init__(
-        self, folder: Path, fetch_file: FetchFile, source: str, checksums: str | None
-    ) -> None:
-        self._folder = folder
-        self._fetch_file = fetch_file
-        self._source = source
-        self._list = checksums
-        self._manifest = self._read_manifest()
+    """A call of `fetch_magnatagatune`, whose parameters these are."""
 
-    def run(self, *, keep_parts: bool) -> Fetched:
-        clips_are_there = self._clips_are_there()
-        n_unpacked = 0
-        if not (clips_are_there and all(map(self._is_there, TABLES))):
-            checksums = self._checksums()
-            self._say_what_is_not_verified(checksums, with_parts=not clips_are_there)
+    folder: Path
+    fetch_file: FetchFile
+    source: str
+    checksums: str | None
+    keep_parts: bool
+
+    def run(self) -> Fetched:
+        clips, n_unpacked = self._clips_that_are_there(), 0
+        archive = self.folder / ARCHIVE
+        if not clips or not all((self.folder / name).exists() for name in TABLES):
+            remove_temporary_files(self.folder)
             # The small ones first: a wrong address shows at once.
-            for name in TABLES:
+            wanted = [*TABLES, *(() if clips or archive.exists() else PARTS)]
+            checksums = self._read_checksums()
+            self._say_what_is_not_verified([name for name in wanted if name not in checksums])
+            for name in wanted:
                 self._obtain(name, checksums.get(name))
-            if not clips_are_there:
-                for name in PARTS:
-                    self._obtain(name, checksums.get(name))
-                n_unpacked = self._unpack()
-        if not keep_parts:
-            for name in PARTS:
-                (self._folder / name).unlink(missing_ok=True)
-        return Fetched(len(self._manifest.clips), n_unpacked)
-
-    # ---- what is there ---------------------------------------------------------------------------
-
-    def _read_manifest(self) -> _Manifest:
-        path = self._folder / MANIFEST
-        try:
-            return _Manifest.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return _Manifest()
-        except ValidationError:
-            raise ConfigError(f"{path}: damaged; remove it and call again") from None
-
-    def _write_manifest(self) -> None:
-        write_text(self._folder / MANIFEST, self._manifest.model_dump_json(indent=1) + "\n")
-
-    def _is_there(self, name: str) -> bool:
-        path = self._folder / name
-        return path.exists() and self._manifest.files.get(name) == _describe(path)
-
-    def _clips_are_there(self) -> bool:
-        """Whether every clip that was unpacked once is as it was."""
-        clips = self._manifest.clips
         if not clips:
-            return False
+            if not archive.exists():
+                self._join()
+            clips, n_unpacked = self._unpack()
+            archive.unlink()
+        if not self.keep_parts:
+            self._remove(PARTS)
+        return Fetched(len(clips), n_unpacked)
+
+    def _clips_that_are_there(self) -> dict[str, str]:
+        """Clips that were unpacked once; none if any of them is not as it was."""
+        try:
+            content = (self.folder / MANIFEST).read_bytes()
+            clips = _Manifest.model_validate_json(content).clips
+        except (FileNotFoundError, ValidationError):
+            return {}
         with progress_bar("check clips", len(clips)) as advance:
             for name, state in clips.items():
-                size, crc = state.split()
-                if not _holds(self._folder / name, size=int(size), crc=int(crc, 16)):
-                    notice(f"{self._folder / name}: is not as it was unpacked; fetching it again")
-                    return False
+                if not _holds(self.folder / name, state):
+                    notice(f"{self.folder / name}: is not as it was unpacked; fetching it again")
+                    return {}
                 advance(1, "")
-        return True
+        return clips
 
-    # ---- what arrives ----------------------------------------------------------------------------
-
-    def _checksums(self) -> dict[str, str]:
+    def _read_checksums(self) -> dict[str, str]:
         """SHA-256 by name, handed in or fetched; empty where none are published."""
-        address = self._list or f"{self._source}/{CHECKSUMS}"
+        address = self.checksums or f"{self.source}/{CHECKSUMS}"
         shown = without_secrets(address)
         text = self._text_of_checksums(address)
         found = {}
@@ -205,7 +183,7 @@ class _Fetching:
                     "hand a list in with --checksums"
                 )
             found[match[2].removeprefix("./")] = match[1].lower()
-        if self._list and not found.keys() & {*TABLES, *PARTS}:
+        if self.checksums and not found.keys() & {*TABLES, *PARTS}:
             raise ConfigError(
                 f"{shown}: names none of {', '.join((*TABLES, *PARTS))}; hand in a list of theirs"
             )
@@ -224,7 +202,7 @@ class _Fetching:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / CHECKSUMS
             try:
-                is_there = self._fetch_file(address, path)
+                is_there = self.fetch_file(address, path)
             except TaggerError as error:
                 reason = str(error).removeprefix(f"{shown}: ").partition(";")[0]
                 # Going on, nothing would be verified where something might be.
@@ -234,185 +212,130 @@ class _Fetching:
                 ) from None
             if is_there:
                 return path.read_text(encoding="utf-8", errors="replace")
-        if self._list:
+        if self.checksums:
             raise ConfigError(f"--checksums {shown}: no such file; give another")
         return ""
 
-    def _say_what_is_not_verified(self, checksums: dict[str, str], *, with_parts: bool) -> None:
-        names = [
-            name for name in (*TABLES, *(PARTS if with_parts else ())) if name not in checksums
-        ]
+    def _say_what_is_not_verified(self, names: Sequence[str]) -> None:
         if names:
             notice(
-                f"{without_secrets(self._source)}: not verified, as no checksums are known: "
+                f"{without_secrets(self.source)}: not verified, as no checksums are known: "
                 f"{', '.join(names)}. Damage to clips shows by the archive's own CRC-32; whether "
                 "all is what was published does not. A list of SHA-256 from somebody you trust can "
                 "be handed in with --checksums"
             )
 
     def _obtain(self, name: str, sha256: str | None) -> None:
-        """Have a file in the folder, and note what it is."""
-        path, address = self._folder / name, f"{self._source}/{name}"
-        shown = without_secrets(address)
-        noted = self._manifest.files.get(name)
+        """Have a file in the folder; one that is there is never replaced."""
+        path, address = self.folder / name, f"{self.source}/{name}"
         if path.exists():
-            found = _describe(path)
-            if (sha256 or (noted.sha256 if noted else found.sha256)) == found.sha256:
-                self._note(name, found)
+            if sha256 in (None, sha256_of_file(path)):
                 return
-            if name in TABLES:
-                # It may be somebody's work.
-                raise ConfigError(
-                    f"{path}: has changed since it was published; remove it to fetch it again"
-                )
-            notice(f"{path}: is not what was published; fetching it again")
-            path.unlink()
-        if not self._fetch_file(address, path, sha256=sha256):
             raise ConfigError(
-                f"{shown}: no such file; give the folder that holds it with --from, or put it at "
-                f"{path}"
+                f"{path}: is not what was published (its SHA-256 is another); remove it and call "
+                "again to fetch it"
             )
-        found = _describe(path)
-        if sha256 is None and noted is not None and noted != found:
-            path.unlink()
+        if not self.fetch_file(address, path, sha256=sha256):
             raise ConfigError(
-                f"{shown}: is not what it was before (sha256 {found.sha256}, then "
-                f"{noted.sha256}); if that is right, remove {self._folder / MANIFEST}"
+                f"{without_secrets(address)}: no such file; give the folder that holds it with "
+                f"--from, or put it at {path}"
             )
-        self._note(name, found)
 
-    def _note(self, name: str, found: _File) -> None:
-        if self._manifest.files.get(name) != found:
-            self._manifest.files[name] = found
-            self._write_manifest()
+    def _join(self) -> None:
+        """Make the archive of its parts, which are removed."""
+        parts = [self.folder / name for name in PARTS]
+        self._require_space(sum(part.stat().st_size for part in parts))
+        with (
+            atomic_write(self.folder / ARCHIVE) as archive,
+            progress_bar("join parts", len(parts)) as advance,
+        ):
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, archive, _BLOCK_BYTES)
+                advance(1, "")
+        if not self.keep_parts:
+            self._remove(PARTS)
 
-    # ---- what is unpacked ------------------------------------------------------------------------
-
-    def _unpack(self) -> int:
-        """Unpack what is not there yet; returns the number of clips."""
+    def _unpack(self) -> tuple[dict[str, str], int]:
+        """Unpack what is not there yet; returns all clips, and how many are new."""
         for letter in _FOLDERS:
-            remove_temporary_files(self._folder / letter)
-        paths = [self._folder / name for name in PARTS]
-        n_unpacked = 0
-        with JoinedFile(paths) as joined, io.BufferedReader(joined, _BLOCK_BYTES) as file:
-            try:
-                archive = zipfile.ZipFile(file)
-            except (*_DAMAGE, ValueError) as error:
-                raise self._damaged(PARTS, f"make no zip archive ({error})") from None
-            clips = _clips(archive.infolist(), self._folder)
-            if any(member.header_offset < 0 for member in archive.infolist()):
-                raise self._damaged(PARTS, "make no zip archive (bytes are missing in them)")
-            self._require_space(clips)
-            with progress_bar("unpack clips", len(clips)) as advance:
-                for member in clips:
-                    path = self._folder / member.filename
-                    if not _holds(path, size=member.file_size, crc=member.CRC):
-                        try:
-                            _extract(archive, member, path)
-                        # A name that is no UTF-8, in front of the clip itself.
-                        except (*_DAMAGE, UnicodeDecodeError) as error:
-                            parts = joined.parts_of(member.header_offset, member.compress_size)
-                            names = [PARTS[number] for number in parts]
-                            raise self._damaged(names, f"{member.filename}: {error}") from None
-                        n_unpacked += 1
+            remove_temporary_files(self.folder / letter)
+        try:
+            archive = zipfile.ZipFile(self.folder / ARCHIVE)
+        except _DAMAGE as error:
+            raise self._damaged(str(error)) from None
+        with archive:
+            members = archive.infolist()
+            if any(member.header_offset < 0 for member in members):
+                raise self._damaged("bytes are missing")
+            # By their names: none is unpacked twice.
+            found = {member.filename: member for member in members if _is_clip(member)}
+            if not found:
+                raise self._damaged("it holds no mp3 files in folders 0 to f")
+            # Folders are members too, and one may be without a name.
+            n_others = sum(not member.filename.endswith("/") for member in members) - len(found)
+            if n_others:
+                notice(f"{self.folder / ARCHIVE}: {n_others} members are no clips; left out")
+            clips = {name: _state(member.file_size, member.CRC) for name, member in found.items()}
+            missing = [name for name in clips if not _holds(self.folder / name, clips[name])]
+            self._require_space(sum(found[name].file_size for name in missing))
+            with progress_bar("unpack clips", len(missing)) as advance:
+                for name in missing:
+                    try:
+                        _extract(archive, found[name], self.folder / name)
+                    except _DAMAGE as error:
+                        raise self._damaged(f"{name}: {error}") from None
                     advance(1, "")
-        # Without the parts a power cut may take none of them any more. Singly it takes far longer.
+        # Without the archive a power cut may take no clip any more. Singly it takes far longer.
         os.sync()
-        self._manifest.clips = {
-            member.filename: f"{member.file_size} {member.CRC:08x}" for member in clips
-        }
-        self._write_manifest()
-        return n_unpacked
+        manifest = _Manifest(clips=clips).model_dump_json(indent=1)
+        write_text(self.folder / MANIFEST, f"{manifest}\n")
+        return clips, len(missing)
 
-    def _require_space(self, clips: Sequence[zipfile.ZipInfo]) -> None:
-        needed = sum(
-            member.file_size for member in clips if not (self._folder / member.filename).exists()
-        )
-        free = shutil.disk_usage(self._folder).free
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _require_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ConfigError(
-                f"{self._folder}: the clips need {needed >> 20} MB, and {free >> 20} MB are free; "
+                f"{self.folder}: {needed >> 20} MB more are needed, and {free >> 20} MB are free; "
                 "make room and call again to go on"
             )
 
-    def _damaged(self, names: Sequence[str], what: str) -> ConfigError:
-        """Forget parts that are of no use, so that the next call fetches them."""
-        # Headers that are damaged may point to none of them: then it is not known which.
-        names = list(names) or list(PARTS)
-        for name in names:
-            (self._folder / name).unlink(missing_ok=True)
-            self._manifest.files.pop(name, None)
-        self._write_manifest()
+    def _damaged(self, what: str) -> ConfigError:
+        """Remove what is of no use, so that the next call fetches it."""
+        self._remove([ARCHIVE, *PARTS])
         return ConfigError(
-            f"{', '.join(str(self._folder / name) for name in names)}: {what}: truncated or "
-            "damaged, and removed; call again to fetch anew, with another --from if that does "
-            "not help"
+            f"{self.folder / ARCHIVE}: truncated or damaged, and removed ({what}); call again to "
+            "fetch it anew, with another --from if that does not help"
         )
 
 
-class JoinedFile(io.RawIOBase):
-    """Files read as one, end to end.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The files in their order.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._starts = [0]
-        for path in paths:
-            self._starts.append(self._starts[-1] + path.stat().st_size)
-        self._files = [path.open("rb") for path in paths]
-        self._position = 0
-
-    def readable(self) -> bool:  # noqa: D102
-        return True
-
-    def seekable(self) -> bool:  # noqa: D102
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:  # noqa: D102
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._starts[-1]}
-        if origin[whence] + offset < 0:
-            raise ValueError(f"negative position {origin[whence] + offset}")
-        self._position = origin[whence] + offset
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # noqa: D102
-        if self._position >= self._starts[-1]:
-            return 0
-        number = bisect.bisect_right(self._starts, self._position) - 1
-        file = self._files[number]
-        file.seek(self._position - self._starts[number])
-        n_bytes = file.readinto(memoryview(buffer)[: self._starts[number + 1] - self._position])
-        self._position += n_bytes
-        return n_bytes
-
-    def parts_of(self, start: int, n_bytes: int) -> range:
-        """Numbers of the files in which `n_bytes` from `start` on lie."""
-        first = bisect.bisect_right(self._starts, start) - 1
-        last = bisect.bisect_left(self._starts, start + n_bytes) - 1
-        return range(first, min(max(first, last), len(self._files) - 1) + 1)
-
-    def close(self) -> None:  # noqa: D102
-        for file in self._files:
-            file.close()
-        super().close()
+def _state(size: int, crc: int) -> str:
+    return f"{size} {crc:08x}"
 
 
-def _describe(path: Path) -> _File:
-    return _File(size=path.stat().st_size, sha256=sha256_of_file(path))
-
-
-def _holds(path: Path, *, size: int, crc: int) -> bool:
+def _holds(path: Path, state: str) -> bool:
     """Whether a file has that size and CRC-32."""
     try:
-        if path.is_symlink() or path.stat().st_size != size:
+        size = path.stat().st_size
+        if path.is_symlink() or not state.startswith(f"{size} "):
             return False
-        return zlib.crc32(path.read_bytes()) == crc
+        return _state(size, zlib.crc32(path.read_bytes())) == state
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
+
+
+def _is_clip(member: zipfile.ZipInfo) -> bool:
+    """Whether it is named like a clip, of its size, and can be unpacked."""
+    return (
+        _CLIP.fullmatch(member.filename) is not None
+        and member.file_size <= _MAX_CLIP_BYTES
+        and not member.flag_bits & _ENCRYPTED
+        and member.compress_type in _METHODS
+    )
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
@@ -432,51 +355,3 @@ def _seconds(member: zipfile.ZipInfo) -> float:
     except ValueError:
         # E.g. month 0, as where no time was known.
         return 0.0
-
-
-def _clips(members: Sequence[zipfile.ZipInfo], folder: Path) -> list[zipfile.ZipInfo]:
-    """Members that are clips; others are left out, and what means harm refuses the archive."""
-    clips: dict[str, zipfile.ZipInfo] = {}
-    n_others = 0
-    for member in members:
-        problem = _problem(member)
-        if problem is None and member.filename in clips:
-            problem = "is there twice"
-        if problem is not None:
-            raise ConfigError(
-                f"{folder / PARTS[0]}: its member {member.orig_filename!r} {problem}; nothing was "
-                "unpacked: fetch the parts from another address"
-            )
-        if _CLIP.fullmatch(member.filename):
-            clips[member.filename] = member
-        elif not member.is_dir():
-            n_others += 1
-    if not clips:
-        raise ConfigError(
-            f"{folder / PARTS[0]}: holds no mp3 files in folders 0 to f; give the address of "
-            "MagnaTagATune's parts"
-        )
-    if n_others:
-        notice(f"{folder / PARTS[0]}: {n_others} members that are no clips are left out")
-    return list(clips.values())
-
-
-def _problem(member: zipfile.ZipInfo) -> str | None:
-    """Say what is wrong with a member that no such archive has."""
-    name = member.orig_filename
-    if not member.filename:
-        return "has no name"
-    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path or one of another system"
-    if ".." in name.split("/"):
-        return "leads out of the folder"
-    if not name.isprintable():
-        return "has a name that cannot be"
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device"
-    if member.file_size > _MAX_CLIP_BYTES:
-        return f"is of {member.file_size >> 20} MB, which no clip is"
-    if member.flag_bits & _ENCRYPTED or member.compress_type not in _METHODS:
-        return "is encrypted, or packed in a way that is not known"
-    return None
