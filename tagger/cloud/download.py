@@ -1,8 +1,6 @@
 """Downloads that survive dropped connections: resume, retries, checksum, cache."""
 
-import base64
 import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -217,14 +215,9 @@ def _unreadable(address: Path, error: OSError) -> ModelError:
 
 def _difference(path: Path, *, crc32c: str, sha256: str | None) -> str | None:
     """Say what tells a file from the one that was meant."""
-    import google_crc32c
+    from tagger.cloud.transfers import crc32c_of_file
 
-    digest = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = base64.b64encode(digest.digest()).decode("ascii")
-    if found != crc32c:
+    if (found := crc32c_of_file(path)) != crc32c:
         return f"crc32c {found} instead of {crc32c}"
     if sha256 is not None and (found := sha256_of_file(path)) != sha256:
         return f"sha256 {found} instead of {sha256}"
@@ -385,8 +378,7 @@ def _save(
 def _verify(remote: RemoteFile, partial: Path) -> None:
     if remote.sha256 is None:
         return
-    with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of_file(partial)
     if digest != remote.sha256:
         # Nothing of it can be trusted: the next try starts from nothing.
         _discard(partial)

@@ -138,12 +138,6 @@ class CloudStorage(AbstractFileSystem):
         except FileNotFoundError:
             return None
 
-    def created(self, path: str) -> Any:
-        """Time of the content."""
-        return self.info(path)["mtime"]
-
-    modified = created
-
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
@@ -344,20 +338,6 @@ class CloudStorage(AbstractFileSystem):
     def _remove_if_there(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.rm_file(path)
-
-    def cp_file(self, path1: str, path2: str, **_: Any) -> None:
-        """Copy a file within the storage."""
-        bucket, name = _split(self._strip_protocol(path1))
-        other_bucket, other_name = _split(self._strip_protocol(path2))
-        with os_errors(f"{bucket}/{name}"):
-            source = storage_client().bucket(bucket).blob(name)
-            target = storage_client().bucket(other_bucket).blob(other_name)
-            token = None
-            while True:
-                # A large object takes several requests.
-                token, _done, _size = target.rewrite(source, token=token, **patience())
-                if token is None:
-                    return
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         """Do nothing: folders are implied by names."""
