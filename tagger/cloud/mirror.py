@@ -165,8 +165,8 @@ class Mirror:
                 known = {name: [state] for name, state in theirs.items()}
             if known is None or (RUN_DESCRIPTION in known and not ours):
                 raise ModelError(
-                    f"{self.local}: this copy of {self.remote} has been removed, so nothing was "
-                    "sent; run the command again"
+                    f"{self.local}: this copy of {self.remote} has been removed, or not been "
+                    "fetched whole, so nothing was sent; run the command again"
                 )
 
             def is_known(name: str) -> bool:
