@@ -135,8 +135,8 @@ def test_make_demo_ends_with_tags_the_table_and_the_pictures(demo):
 def test_the_demo_model_is_good(tmp_path):
     make_demo(tmp_path)
     metrics = json.loads((tmp_path / "demo/run/evaluation/test/metrics.json").read_text())
-    assert metrics["roc_auc_macro"] >= 0.93
-    assert metrics["n_tags_scored"] >= 12
+    assert metrics["roc_auc_macro"] >= 0.95
+    assert metrics["n_tags_scored"] == 10
     assert metrics["n_clips"] >= 30
 
 
@@ -166,7 +166,7 @@ def test_a_song_is_tagged_by_the_python_of_the_first_screen(home, musicnn_cache)
     assert len(code.splitlines()) <= 10
     printed = run(f"python - <<'END'\n{code}END", home, TAGGER_CACHE=str(musicnn_cache)).stdout
     assert len(ast.literal_eval(printed.splitlines()[0])) == 10
-    assert "(5, 17)" in printed
+    assert "(5, 10)" in printed
 
 
 def test_anything_is_tagged_by_the_commands_of_the_readme(home, musicnn_cache):

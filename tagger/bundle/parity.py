@@ -85,8 +85,7 @@ def windows_of_files(paths: Sequence[Path], front_end: FrontEnd) -> ParityWindow
 
 def windows_of_demo(front_end: FrontEnd) -> ParityWindows:
     """Windows of clips synthesised on the spot, where no others are at hand."""
-    from preprocess.clips.demo_corpus import plan, render
-    from preprocess.clips.demo_corpus.corpus import SAMPLE_RATE
+    from preprocess.clips.demo_corpus import SAMPLE_RATE, plan, render
     from preprocess.signal.audio import prepare_waveform
     from preprocess.signal.windows import windows_of_waveform
 

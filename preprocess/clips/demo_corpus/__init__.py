@@ -1,10 +1,10 @@
 """A small synthesised corpus in the layout of MagnaTagATune.
 
-Every clip is rendered from its own recipe, so that each tag is true by construction and the
-ordinary pipeline for the real data set can be run, and checked, without any download.
+Each clip is rendered from its own plan, so that each tag is true by construction and the whole
+pipeline can be tried, and checked, without any download.
 """
 
-from .corpus import render, write_demo_corpus
-from .recipes import TAGS, ClipPlan, Source, plan
+from .corpus import TAGS, ClipPlan, plan, render, write_demo_corpus
+from .instruments import SAMPLE_RATE
 
-__all__ = ["TAGS", "ClipPlan", "Source", "plan", "render", "write_demo_corpus"]
+__all__ = ["SAMPLE_RATE", "TAGS", "ClipPlan", "plan", "render", "write_demo_corpus"]

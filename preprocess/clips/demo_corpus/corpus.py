@@ -1,43 +1,132 @@
-"""Rendering and writing of the demo corpus."""
+"""Plan, rendering and files of the demo corpus."""
 
 from __future__ import annotations
 
+import io
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile as sf
-from scipy import signal
 
-from .parts import play
-from .recipes import FOLDERS, SOURCES, TAGS, ClipPlan, plan
+from tagger.base.files import write_bytes, write_json
 
-SAMPLE_RATE = 16000
+from .instruments import INSTRUMENTS, SAMPLE_RATE, play
 
-# To be raised whenever the sounds or the recipes change, so that old corpora are renewed.
-_VERSION = 1
+FOLDERS = "0123456789abcdef"
+TAGS = (*INSTRUMENTS, "no drums", "solo", "fast", "slow")
+
+# Far apart, so that they can be told apart by ear.
+_TEMPOS_BPM = {"slow": (45.0, 60.0), "fast": (150.0, 180.0)}
+_CLIPS_PER_ARTIST = 4
+
+# To be raised whenever the sounds or the plan change, so that old corpora are renewed.
+_VERSION = 2
 _MANIFEST = "demo_corpus.json"
 _ANNOTATIONS = "annotations_final.csv"
 _CLIP_INFO = "clip_info_final.csv"
-
-# Below this a pool of processes takes longer to start than it saves.
-_FEWEST_FOR_POOL = 24
-
-
-# A first-order high-pass, the gist of the curve by which the ear hears low notes as softer than
-# their power; without it the bass would be level in power and yet inaudible above its octave.
-_EAR = signal.butter(1, 250.0, btype="highpass", fs=SAMPLE_RATE)
+_CLIP_INFO_COLUMNS = (
+    *("clip_id", "track_number", "title", "artist", "album", "url"),
+    *("segmentStart", "segmentEnd", "original_url", "mp3_path"),
+)
 
 
-def _loudness(wave: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    heard = signal.lfilter(*_EAR, wave)
-    return float(np.sqrt(np.mean(heard**2)))
+@dataclass(frozen=True)
+class ClipPlan:
+    """What is decided about a clip before it is rendered.
+
+    Attributes
+    ----------
+    clip_id : int
+        Number of the clip, from 1.
+    folder : str
+        One of ``FOLDERS``.
+    artist : int
+        Number of the invented artist, from 1.
+    track : int
+        Number of the clip among those of its artist, from 1.
+    instruments : tuple of str
+        What plays, from ``INSTRUMENTS``.
+    tempo : {'slow', 'fast'}
+        Class of the tempo.
+    """
+
+    clip_id: int
+    folder: str
+    artist: int
+    track: int
+    instruments: tuple[str, ...]
+    tempo: str
+
+    @property
+    def mp3_path(self) -> str:
+        """Path relative to the root of the corpus, with forward slashes; it tells no tags."""
+        artist = f"synth_ensemble_{self.artist:02d}"
+        return f"{self.folder}/{artist}-demo_pieces-{self.track:02d}-study_{self.clip_id}.mp3"
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that are true, all from ``TAGS``."""
+        tags = {*self.instruments, self.tempo}
+        if "drums" not in tags:
+            tags.add("no drums")
+        if len(self.instruments) == 1:
+            tags.add("solo")
+        return frozenset(tags)
+
+
+def plan(n_clips: int, seed: int) -> list[ClipPlan]:
+    """Plan a corpus.
+
+    Each of six instruments plays in one of three clips, alone, in a duo or in a trio. At sixteen
+    clips per folder or more, each folder has clips with each tag, and clips without it.
+
+    Parameters
+    ----------
+    n_clips : int
+        Number of clips, a positive multiple of 16.
+    seed : int
+        Seed of all draws; not negative.
+
+    Returns
+    -------
+    list of ClipPlan
+        The clips in the order of their ids, folder by folder.
+
+    Raises
+    ------
+    ValueError
+        If the number of clips is no positive multiple of 16.
+    """
+    if n_clips <= 0 or n_clips % len(FOLDERS):
+        raise ValueError(f"n_clips must be a positive multiple of 16, got {n_clips}")
+    rng = np.random.default_rng(seed)
+    ensembles: list[tuple[str, ...]] = []
+    while len(ensembles) < n_clips:
+        dealt = [str(name) for name in rng.permutation(INSTRUMENTS)]
+        three = [tuple(dealt[:1]), tuple(dealt[1:3]), tuple(dealt[3:])]
+        ensembles += [three[i] for i in rng.permutation(3)]
+    per_folder = n_clips // len(FOLDERS)
+    artists_per_folder = -(-per_folder // _CLIPS_PER_ARTIST)
+    clips = []
+    for index in range(n_clips):
+        folder, place = divmod(index, per_folder)
+        artist, track = divmod(place, _CLIPS_PER_ARTIST)
+        clips.append(
+            ClipPlan(
+                clip_id=index + 1,
+                folder=FOLDERS[folder],
+                artist=folder * artists_per_folder + artist + 1,
+                track=track + 1,
+                instruments=ensembles[index],
+                tempo=str(rng.choice(list(_TEMPOS_BPM))),
+            )
+        )
+    return clips
 
 
 def render(
@@ -48,60 +137,38 @@ def render(
     Parameters
     ----------
     plan_item : ClipPlan
-        The recipe.
+        The plan of the clip.
     clip_seconds : float
-        Length in seconds.
+        Length in seconds, at least 0.5.
     seed : int
         Seed of the corpus; with the clip id it fixes the waveform.
 
     Returns
     -------
     np.ndarray [shape=(n_samples,), dtype=float32]
-        Mono waveform at 16 kHz with a peak of at most 0.8.
+        Mono waveform at 16 kHz with a peak of 0.5 to 0.8: MP3 overshoots the peaks.
     """
-    mix = np.zeros(max(round(clip_seconds * SAMPLE_RATE), 1))
-    for source in plan_item.sources:
-        # A stream for each source, so that a part does not depend on its company.
-        stream = [seed, 1, plan_item.clip_id, SOURCES.index(source.name)]
-        part = play(
-            np.random.default_rng(stream),
-            source,
-            plan=plan_item,
-            sample_rate=SAMPLE_RATE,
-            duration_s=clip_seconds,
-        )
-        rms = _loudness(part)
-        mix += part / max(rms, 1e-9) * 10.0 ** (source.level_db / 20.0)
-    rng = np.random.default_rng([seed, 2, plan_item.clip_id])
-    if plan_item.noise_floor_db is not None:
-        hiss = 10.0 ** (plan_item.noise_floor_db / 20.0) * np.sqrt(np.mean(mix**2))
-        mix += hiss * rng.standard_normal(mix.size)
-    # Room is left below 1 because decoded MP3 overshoots the original peaks.
-    peak = rng.uniform(0.5, 0.8)
-    return np.asarray(mix * (peak / max(np.abs(mix).max(), 1e-9)), dtype=np.float32)
+    rng = np.random.default_rng([seed, plan_item.clip_id])
+    tempo_bpm, key = rng.uniform(*_TEMPOS_BPM[plan_item.tempo]), int(rng.integers(12))
+    mix = np.zeros(round(clip_seconds * SAMPLE_RATE))
+    for instrument in plan_item.instruments:
+        part = play(rng, instrument, tempo_bpm=tempo_bpm, key=key, n_samples=mix.size)
+        mix += rng.uniform(0.6, 1.0) * part
+    return np.asarray(mix * (rng.uniform(0.5, 0.8) / np.abs(mix).max()), dtype=np.float32)
 
 
-def _replace_bytes(path: Path, data: bytes) -> None:
-    # A fixed temporary name: what a killed run leaves behind, the next run overwrites.
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def _write_clip(item: ClipPlan, *, root: Path, clip_seconds: float, seed: int) -> None:
-    path = root / item.folder / item.file_name
-    temporary = path.with_name(f".{path.name}.part")
-    waveform = render(item, clip_seconds, seed=seed)
+def _mp3(waveform: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
     # 64 kbit/s, well above the 32 kbit/s of the real data set.
+    file = io.BytesIO()
     sf.write(
-        temporary,
+        file,
         waveform,
         SAMPLE_RATE,
         format="MP3",
         bitrate_mode="CONSTANT",
         compression_level=0.6,
     )
-    temporary.replace(path)
+    return file.getvalue()
 
 
 def _csv(rows: Iterable[Sequence[str]]) -> bytes:
@@ -119,58 +186,40 @@ def _annotations(clips: Sequence[ClipPlan]) -> bytes:
 
 
 def _clip_info(clips: Sequence[ClipPlan], clip_seconds: float) -> bytes:
-    columns = "clip_id track_number title artist album url segmentStart segmentEnd original_url"
-    rows = [(*columns.split(), "mp3_path")]
+    rows = [_CLIP_INFO_COLUMNS]
     for clip in clips:
         rows.append(
             (
-                str(clip.clip_id),
-                f"{clip.track:02d}",
-                clip.title,
-                clip.artist,
-                "Demo Pieces",
-                "",
-                "0",
-                str(max(round(clip_seconds), 1)),
-                # Unique per clip, since users tell pieces apart by this column.
-                f"http://demo.invalid/{clip.file_name}",
+                *(str(clip.clip_id), f"{clip.track:02d}", f"Study {clip.clip_id}"),
+                *(f"Synth Ensemble {clip.artist:02d}", "Demo Pieces", ""),
+                *("0", str(max(round(clip_seconds), 1))),
+                # Another one for each clip: users tell pieces apart by this column.
+                f"http://demo.invalid/{clip.clip_id}",
                 clip.mp3_path,
             )
         )
     return _csv(rows)
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
+def _remove_other_corpus(root: Path, manifest: dict[str, Any]) -> None:
+    """Remove what an earlier call with other parameters wrote.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds annotations that are not of a demo corpus.
+    """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        old = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
-
-
-def _prepare(root: Path, *, manifest: dict[str, Any]) -> None:
-    """Make the folders and remove what an earlier call with other parameters wrote."""
-    old = _read_manifest(root / _MANIFEST)
-    if old is None and (root / _ANNOTATIONS).exists():
-        raise FileExistsError(f"{root} holds a data set that is not a demo corpus")
-    for folder in FOLDERS:
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    if old == manifest:
-        return
-    # Annotations first: without them nothing takes the folder for a complete corpus.
-    (root / _ANNOTATIONS).unlink(missing_ok=True)
-    (root / _CLIP_INFO).unlink(missing_ok=True)
-    for path in root.glob("[0-9a-f]/synth_ensemble_*-demo_pieces-*.mp3"):
-        path.unlink()
-    _replace_bytes(root / _MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode("ascii"))
-
-
-def _n_workers(n_workers: int | None) -> int:
-    if n_workers is not None:
-        return max(n_workers, 1)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        if (root / _ANNOTATIONS).exists():
+            raise FileExistsError(f"{root} holds a data set that is not a demo corpus") from None
+        old = None
+    if old != manifest:
+        # Annotations first: without them nothing takes the folder for a complete corpus.
+        (root / _ANNOTATIONS).unlink(missing_ok=True)
+        for path in root.glob("[0-9a-f]/synth_ensemble_*.mp3"):
+            path.unlink()
 
 
 def write_demo_corpus(
@@ -179,14 +228,13 @@ def write_demo_corpus(
     n_clips: int = 256,
     clip_seconds: float = 8.0,
     seed: int = 0,
-    n_workers: int | None = None,
     on_clip: Callable[[int], None] | None = None,
 ) -> Path:
     """Write the demo corpus, or whatever of it is missing.
 
     Clips are written first and the annotations last, each file in one step, so that a call
-    that is cut short can simply be repeated. Over a complete corpus with the same parameters
-    the call does nothing; one with other parameters is replaced.
+    that is cut short can simply be repeated. Clips of the same parameters are left as they are;
+    a corpus with other parameters is replaced.
 
     Parameters
     ----------
@@ -198,9 +246,6 @@ def write_demo_corpus(
         Length of each clip in seconds, at least 0.5.
     seed : int
         Seed of all draws; not negative.
-    n_workers : int, optional
-        Number of processes; by default one per available core. With more than one, the
-        calling script needs the usual ``if __name__ == "__main__"`` guard.
     on_clip : callable, optional
         Called with the number of clips that are done, after each one.
 
@@ -218,7 +263,6 @@ def write_demo_corpus(
     """
     if clip_seconds < 0.5:
         raise ValueError(f"clip_seconds must be at least 0.5, got {clip_seconds}")
-    root = Path(root)
     clips = plan(n_clips, seed)
     manifest = {
         "version": _VERSION,
@@ -226,29 +270,20 @@ def write_demo_corpus(
         "clip_seconds": float(clip_seconds),
         "seed": seed,
     }
-    _prepare(root, manifest=manifest)
-    missing = [clip for clip in clips if not (root / clip.mp3_path).is_file()]
-    n_done = len(clips) - len(missing)
-    write = partial(_write_clip, root=root, clip_seconds=float(clip_seconds), seed=seed)
-    workers = min(_n_workers(n_workers), len(missing))
-    if workers <= 1 or len(missing) < _FEWEST_FOR_POOL:
-        for clip in missing:
-            write(clip)
-            n_done += 1
+    root = Path(root)
+    _remove_other_corpus(root, manifest)
+    write_json(root / _MANIFEST, manifest)
+
+    def write(clip: ClipPlan) -> None:
+        if not (root / clip.mp3_path).exists():
+            waveform = render(clip, clip_seconds, seed=seed)
+            write_bytes(root / clip.mp3_path, _mp3(waveform), durable=False)
+
+    # Threads are enough: NumPy and the encoder compute outside Python's lock.
+    with ThreadPoolExecutor() as pool:
+        for n_done, _ in enumerate(pool.map(write, clips), 1):
             if on_clip is not None:
                 on_clip(n_done)
-    else:
-        # Not forked: the caller may run threads, and a fork would copy their held locks.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            for _ in pool.map(write, missing, chunksize=4):
-                n_done += 1
-                if on_clip is not None:
-                    on_clip(n_done)
-    for name, data in (
-        (_CLIP_INFO, _clip_info(clips, clip_seconds)),
-        (_ANNOTATIONS, _annotations(clips)),
-    ):
-        if not (root / name).is_file():
-            _replace_bytes(root / name, data)
+    write_bytes(root / _CLIP_INFO, _clip_info(clips, clip_seconds))
+    write_bytes(root / _ANNOTATIONS, _annotations(clips))
     return root / _ANNOTATIONS
