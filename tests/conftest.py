@@ -1,4 +1,4 @@
-"""Fixtures and synthesised audio that the tests share."""
+"""Fixtures that the tests share, and what the command line of pytest says."""
 
 from __future__ import annotations
 
@@ -8,44 +8,23 @@ import os
 import random
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile as sf
 from hypothesis import settings
 
-RATE = 16000
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"
 
 # What is tested, and what an installed package adds to it: found by this process and by those that
 # tests start, in any folder.
 PYTHONPATH = (str(Path(__file__).parents[1]), str(Path(__file__).parent / "plugin"))
-sys.path[:0] = PYTHONPATH
+# Beside it, what several tests share.
+sys.path[:0] = (*PYTHONPATH, str(Path(__file__).parent / "support"))
 os.environ["PYTHONPATH"] = os.pathsep.join(PYTHONPATH)
 
-# Columns of the tiny corpus; the first three clips share an artist, the last carries no tag.
-TINY_TAGS = ("guitar", "slow", "techno")
-TINY_CLIPS = (
-    # id, folder, track, artist, labels, seconds
-    ("10", "0", "ann-first-01-river", "ann", "110", 2.0),
-    ("11", "0", "ann-first-01-river", "ann", "100", 2.0),
-    ("12", "3", "ann-first-02-stone", "ann", "101", 3.0),
-    ("13", "b", "bob-loud-01-steel", "bob", "001", 2.0),
-    ("14", "c", "bob-loud-02-iron", "bob", "011", 2.5),
-    ("15", "d", "cid-night-01-owl", "cid", "010", 2.0),
-    ("16", "e", "cid-night-02-bat", "cid", "111", 0.5),
-    ("17", "f", "dot-noon-01-sun", "dot", "000", 2.0),
-)
-
-# Parameters of what draws few moments or inputs in each run of the tests, and many in a campaign.
-FEW_OR_MANY = [
-    "few",
-    pytest.param("many", marks=[pytest.mark.campaign, pytest.mark.timeout(6 * 3600)]),
-]
 
 # Elsewhere hypothesis looks at other examples each time; on CI the same code gives the same result.
 # How long an example takes depends on what else the machine does: that is no promise.
@@ -134,22 +113,6 @@ def seed(request):
     return request.config.option.seed
 
 
-def sine(frequency_hz, seconds, *, rate=RATE, amplitude=1.0):
-    t = np.arange(round(seconds * rate)) / rate
-    return (amplitude * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
-
-
-def noise(seconds, *, rate=RATE, seed=0, amplitude=0.3):
-    rng = np.random.default_rng(seed)
-    return (amplitude * rng.standard_normal(round(seconds * rate))).astype(np.float32)
-
-
-def sweep(low_hz, high_hz, seconds, *, rate=RATE, amplitude=0.8):
-    t = np.arange(round(seconds * rate)) / rate
-    phase = 2 * np.pi * (low_hz * t + (high_hz - low_hz) * t**2 / (2 * seconds))
-    return (amplitude * np.sin(phase)).astype(np.float32)
-
-
 @pytest.fixture(scope="session")
 def shared():
     """Reference data beside the checkout."""
@@ -223,37 +186,13 @@ def golden(request):
     return compare
 
 
-def clip_path(clip):
-    return f"{clip[1]}/{clip[2]}-{int(clip[0])}-{int(clip[0]) + 3}.mp3"
-
-
-def write_tiny_corpus(root):
-    """Write a corpus in MagnaTagATune's layout: two tables, quoted and CRLF, and mp3 files."""
-    header = ["clip_id", *TINY_TAGS, "mp3_path"]
-    rows = [[clip[0], *clip[4], clip_path(clip)] for clip in TINY_CLIPS]
-    infos = [
-        [c[0], c[2].split("-")[-1], c[3], c[2].split("-")[1], clip_path(c)] for c in TINY_CLIPS
-    ]
-    tables = {
-        "annotations_final.csv": [header, *rows],
-        "clip_info_final.csv": [["clip_id", "title", "artist", "album", "mp3_path"], *infos],
-    }
-    for name, lines in tables.items():
-        text = "".join("\t".join(f'"{value}"' for value in line) + "\r\n" for line in lines)
-        (root / name).write_bytes(text.encode("utf-8"))
-    for number, clip in enumerate(TINY_CLIPS):
-        path = root / clip_path(clip)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tone = sine(200 * (number + 1), clip[5], amplitude=0.4)
-        sf.write(path, tone + noise(clip[5], seed=number, amplitude=0.05), RATE)
-    return root
-
-
 @pytest.fixture
 def tiny_corpus(tmp_path):
     """A corpus of eight clips in MagnaTagATune's layout."""
     root = tmp_path / "corpus"
     root.mkdir()
+    from tiny_corpus import write_tiny_corpus
+
     return write_tiny_corpus(root)
 
 
@@ -276,26 +215,6 @@ def command(monkeypatch, capfd):
         return code, out, err
 
     return call
-
-
-def ports(number: int) -> list[int]:
-    """Free ports: all are open at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(number)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    found = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return found
-
-
-def quick_some(values, quick):
-    """Values of a parametrization, of which only those in `quick` are for the quick run."""
-    assert set(quick) <= set(values), f"{quick} are not all in {values}"
-    return [
-        value if value in quick else pytest.param(value, marks=pytest.mark.campaign)
-        for value in values
-    ]
 
 
 @pytest.fixture
