@@ -28,16 +28,17 @@ def default_model() -> str:
 
 
 def newest_run(folder: Path) -> Path | None:
-    """Training run below `folder` whose weights are the newest; None if there is none.
+    """Run below `folder` whose weights are the newest; None if there is none.
 
     Runs that can be used come before one that is still training and has no bundle yet.
     """
-    weights = [run.parent / _RUN_WEIGHTS for run in folder.rglob(_RUN_DESCRIPTION)]
-    runs = [
-        (Bundle.is_at(path.parent / _RUN_BUNDLE), path.stat().st_mtime, path.parent)
-        for path in weights
-        if path.exists()
-    ]
+    runs = []
+    for run in (path.parent for path in folder.rglob(_RUN_DESCRIPTION)):
+        # One that was fitted has no weights of its own.
+        made = [run / _RUN_WEIGHTS, run / _RUN_BUNDLE / DESCRIPTION]
+        times = [path.stat().st_mtime for path in made if path.exists()]
+        if times:
+            runs.append((Bundle.is_at(run / _RUN_BUNDLE), times[0], run))
     return max(runs)[2] if runs else None
 
 

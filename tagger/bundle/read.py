@@ -131,6 +131,8 @@ class Description:
         Lines of the model card: title -> text.
     decides_one : bool
         The tags exclude one another: a prediction is one of them.
+    n_tags : int, optional
+        Tags of its clip head, where these are others than those of the network.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Description:
     alpha: list[_Finite] | None
     card: dict[str, str]
     decides_one: bool = False
+    n_tags: Annotated[int, Field(ge=1)] | None = None
 
 
 @checked_dataclass(frozen=True, config=_STRICT, kw_only=True)
@@ -209,6 +212,12 @@ class Bundle:
         return (root / DESCRIPTION).is_file()
 
     @property
+    def n_tags(self) -> int:
+        """How many tags it has."""
+        own = self.description.n_tags
+        return self.outputs.get(SCORES, 0) if own is None else own
+
+    @property
     def embeddings(self) -> list[str]:
         """Names of the embeddings that it gives."""
         return [name for name in self.outputs if name != SCORES]
@@ -216,7 +225,7 @@ class Bundle:
     def tags(self) -> tuple[str, ...]:
         """Names of the scores, in order; none for a model of embeddings alone."""
         tags = self._checked(_TAGS, self._read_json(VOCABULARY).get("tags"), VOCABULARY)
-        if len(tags) != self.outputs.get(SCORES, 0):
+        if len(tags) != self.n_tags:
             raise self._damaged(VOCABULARY, "it does not fit the scores")
         return tuple(tags)
 
@@ -233,7 +242,7 @@ class Bundle:
 
     def thresholds(self) -> list[float | None]:
         """Score from which each tag applies; None where none could be fitted."""
-        n_tags = self.outputs.get(SCORES, 0)
+        n_tags = self.n_tags
         plain = self._read_json(THRESHOLDS).get("thresholds")
         values: list[float | None] | None = self._checked(_THRESHOLDS, plain, THRESHOLDS)
         if values is None:
@@ -248,7 +257,7 @@ class Bundle:
             return None
         plain = self._read_json(CALIBRATION)
         try:
-            return Calibration.from_json(plain, n_tags=self.outputs.get(SCORES, 0))
+            return Calibration.from_json(plain, n_tags=self.n_tags)
         except ValueError as error:
             raise self._damaged(CALIBRATION, str(error)) from None
 
@@ -257,9 +266,7 @@ class Bundle:
         if CLIP_HEAD not in self.checksums:
             alpha = None if self.alpha is None else np.array(self.alpha, dtype=np.float32)
             return pooling_head(self.aggregate, alpha)
-        return load_clip_head(
-            self.verified(CLIP_HEAD), sizes=self.outputs, n_tags=self.outputs.get(SCORES, 0)
-        )
+        return load_clip_head(self.verified(CLIP_HEAD), sizes=self.outputs, n_tags=self.n_tags)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Figures by where they come from: title -> name -> value."""

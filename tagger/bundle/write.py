@@ -48,6 +48,7 @@ from tagger.metrics.calibration import Calibration
 from tagger.network.task import TASKS
 from tagger.runs.folder import RunFolder
 from tagger.scoring.clip_heads import ClipHead, save_clip_head
+from tagger.scoring.scorer import SCORES
 
 if TYPE_CHECKING:
     from tagger.network.model import TaggerModel
@@ -149,7 +150,7 @@ def write_bundle(
         export = _export(
             folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows
         )
-        _finish(folder, description, [export], tags=source.tags, metrics=source.metrics)
+        finish_bundle(folder, description, [export], tags=source.tags, metrics=source.metrics)
     return Bundle(root)
 
 
@@ -183,7 +184,7 @@ def add_export(
             if PurePosixPath(name).parts[0] != export.file
         }
         others = [e for e in bundle.exports if e.file != export.file]
-        _finish(
+        finish_bundle(
             folder,
             bundle.description,
             [*others, export],
@@ -211,7 +212,11 @@ def load_model(bundle: Bundle) -> "TaggerModel":
     config = load_config(bundle.verified(CONFIG))
     front_end = config.make_front_end()
     bundle.require_front_end(front_end)
-    model = build_model(config, front_end, bundle.tags())
+    # A clip head with tags of its own leaves those of the network as they were.
+    names = bundle.tags()
+    if bundle.description.n_tags is not None:
+        names = tuple(map(str, range(bundle.outputs.get(SCORES, 0))))
+    model = build_model(config, front_end, names)
     model.load_weights(bundle.verified(WEIGHTS))
     return model
 
@@ -289,7 +294,7 @@ def _export(
     )
 
 
-def _finish(
+def finish_bundle(
     folder: Path,
     description: Description,
     exports: list[Export],
@@ -298,6 +303,19 @@ def _finish(
     metrics: dict[str, Any],
     kept: Mapping[str, str] | None = None,
 ) -> None:
+    """Write the model card and ``bundle.json``, which comes last and makes the bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the other files are.
+    description, exports, kept
+        As of `tagger.bundle.read.seal`.
+    tags : sequence of str
+        Names of the scores.
+    metrics : dict
+        What is known of its quality.
+    """
     lines = [f"# {description.name}", ""]
     lines += [f"{title}: {text}\n" for title, text in description.card.items()]
     lines += [

@@ -87,7 +87,9 @@ def evaluate(
         choice("--part", part, PARTS)
 
     from tagger.evaluate.evaluate import evaluate_model, evaluate_run, evaluate_scores
+    from tagger.evaluate.evaluate_fitted import evaluate_fitted
     from tagger.evaluate.evaluation import to_json_text
+    from tagger.runs.folder import RunFolder
 
     if source.suffix.lower() == ".npz":
         # What would be ignored is refused.
@@ -112,6 +114,11 @@ def evaluate(
             n_draws=draws,
             seed=seed,
         )
+    elif (run := RunFolder.at(source)).exists() and run.is_fitted:
+        own = {"--part": part, "--store": store, "--output": output}
+        unused("a fitted run, which keeps the scores of its folds", own)
+        unused("a fitted run", {"--config": config, "--set": set_})
+        evaluation = evaluate_fitted(run, n_draws=draws, seed=seed, report=report)
     else:
         unused("a run, which has its own (use --set)", {"--config": config, "--output": output})
         moved = [] if store is None else [f"store.root={store}"]

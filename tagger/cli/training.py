@@ -13,15 +13,38 @@ from tagger.cli.app import (
     SetOption,
     app,
     config_of,
+    unused,
 )
 from tagger.cloud.locations import require_local
 
 if TYPE_CHECKING:
-    pass
+    from tagger.config import Config
 
 
 @app.command()
 def train(
+    music: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MUSIC]",
+            help="Your clips: a folder of folders named by label, or a CSV file of path,tags. A "
+            "clip head is fitted to what a pretrained model says of them, in a minute.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="RUN", help="With MUSIC: the run.")
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="MODEL", help="With MUSIC: pretrained model, bundle or run."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="With MUSIC: single_label or multilabel; default by the labels of the clips.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     resume: Annotated[
@@ -31,8 +54,19 @@ def train(
         bool, typer.Option("--profile-input", help="Say how long training waits for data.")
     ] = False,
 ) -> None:
-    """Train a tagger on a patch store."""
+    """Learn your labels: from a folder of music in a minute, or a network from a patch store."""
     settings = config_of(config, set_)
+    if music is not None:
+        if output is None:
+            raise ConfigError(f"train {music} needs --output RUN, the folder of the run; give it")
+        settings = _of_music(settings, music, output=output, on=on, task=task)
+    else:
+        given = {"--output": output, "--on": on, "--task": task}
+        unused("a config (use --set)", given)
+    if settings.fit is not None:
+        unused("a fit, which takes seconds", {"--resume": resume, "--profile-input": profile_input})
+        _fit(settings)
+        return
 
     from tagger.train.loop import train as run_train
 
@@ -40,6 +74,40 @@ def train(
     if not result.finished:
         raise typer.Exit(EXIT_INTERRUPTED)
     print(f"{result.run}: {len(result.history)} epochs, best epoch {result.best_epoch}")
+
+
+def _of_music(
+    settings: "Config", music: Path, *, output: Path, on: str | None, task: str | None
+) -> "Config":
+    """Config of the labels in a folder or a CSV file."""
+    from tagger.config import with_overrides
+    from tagger.fit.music import data_of, task_of
+
+    values = data_of(music)
+    values |= {"run.root": str(output), "fit.model": on or _fit_model(settings)}
+    settings = with_overrides(settings, values)
+    name = task or task_of(settings)
+    return with_overrides(settings, {"task.name": name})
+
+
+def _fit_model(settings: "Config") -> str:
+    from tagger.config import FitConfig
+
+    return (settings.fit or FitConfig()).model
+
+
+def _fit(settings: "Config") -> None:
+    from tagger.fit.fit_run import fit_run
+
+    result = fit_run(settings)
+    print(result.evaluation.table())
+    for kind, path in result.evaluation.files.items():
+        print(f"{kind}: {path}")
+    print()
+    for line in result.verdict:
+        print(line)
+    if result.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()

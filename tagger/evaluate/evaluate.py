@@ -396,7 +396,7 @@ class _Subject:
         )
         if calibration is not None:
             columns = ArrayColumns(columns.labels, calibration(columns.scores))
-        files = _write_results(
+        files = write_results(
             folder, columns, tags=plan.tags, clips=clips, measured=measured, thresholds=thresholds
         )
         notes = list(plan.notes)
@@ -424,7 +424,7 @@ class _Subject:
         return evaluation
 
 
-def _write_results(
+def write_results(
     folder: Path,
     columns: ArrayColumns,
     *,

@@ -37,6 +37,8 @@ from tagger.metrics.calibration import Calibration
 from tagger.scoring.clip_heads import ClipHead, load_clip_head
 
 FORMAT_VERSION = 1
+# Kind of a run whose network is that of another model.
+FITTED = "fitted"
 # What reading JSON that somebody has damaged raises, or made: nested too deep, numbers too large.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError)
 _PACKAGES = ("tensorflow", "tf-keras", "numpy", "pescador", "autopool", "soundfile")
@@ -195,6 +197,11 @@ class RunFolder:
                 f"{FORMAT_VERSION}; use the release that wrote it, or train again"
             )
         return dict(content)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a clip head was fitted here, and no network trained."""
+        return self.require().get("kind") == FITTED
 
     def start(
         self,

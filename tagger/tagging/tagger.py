@@ -220,10 +220,18 @@ class Tagger:
         return self._prediction(path, ClipOutputs(outputs, 0.0, seconds, False))
 
     def attempt_outputs(
-        self, paths: Iterable[str | Path]
+        self, paths: Iterable[str | Path], *, outputs: tuple[str, ...] | None = None
     ) -> Generator[tuple[str, ClipOutputs | TaggerError], None, None]:
-        """Compute what a prediction is made of; errors come as of `attempt_many`."""
-        return self._many(paths, self._asked, None, make=lambda _, found: found)
+        """Compute some outputs of all windows; errors come as of `attempt_many`.
+
+        Parameters
+        ----------
+        paths : iterable of str or Path
+            Audio files.
+        outputs : tuple of str, optional
+            Names of the outputs; default what a prediction is made of.
+        """
+        return self._many(paths, outputs or self._asked, None, make=lambda _, found: found)
 
     def embed(
         self,

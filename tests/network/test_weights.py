@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from published_vggish import BODY, FULLY_CONNECTED, published_tensors, write_checkpoint
+from published_vggish import (
+    BODY,
+    FULLY_CONNECTED,
+    published_tensors,
+    write_checkpoint,
+    write_single_file,
+)
 from small_bundle import make_bundle, small_model
 
 import tagger.network.model
@@ -22,22 +28,9 @@ from tagger.cli.info import describe
 from tagger.cloud.download import RemoteFile
 from tagger.config import load_config
 from tagger.network.backbones import SmokeTest
-from tagger.network.keras import keras, tf
+from tagger.network.keras import keras
 from tagger.network.model import build_model
 from tagger.network.weights import match_tensors, read_tensors
-
-
-def write_single_file(path, tensors):
-    """Write a checkpoint in the older format of one file, which the published one has."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        named = {
-            name: tf.compat.v1.get_variable(f"v{number}", initializer=value)
-            for number, (name, value) in enumerate(tensors.items())
-        }
-        session.run(tf.compat.v1.global_variables_initializer())
-        saver = tf.compat.v1.train.Saver(named, write_version=tf.compat.v1.train.SaverDef.V1)
-        saver.save(session, str(path), write_meta_graph=False)
-    return path
 
 
 def body(*overrides):

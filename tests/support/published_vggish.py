@@ -46,3 +46,16 @@ def write_checkpoint(prefix, tensors):
         tensors=list(tensors.values()),
     )
     return prefix
+
+
+def write_single_file(path, tensors):
+    """Write a checkpoint in the older format of one file, which the published one has."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        named = {
+            name: tf.compat.v1.get_variable(f"v{number}", initializer=value)
+            for number, (name, value) in enumerate(tensors.items())
+        }
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver(named, write_version=tf.compat.v1.train.SaverDef.V1)
+        saver.save(session, str(path), write_meta_graph=False)
+    return path

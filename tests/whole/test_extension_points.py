@@ -156,7 +156,7 @@ front_end: {name: two_inputs}
 model:
   backbone: {name: joined, params: {units: 8}}
   head: {name: linear}
-task: {name: single_label}
+task: {name: one_of_two}
 stream: {batch_size: 16, steps_per_epoch: 40}
 train: {monitor: accuracy, epochs: 4, learning_rate: 0.02}
 """
@@ -169,7 +169,7 @@ def extended(tmp_path, monkeypatch):
         "preprocess.signal.features": ("two_inputs", FRONT_END),
         "tagger.network.backbones": ("joined", BACKBONE),
         "tagger.network.heads": ("linear", HEAD),
-        "tagger.tasks": ("single_label", TASK),
+        "tagger.tasks": ("one_of_two", TASK),
         "tagger.tagging.writers": ("bare", WRITER),
     }
     import importlib

@@ -149,6 +149,7 @@ _PARTS = {
     "validation": "validation clips",
     "train": "training clips",
     "all": "all clips",
+    "folds": "clips in folds",
 }
 
 

@@ -70,7 +70,7 @@ class ClipHead(Entry):
         features: Floats,
         labels: Labels,
         *,
-        validation: tuple[Floats, Labels],
+        validation: tuple[Floats, Labels] | None = None,
         groups: Sequence[str] = (),
     ) -> str:
         """Learn from the training clips; nothing is learned unless overridden.
@@ -81,10 +81,10 @@ class ClipHead(Entry):
             As `features` makes them.
         labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
             1 where a clip carries a tag.
-        validation : tuple of (features, labels)
-            Of the clips that choose.
+        validation : tuple of (features, labels), optional
+            Of the clips that choose; without it, folds of the training clips do.
         groups : sequence of str, optional
-            Artist or track of each training clip, for a head that validates within them.
+            Clips that stay together in such folds, e.g. by artist; default each by itself.
 
         Returns
         -------

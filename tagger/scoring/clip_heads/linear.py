@@ -5,13 +5,14 @@ maximum and deviation over time of the embeddings behind them tell what goes on 
 what occurs in it and what changes, and a linear layer on all three learns which a tag asks for.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from preprocess.clips.splits.k_fold import folds_of
 from tagger.base.registry import Params
 from tagger.scoring.clip_heads import ClipHead, Labels
 from tagger.scoring.clip_heads._stretches import around_windows, stretch_length
@@ -27,6 +28,11 @@ _MAX_STEPS = 300
 _MANY = 4_000_000
 # Standard deviation below which a feature counts as constant.
 _CONSTANT = 1e-6
+_EPSILON = 1e-7
+# Folds that choose the penalty where no clips are given for it.
+_FOLDS = 3
+# Bias, before the softmax, of a label without clips.
+_NEVER = -30.0
 # Stretches whose statistics are computed together: their embeddings are copied.
 _STRETCHES_AT_ONCE = 256
 
@@ -37,10 +43,13 @@ class LinearParams(Params):
     layers: Annotated[
         tuple[str, ...], Field(min_length=1, description="names of the embeddings")
     ] = ("pooled", "penultimate")
+    link: Annotated[
+        Literal["sigmoid", "softmax"], Field(description="softmax where tags exclude one another")
+    ] = "sigmoid"
 
 
 class Linear(ClipHead):
-    """A linear layer and a sigmoid on statistics of embeddings over time.
+    """A linear layer on statistics of embeddings over time, with a sigmoid or a softmax.
 
     Attributes
     ----------
@@ -72,6 +81,9 @@ class Linear(ClipHead):
 
     def scores(self, features: Floats) -> Floats:  # noqa: D102
         logits = features.astype(np.float64) @ self.weights + self.bias
+        if self.params.link == "softmax":
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
         # Without an overflow in either tail.
         scores: Floats = (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
         return scores
@@ -98,14 +110,44 @@ class Linear(ClipHead):
         features: Floats,
         labels: Labels,
         *,
-        validation: tuple[Floats, Labels],
+        validation: tuple[Floats, Labels] | None = None,
         groups: Sequence[str] = (),
     ) -> str:
-        """Fit with each of `PENALTIES`, and take the one that is best on the validation clips.
+        """Fit with each of `PENALTIES`, and take the one that is best on clips that choose.
 
+        Without `validation`, the clips of each of three folds are judged by a fit to the others.
         A tag that no training clip carries, or all of them, is given how often it occurs.
         """
-        del groups
+        losses = np.zeros(len(PENALTIES))
+        if validation is not None:
+            pairs = [((features, labels), validation)]
+        else:
+            names = list(groups) or [str(row) for row in range(len(labels))]
+            folds = folds_of(labels, names, n_folds=_FOLDS, seed=0)
+            parts = [(features[folds == fold], labels[folds == fold]) for fold in range(_FOLDS)]
+            others = [(features[folds != fold], labels[folds != fold]) for fold in range(_FOLDS)]
+            pairs = list(zip(others, parts, strict=True))
+        best: tuple[Floats, Floats] | None = None
+        for training, judges in pairs:
+            for number, (weights, bias) in enumerate(self._fits(*training)):
+                self.weights, self.bias = weights, bias
+                losses[number] += self._loss(*judges) * len(judges[1])
+                # Of one pair alone the best is what is kept.
+                if best is None or losses[number] < losses[:number].min(initial=np.inf):
+                    best = weights, bias
+        chosen = int(np.argmin(losses))
+        if validation is None:
+            for number, found in enumerate(self._fits(features, labels)):
+                if number == chosen:
+                    best = found
+                    break
+        assert best is not None
+        self.weights, self.bias = best
+        self.penalty = PENALTIES[chosen]
+        return f"penalty {self.penalty:g}"
+
+    def _fits(self, features: Floats, labels: Labels) -> Iterator[tuple[Floats, Floats]]:
+        """Weights and bias with each of `PENALTIES`, each begun where the one before ended."""
         mean = features.mean(axis=0, dtype=np.float64)
         deviation = features.std(axis=0, dtype=np.float64)
         scale = np.where(deviation > _CONSTANT, deviation, np.inf)
@@ -114,23 +156,25 @@ class Linear(ClipHead):
         learned = (n_positive > 0) & (n_positive < len(labels))
         share = (n_positive + 0.5) / (len(labels) + 1)
         targets = labels[:, learned].astype(np.float64)
-
-        least = np.inf
+        softmax = self.params.link == "softmax"
         solution = None
-        best = None
         for penalty in PENALTIES:
-            solution = logistic_regression(standardised, targets, penalty=penalty, start=solution)
+            solution = logistic_regression(
+                standardised, targets, penalty=penalty, start=solution, softmax=softmax
+            )
             weights = np.zeros((features.shape[1], labels.shape[1]))
             weights[:, learned] = solution[:-1] / scale[:, np.newaxis]
-            bias = np.log(share / (1 - share))
+            # Beside labels that exclude it, one that never occurred must not come first.
+            bias = np.full(labels.shape[1], _NEVER) if softmax else np.log(share / (1 - share))
             bias[learned] = solution[-1] - mean @ weights[:, learned]
-            self.weights, self.bias = weights.astype(np.float32), bias.astype(np.float32)
-            loss = _cross_entropy(self.scores(validation[0]), validation[1])
-            if best is None or loss < least:
-                least, best = loss, (self.weights, self.bias, penalty)
-        assert best is not None
-        self.weights, self.bias, self.penalty = best
-        return f"penalty {self.penalty:g}"
+            yield weights.astype(np.float32), bias.astype(np.float32)
+
+    def _loss(self, features: Floats, labels: Labels) -> float:
+        scores = self.scores(features).astype(np.float64)
+        if self.params.link == "softmax":
+            return float(-np.log(np.maximum(scores[labels == 1], _EPSILON)).mean())
+        likely = np.where(labels == 1, scores, 1 - scores)
+        return float(-np.log(np.maximum(likely, _EPSILON)).mean())
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:  # noqa: D102
         return {"weights": self.weights, "bias": self.bias}
@@ -156,6 +200,7 @@ def logistic_regression(
     *,
     penalty: float,
     start: npt.NDArray[np.float64] | None = None,
+    softmax: bool = False,
 ) -> npt.NDArray[np.float64]:
     """Logistic regressions of many tags on the same features, all at once.
 
@@ -173,6 +218,8 @@ def logistic_regression(
         Positive.
     start : np.ndarray [shape=(n_features + 1, n_tags)], optional
         Where to begin; default zeros.
+    softmax : bool
+        One regression of labels of which each clip has one, in place of one for each tag.
 
     Returns
     -------
@@ -180,7 +227,7 @@ def logistic_regression(
         Weights, and the bias in the last row.
     """
     from scipy.optimize import minimize
-    from scipy.special import expit
+    from scipy.special import expit, logsumexp
     from threadpoolctl import threadpool_limits
 
     if features.shape[1] > len(features):
@@ -191,6 +238,7 @@ def logistic_regression(
             labels,
             penalty=penalty,
             start=None if start is None else np.concatenate([axes @ start[:-1], start[-1:]]),
+            softmax=softmax,
         )
         return np.concatenate([axes.T @ solution[:-1], solution[-1:]])
     n_clips, n_features = features.shape
@@ -199,9 +247,14 @@ def logistic_regression(
     def cost(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         weights = flat.reshape(shape)
         logits = features @ weights[:-1] + weights[-1]
-        # log(1 + e^z) - y z, without an overflow.
-        loss = (np.logaddexp(0, logits) - labels * logits).sum() / n_clips
-        error = (expit(logits) - labels) / n_clips
+        # log(1 + e^z) - y z, or log sum e^z - y z, without an overflow.
+        if softmax:
+            total = logsumexp(logits, axis=1, keepdims=True)
+            loss = (total.sum() - (labels * logits).sum()) / n_clips
+            error = (np.exp(logits - total) - labels) / n_clips
+        else:
+            loss = (np.logaddexp(0, logits) - labels * logits).sum() / n_clips
+            error = (expit(logits) - labels) / n_clips
         slope = np.concatenate([features.T @ error + penalty * weights[:-1], [error.sum(axis=0)]])
         return loss + penalty / 2 * float((weights[:-1] ** 2).sum()), slope.ravel()
 
@@ -213,11 +266,6 @@ def logistic_regression(
         )
     minimum: npt.NDArray[np.float64] = found.x.reshape(shape)
     return minimum
-
-
-def _cross_entropy(scores: Floats, labels: Labels) -> float:
-    likely = np.where(labels == 1, scores, 1 - scores).astype(np.float64)
-    return float(-np.log(np.maximum(likely, 1e-7)).mean())
 
 
 ENTRY = Linear

@@ -1,9 +1,5 @@
-"""Configuration: YAML -> validated, frozen `Config` -> saved effective config.
+"""What a config says, section by section, with the defaults."""
 
-A config file holds what differs from the defaults, or from the file that its key ``extends`` names.
-"""
-
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -13,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -26,16 +21,12 @@ from preprocess.clips.splits import Parts, check_split, split_parts
 from preprocess.signal.features import FRONT_ENDS, FrontEnd
 from tagger.base.errors import ConfigError
 from tagger.base.files import write_text
-from tagger.base.nested import merged
-from tagger.base.registry import Registry, describe_validation_error
+from tagger.base.registry import Registry
 from tagger.cloud.locations import location
 from tagger.network.backbones import BACKBONES
 from tagger.network.heads import HEADS
 from tagger.network.task import TASKS
 from tagger.scoring.clip_heads import CLIP_HEADS
-from tagger.untrusted import yaml as safe_yaml
-
-_MAX_EXTENDS = 10
 
 # Marks settings that may differ when a run is resumed: they change nothing that was learned.
 MAY_DIFFER = "may differ when a run is resumed"
@@ -249,6 +240,24 @@ class TrainConfig(Section):
         return self
 
 
+class FitConfig(Section):
+    """A clip head fitted to what a pretrained model says, in place of training a network."""
+
+    model: Annotated[
+        str, Field(description="registered model, bundle or run whose embeddings are taken")
+    ] = "musicnn-mtt"
+    folds: Annotated[int, Field(ge=2, le=100, description="parts that the clips are dealt to")] = 5
+    tested_folds: Annotated[
+        int | None,
+        Field(ge=1, description="null: all of them where there are fewer than 1,000 clips, else 1"),
+    ] = None
+    group: Annotated[
+        Literal["known", "artist", "album", "track", "none"],
+        Field(description="which clips stay together in a fold"),
+    ] = "known"
+    seed: Annotated[int, Field(ge=0, description="of the folds")] = 0
+
+
 class AugmentConfig(Section):
     """What is done to the spectrograms of training patches at random."""
 
@@ -302,6 +311,9 @@ class Config(Section):
     task: EntryConfig = EntryConfig(name="multilabel")
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    fit: Annotated[
+        FitConfig | None, Field(description="given: fit a clip head instead of training")
+    ] = None
     calibration: Annotated[CalibrationConfig, MAY_DIFFER] = CalibrationConfig()
     run: RunConfig = RunConfig()
 
@@ -374,127 +386,3 @@ class Config(Section):
     def save(self, path: Path) -> None:
         """Write the effective configuration: loading it reruns the same thing."""
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
-
-
-def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
-    """Contents of a config file and of those that it extends, the farthest first."""
-    if depth > _MAX_EXTENDS:
-        raise ConfigError(f"{path}: 'extends' goes in a circle; break it")
-    path = location(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; check --config") from None
-    except (OSError, ValueError) as error:
-        # A ValueError: what is no UTF-8, or a name that no file can have.
-        raise ConfigError(f"{path}: cannot be read ({error}); check --config") from None
-    try:
-        content = safe_yaml.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}); fix it") from None
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path}: a config file holds 'section: ...' lines; see configs/base.yaml"
-        )
-    parent = content.pop("extends", None)
-    if parent is None:
-        return [content]
-    if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: give the name of one config file")
-    return [*_read_yaml(path.parent / parent, depth + 1), content]
-
-
-def _override(text: str) -> dict[str, Any]:
-    """Turn ``section.key=value`` into nested dictionaries; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {text}: write it as section.key=value, e.g. train.epochs=5")
-    try:
-        nested: Any = safe_yaml.loads(value)
-    except ValueError:
-        raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from None
-    if isinstance(nested, str):
-        nested = _number_or_text(nested)
-    for part in reversed(parts):
-        nested = {part: nested}
-    return dict(nested)
-
-
-def _number_or_text(text: str) -> Any:
-    # YAML 1.1 reads 1e-4 (without a dot) as a text; nobody who writes it means one.
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    # A folder may be called nan.
-    return number if math.isfinite(number) else text
-
-
-def with_overrides(config: Config, values: dict[str, Any]) -> Config:
-    """Config with other values of some keys.
-
-    Parameters
-    ----------
-    config : Config
-        What all others are taken from.
-    values : dict of str to value
-        By dotted key, e.g. ``{"train.epochs": 5}``. Names of entries and splits count first: with
-        another name the entry's own parameters are the defaults.
-
-    Raises
-    ------
-    ConfigError
-        If a key is unknown or a value out of range.
-    """
-    content = config.to_dict()
-    for key in sorted(values, key=lambda key: not key.endswith((".name", ".split"))):
-        nested = values[key]
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        content = merged(content, nested)
-    return _validated(content)
-
-
-def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
-    """Read a config file and apply ``section.key=value`` overrides.
-
-    Parameters
-    ----------
-    path : Path, optional
-        YAML file; without it the defaults hold.
-    overrides : list of str, optional
-        Applied in order, e.g. ``["train.epochs=5", "data.tags=50"]``.
-
-    Returns
-    -------
-    Config
-        Validated and complete.
-
-    Raises
-    ------
-    ConfigError
-        If the file or an override has an unknown key or a value out of range.
-    """
-    # Merged into the defaults as text, not left to pydantic: a file may give one parameter of a
-    # default entry without repeating the entry's name.
-    content = Config().to_dict()
-    if path is not None:
-        # One after the other: whether a name is another one than before shows only against the
-        # defaults.
-        for changes in _read_yaml(path):
-            content = merged(content, changes)
-    for text in overrides or []:
-        content = merged(content, _override(text))
-    return _validated(content, where="" if path is None else f"{path}: ")
-
-
-def _validated(content: dict[str, Any], *, where: str = "") -> Config:
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(
-            f"{where}{describe_validation_error(error)}; configs/base.yaml lists every key"
-        ) from None

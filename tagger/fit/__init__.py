@@ -1,0 +1,1 @@
+"""Your own labels in a minute: embeddings of a pretrained model, and a clip head fitted to them."""

@@ -1,0 +1,284 @@
+"""The verb ``train`` with a pretrained model: clips -> embeddings -> fitted clip head -> run."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.index import ClipIndex
+from preprocess.clips.label_checks import label_warnings
+from preprocess.clips.splits.k_fold import groups_of
+from preprocess.clips.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
+from tagger.base.errors import ConfigError, ModelError
+from tagger.base.log import failed, notice, warn
+from tagger.bundle.find import find_bundle
+from tagger.bundle.light_model import LightModel
+from tagger.bundle.read import CONFIG, Bundle
+from tagger.bundle.write import Source
+from tagger.config import Config, FitConfig, load_config
+from tagger.evaluate.evaluate_fitted import FOLDS, evaluate_fitted
+from tagger.evaluate.evaluation import Evaluation
+from tagger.evaluate.protocol_names import clips_of
+from tagger.fit.cross_fit import Fitted, cross_fit
+from tagger.fit.embeddings import features_of_clips
+from tagger.fit.fitted_bundle import write_fitted_bundle
+from tagger.fit.verdict import verdict
+from tagger.metrics.bootstrap import N_RESAMPLES
+from tagger.metrics.columns import ArrayColumns
+from tagger.metrics.decisions import Decisions
+from tagger.metrics.score_files import write_scores
+from tagger.network.task import TASKS
+from tagger.runs.folder import FITTED, RunFolder
+from tagger.scoring.clip_heads import CLIP_HEADS, ClipHead, Labels
+from tagger.scoring.scorer import Floats
+from tagger.tagging.tagger import Tagger
+
+_MANY_CLIPS = 1000
+# What the default clip head looks at, where a model has both.
+_PREFERRED = ("pooled", "penultimate")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What was fitted.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run.
+    evaluation : Evaluation
+        Of clips that were not used in the fit that scored them.
+    verdict : tuple of str
+        Lines for people: how good it is, and what to do next.
+    failures : dict of str to str
+        Clips that could not be used: path -> reason.
+    """
+
+    run: Path
+    evaluation: Evaluation
+    verdict: tuple[str, ...]
+    failures: dict[str, str]
+
+
+def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
+    """Fit a clip head to the labels of a data set, on what a pretrained model says of its clips.
+
+    Parameters
+    ----------
+    config : Config
+        Its section ``fit`` is given; ``data``, ``task``, ``model.clip_head``, ``calibration`` and
+        ``run`` count, all else is the pretrained model's.
+    n_draws : int
+        Bootstrap draws of the intervals.
+
+    Returns
+    -------
+    FitResult
+        The run folder holds config, vocabulary, folds, bundle, scores and report.
+
+    Raises
+    ------
+    ConfigError
+        If labels, folds or the run folder do not allow it.
+    ModelError
+        If the pretrained model cannot be had, or has no embeddings.
+    """
+    fit = config.fit or FitConfig()
+    run = _free_run(config)
+    index = DATASETS.create(config.data.name, config.data.params).index(config.data.root)
+    for line in label_warnings(index):
+        warn(line)
+    base = find_bundle(fit.model)
+    tagger = Tagger(LightModel(base))
+    effective, head = _settled(config, base)
+    synonyms = read_synonyms(config.data.synonyms) if config.data.synonyms else None
+    vocabulary = resolve_vocabulary(index, config.data.tags, synonyms=synonyms)
+    _require_task(index, vocabulary, effective)
+    notice(
+        f"{len(index)} clips, {len(vocabulary)} {_outputs_of(effective)}; {head.name} on "
+        f"{', '.join(head.outputs)} of {base.name}"
+    )
+    features, failures = features_of_clips(
+        tagger,
+        [config.data.root / clip.path for clip in index.clips],
+        outputs=head.outputs,
+        make=head.features,
+    )
+    unused = {index.clips[place].path: str(error) for place, error in failures.items()}
+    for message in unused.values():
+        failed(message)
+    rows = [row for row, vector in enumerate(features) if vector is not None]
+    if not rows:
+        raise ModelError(f"{config.data.root}: no clip can be read; see above")
+    clips = _Clips(
+        index.subset(rows), np.stack([vector for vector in features if vector is not None])
+    )
+    labels = vocabulary.labels(clips.index.labels, clips.index.tags)
+    _warn_of_rare(vocabulary, labels, n_folds=fit.folds)
+    fitted = cross_fit(
+        head,
+        clips.features,
+        labels,
+        groups=groups_of(clips.index, fit.group),
+        n_folds=fit.folds,
+        n_tested=min(fit.folds, fit.tested_folds or _n_tested(fit, len(rows))),
+        seed=fit.seed,
+    )
+    decisions = _decisions(effective, labels[fitted.rows], fitted.scores)
+    _start(run, effective, vocabulary, index=clips.index, fitted=fitted)
+    _keep_scores(run, vocabulary, clips.index, labels=labels, fitted=fitted, decisions=decisions)
+    source = Source(
+        name=run.root.name,
+        config=effective,
+        tags=vocabulary.tags,
+        members=vocabulary.members,
+        thresholds=decisions.thresholds,
+        calibration=decisions.calibration,
+        clip_head=fitted.head,
+        metrics={"clips that were not used in the fit": _figures(effective, labels, fitted)},
+        card={
+            "Task": f"{effective.task.name}, fitted to {len(rows)} clips",
+            "Network": f"{base.name} (version {base.version}), as it was",
+            "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.said}",
+        },
+    )
+    # The bundle comes first: with it the report shows clips over time.
+    write_fitted_bundle(run.bundle, base, source=source)
+    evaluation = evaluate_fitted(run, n_draws=n_draws, failures=unused)
+    said = verdict(evaluation, labels.sum(axis=0, dtype=np.int64), run=run.root)
+    return FitResult(run.root, evaluation, said, unused)
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Clips that can be heard, and their features [shape=(n_clips, n_features)]."""
+
+    index: ClipIndex
+    features: Floats
+
+
+def _free_run(config: Config) -> RunFolder:
+    """Folder of the run; one that was fitted before is written anew."""
+    run = RunFolder.at(config.run.root)
+    if run.exists() and not run.is_fitted:
+        raise ConfigError(
+            f"{run.address}: holds a run that was trained, not fitted; choose another folder"
+        )
+    if not run.exists() and run.root.exists() and any(run.root.iterdir()):
+        raise ConfigError(f"{run.address}: is no run and not empty; choose another folder")
+    return run
+
+
+def _settled(config: Config, base: Bundle) -> tuple[Config, ClipHead]:
+    """Config whose network and front end are those of the pretrained model; and its clip head."""
+    content, trained = config.to_dict(), load_config(base.verified(CONFIG)).to_dict()
+    wanted = config.model.clip_head
+    name, params = wanted.name, dict(wanted.params)
+    if name == "none":
+        embeddings = base.embeddings
+        layers = [layer for layer in _PREFERRED if layer in embeddings] or embeddings
+        name = "linear"
+        params = {"layers": layers, "link": "softmax" if _decides_one(config) else "sigmoid"}
+    content["front_end"] = trained["front_end"]
+    content["stream"] = trained["stream"]
+    content["model"] = {**trained["model"], "clip_head": {"name": name, "params": params}}
+    content["augment"], content["train"] = trained["augment"], content["train"]
+    effective = Config.model_validate(content)
+    head = CLIP_HEADS.create(name, effective.model.clip_head.params)
+    unknown = [output for output in head.outputs if output not in base.embeddings]
+    if unknown or not head.outputs:
+        raise ConfigError(
+            f"{base.name}: has no embedding {unknown[0]!r}; it has {', '.join(base.embeddings)}"
+        )
+    return effective, head
+
+
+def _decides_one(config: Config) -> bool:
+    return TASKS.get(config.task.name).decides_one
+
+
+def _outputs_of(config: Config) -> str:
+    return "labels" if _decides_one(config) else "tags"
+
+
+def _require_task(index: ClipIndex, vocabulary: Vocabulary, config: Config) -> None:
+    if not _decides_one(config):
+        return
+    counts = vocabulary.labels(index.labels, index.tags).sum(axis=1)
+    wrong = np.flatnonzero(counts != 1)
+    if len(wrong):
+        clip = index.clips[int(wrong[0])]
+        raise ConfigError(
+            f"{index.source}: clip {clip.path} has {counts[wrong[0]]} labels, and {len(wrong) - 1} "
+            "more clips have not exactly one; give each one, or use --task multilabel"
+        )
+
+
+def _warn_of_rare(vocabulary: Vocabulary, labels: Labels, *, n_folds: int) -> None:
+    counts = labels.sum(axis=0, dtype=np.int64)
+    rare = [tag for tag, count in zip(vocabulary.tags, counts, strict=True) if count < n_folds]
+    if rare:
+        more = f" and {len(rare) - 1} more" if len(rare) > 1 else ""
+        warn(
+            f"{rare[0]!r}{more}: fewer clips than the {n_folds} folds, so that some folds test "
+            "none; add clips, or set fit.folds lower"
+        )
+
+
+def _n_tested(fit: FitConfig, n_clips: int) -> int:
+    return fit.folds if n_clips < _MANY_CLIPS else 1
+
+
+def _decisions(config: Config, labels: Labels, scores: Floats) -> Decisions:
+    wanted = config.calibration
+    return TASKS.create(config.task.name, config.task.params).decisions(
+        labels,
+        scores,
+        method=wanted.method,
+        precision=wanted.precision if wanted.thresholds == "precision" else None,
+    )
+
+
+def _figures(config: Config, labels: Labels, fitted: Fitted) -> dict[str, float]:
+    task = TASKS.create(config.task.name, config.task.params)
+    found = task.metrics(labels[fitted.rows], fitted.scores)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _start(
+    run: RunFolder, config: Config, vocabulary: Vocabulary, *, index: ClipIndex, fitted: Fitted
+) -> None:
+    parts = np.array([f"fold {fold}" for fold in fitted.folds], dtype=np.str_)
+    run.start(config, vocabulary, index=index, parts=parts, description={"kind": FITTED})
+
+
+def _keep_scores(
+    run: RunFolder,
+    vocabulary: Vocabulary,
+    index: ClipIndex,
+    *,
+    labels: Labels,
+    fitted: Fitted,
+    decisions: Decisions,
+) -> None:
+    clips = clips_of(index, [int(row) for row in fitted.rows])
+    scores = fitted.scores
+    if decisions.calibration is not None:
+        scores = decisions.calibration(scores)
+    thresholds = None
+    if decisions.thresholds is not None:
+        known = [np.nan if value is None else value for value in decisions.thresholds]
+        thresholds = np.array(known, dtype=np.float64)
+    path = run.evaluation / FOLDS / "scores.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_scores(
+        path,
+        ArrayColumns(labels[fitted.rows], scores),
+        tags=vocabulary.tags,
+        clip_ids=clips.ids,
+        paths=clips.paths,
+        artists=clips.artists,
+        thresholds=thresholds,
+    )

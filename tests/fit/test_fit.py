@@ -1,0 +1,251 @@
+"""Promises of learning one's own labels on what a pretrained model says."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile as sf
+from signals import RATE, noise, sine
+from small_bundle import make_bundle
+
+from tagger.base.errors import ConfigError, ModelError
+from tagger.bundle.find import default_model, find_bundle
+from tagger.bundle.read import Bundle
+from tagger.config import load_config
+from tagger.fit.fit_run import fit_run
+from tagger.tagging.tagger import Tagger
+
+SOUNDS = {
+    "high": lambda seed: sine(3000 + 60 * seed, 2.0, amplitude=0.5),
+    "low": lambda seed: sine(200 + 5 * seed, 2.0, amplitude=0.5),
+    "noise": lambda seed: noise(2.0, seed=seed, amplitude=0.2),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A bundle with fresh weights: even these tell a whistle from a hum."""
+    root = tmp_path_factory.mktemp("base") / "bundle"
+    make_bundle(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TAGGER_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Three labels with eight clips each."""
+    root = tmp_path_factory.mktemp("music")
+    for label, sound in SOUNDS.items():
+        (root / label).mkdir()
+        for number in range(8):
+            clip = sound(number) + noise(2.0, seed=50 + number, amplitude=0.02)
+            sf.write(root / label / f"{number}.wav", clip, RATE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tags_csv(music):
+    """The same clips with several tags each, or none."""
+    rows = [("path", "tags", "artist")]
+    for label in SOUNDS:
+        for number in range(8):
+            tags = {"high": ["tone", "high"], "low": ["tone"], "noise": []}[label]
+            rows.append((f"{label}/{number}.wav", ";".join(tags), f"{label} {number // 2}"))
+    path = music / "mine.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.fixture
+def train(command, base, tmp_path):
+    def call(source, *arguments, run=tmp_path / "run"):
+        return command("train", source, "--output", run, "--on", base, *arguments)
+
+    return call
+
+
+def test_folders_of_music_become_a_model_of_labels_with_a_verdict(
+    train, music, tmp_path, command, without_pictures
+):
+    run = tmp_path / "run"
+    code, out, err = train(music)
+    assert code == 0
+    assert "task: single_label, as each clip has one label" in err
+    assert "24 clips, 3 labels; linear on" in err
+    *_, verdict, following = out.strip().splitlines()
+    assert re.match(r"accuracy (0\.9\d|1\.00), always the most frequent label 0\.33: good", verdict)
+    assert "3 of 3 labels have fewer than 10 clips" in verdict
+    assert following == f"next: tagger predict-tags --model {run} SONG"
+    code, out, _ = command("predict-tags", "--model", run, music / "low/3.wav", "--format", "jsonl")
+    (line,) = (json.loads(line) for line in out.splitlines() if "path" in line)
+    assert code == 0
+    assert [tag["label"] for tag in line["tags"]] in (["low"], ["unknown"])
+    metrics = json.loads((run / "evaluation/folds/metrics.json").read_text())
+    assert metrics["accuracy"] > 0.9 and len(metrics["confusion"]) == 3
+    assert (run / "evaluation/folds/report.html").exists()
+
+
+def test_several_tags_become_a_model_of_tags_by_artist(train, tags_csv, tmp_path):
+    code, out, err = train(tags_csv)
+    assert code == 0, err
+    assert "task: multilabel, as clips have several tags or none" in err
+    assert "PR-AUC" in out.strip().splitlines()[-2]
+    rows = list(csv.DictReader((tmp_path / "run/split.csv").open()))
+    folds = {}
+    for row in rows:
+        label, _, name = row["path"].partition("/")
+        folds.setdefault((label, int(name[0]) // 2), set()).add(row["part"])
+    assert len(folds) == 12
+    assert {len(parts) for parts in folds.values()} == {1}
+
+
+def test_clips_are_heard_once(train, music, monkeypatch, tmp_path, without_pictures):
+    assert train(music)[0] == 0
+    first = np.load(tmp_path / "run/evaluation/folds/scores.npz")["est"]
+
+    def nothing(*_, **__):
+        raise AssertionError("heard again")
+
+    monkeypatch.setattr(Tagger, "attempt_outputs", nothing)
+    assert train(music)[0] == 0
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "run/evaluation/folds/scores.npz")["est"], first
+    )
+
+
+def test_a_clip_that_has_changed_is_heard_again(train, music, tmp_path, cache, without_pictures):
+    copied = tmp_path / "copied"
+    for label in SOUNDS:
+        (copied / label).mkdir(parents=True)
+        for path in (music / label).iterdir():
+            (copied / label / path.name).write_bytes(path.read_bytes())
+    assert train(copied)[0] == 0
+    n_kept = len(list(cache.rglob("*.npz")))
+    sf.write(copied / "low/0.wav", sine(150, 2.5), RATE)
+    assert train(copied)[0] == 0
+    assert len(list(cache.rglob("*.npz"))) == n_kept + 1
+
+
+def test_a_clip_that_cannot_be_read_is_named_and_stops_no_other(
+    train, music, tmp_path, without_pictures
+):
+    rows = ["path,tags", "gone.wav,low"]
+    rows += [f"{label}/{n}.wav,{label}" for label in SOUNDS for n in range(8)]
+    (music / "with_one_gone.csv").write_text("\n".join(rows) + "\n")
+    code, out, err = train(music / "with_one_gone.csv")
+    assert code == 1
+    assert len([line for line in err.splitlines() if line.startswith("failed: ")]) == 1
+    assert "gone.wav" in err
+    assert "24 clips, 3 labels" in out
+
+
+def test_the_bundle_is_one_like_any_other(train, music, base, tmp_path, command, without_pictures):
+    assert train(music)[0] == 0
+    run = tmp_path / "run"
+    bundle = find_bundle(run)
+    assert bundle.tags() == ("high", "low", "noise")
+    assert bundle.vocabulary().members == (("high",), ("low",), ("noise",))
+    tagger = Tagger.load(run)
+    found = tagger.predict(music / "high/1.wav")
+    assert found.scores.sum() == pytest.approx(1, abs=1e-3)
+    assert found.tags[int(found.scores.argmax())] == "high"
+    kept = Tagger.load(base).embed(music / "high/1.wav").values
+    np.testing.assert_array_equal(tagger.embed(music / "high/1.wav").values, kept)
+    code, out, _ = command("evaluate", run, "--draws", "0")
+    assert (code, "24 clips, 3 labels" in out) == (0, True)
+    code, out, _ = command("compare", run, run, "--evaluation", "folds", "--draws", "300")
+    assert code == 0
+    code, out, err = command("export", run / "bundle", "--format", "savedmodel")
+    assert code == 0, err
+    assert {export.format for export in Bundle(run / "bundle").exports} == {"litert", "savedmodel"}
+    assert "clip head: linear on" in command("info", run / "bundle")[1]
+
+
+def test_a_fitted_run_is_what_is_used_by_default(train, music, tmp_path, monkeypatch):
+    assert train(music, run=tmp_path / "runs/mine")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TAGGER_MODEL", raising=False)
+    assert default_model() == "runs/mine"
+
+
+def test_a_config_says_all_of_it(music, base, tmp_path, command, without_pictures):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"data: {{name: folders, root: {music}}}\n"
+        f"run: {{root: {tmp_path / 'run'}}}\n"
+        f"fit: {{model: {base}, folds: 3, tested_folds: 1}}\n"
+        "task: {name: single_label}\n"
+        "model: {clip_head: {name: linear, params: {layers: [penultimate], link: softmax}}}\n"
+    )
+    code, out, _ = command("train", "--config", path)
+    assert code == 0
+    assert "8 clips, 3 labels" in out
+    again = load_config(tmp_path / "run/config.yaml")
+    assert again.fit.folds == 3 and again.model.clip_head.params["layers"] == ("penultimate",)
+    assert again.model.backbone.name == "tiny"
+
+
+def refusal(*arguments, command):
+    code, _, err = command(*arguments)
+    assert code == 2
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    return line
+
+
+def test_what_cannot_be_learned_from_is_refused(music, base, tmp_path, command, tags_csv):
+    def said(source, *options):
+        return refusal("train", source, *options, "--on", base, command=command)
+
+    run = ("--output", tmp_path / "run")
+    assert "no such folder or file" in said(tmp_path / "gone", *run)
+    assert "needs --output" in said(music)
+    (tmp_path / "list.txt").write_text("a")
+    assert "or a .csv file with the columns" in said(tmp_path / "list.txt", *run)
+    assert "labels, and" in said(tags_csv, *run, "--task", "single_label")
+    assert "unknown task" in said(music, *run, "--task", "genre")
+    assert "ask for fewer folds" in said(music, *run, "--set", "fit.folds=40")
+    assert "has no embedding 'gone'" in said(
+        music,
+        *run,
+        "--set",
+        "model.clip_head.name=linear",
+        "--set",
+        "model.clip_head.params.layers=[gone]",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(train, music, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/song.wav").write_bytes(b"mine")
+    code, _, err = train(music)
+    assert code == 2 and "is no run and not empty; choose another folder" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["song.wav"]
+
+
+def test_a_trained_run_is_never_written_over(train, music, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text('{"format_version": 1}')
+    code, _, err = train(music)
+    assert code == 2 and "holds a run that was trained, not fitted" in err
+
+
+def test_a_base_without_embeddings_or_that_is_gone_is_named(music, tmp_path):
+    config = load_config(
+        None,
+        [f"data.root={music}", "data.name=folders", f"run.root={tmp_path / 'run'}"]
+        + [f"fit.model={tmp_path / 'gone'}", "task.name=single_label"],
+    )
+    with pytest.raises(ModelError, match="gone: no such folder"):
+        fit_run(config)
+    with pytest.raises(ConfigError):
+        load_config(None, ["fit.folds=1"])
