@@ -1,5 +1,7 @@
 """A clip head fitted to all clips but those of a fold, and measured on these; then to all."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy.typing as npt
 from preprocess.clips.splits.k_fold import folds_of
 from tagger.base.errors import ConfigError
 from tagger.base.log import progress_bar
-from tagger.scoring.clip_heads import CLIP_HEADS, ClipHead, Labels
+from tagger.scoring.clip_heads import ClipHead, Labels
 from tagger.scoring.scorer import Floats
 
 
@@ -19,22 +21,19 @@ class Fitted:
     Parameters
     ----------
     head : ClipHead
-        Fitted to all clips.
+        Fitted to all clips, in the way that the folds have chosen.
     rows : np.ndarray [dtype=intp]
         Clips that were tested.
     scores : np.ndarray [shape=(len(rows), n_tags), dtype=float32]
         Of these, each by a head that was fitted to the clips of other folds alone.
     folds : np.ndarray [shape=(n_clips,), dtype=intp]
         Fold of each clip.
-    said : str
-        What the last fit found, for people.
     """
 
     head: ClipHead
     rows: npt.NDArray[np.intp]
     scores: Floats
     folds: npt.NDArray[np.intp]
-    said: str
 
 
 def cross_fit(
@@ -72,21 +71,46 @@ def cross_fit(
         If there are fewer groups than folds.
     """
     folds = folds_of(labels, groups, n_folds=n_folds, seed=seed)
-    rows, scores = [], []
+    scores: list[list[Floats]] = []
+    losses: list[list[float]] = []
     with progress_bar("fit", n_tested + 1) as advance:
         for fold in range(n_tested):
-            tested = np.flatnonzero(folds == fold)
-            others = np.flatnonzero(folds != fold)
+            tested, others = folds == fold, folds != fold
             _require_labels(labels[others])
-            one = CLIP_HEADS.create(head.name, head.params.model_dump())
-            one.fit(features[others], labels[others], groups=[groups[row] for row in others])
-            rows.append(tested)
-            scores.append(one.scores(features[tested]))
-            advance(1, f"fold {fold + 1}")
-        said = head.fit(features, labels, groups=groups)
+            said, lost = [], []
+            for one in head.fits(features[others], labels[others]):
+                said.append(one.scores(features[tested]))
+                lost.append(one.loss(features[tested], labels[tested]))
+                # The next ones bend further and take longer.
+                if len(lost) > 2 and lost[-1] > lost[-2] > lost[-3]:
+                    break
+            scores.append(said)
+            losses.append(lost)
+            advance(1, "")
+        totals = _totals(losses, [int((folds == fold).sum()) for fold in range(n_tested)])
+        best = _item(head.fits(features, labels), int(np.argmin(totals.sum(axis=0))))
         advance(1, "")
-    order = np.argsort(np.concatenate(rows), kind="stable")
-    return Fitted(head, np.concatenate(rows)[order], np.concatenate(scores)[order], folds, said)
+    found = []
+    for fold, said in enumerate(scores):
+        # What scores a fold is chosen on the others; of one fold alone, on itself.
+        others_lost = totals.sum(axis=0) - (totals[fold] if n_tested > 1 else 0)
+        found.append(said[min(int(np.argmin(others_lost)), len(said) - 1)])
+    rows = np.concatenate([np.flatnonzero(folds == fold) for fold in range(n_tested)])
+    order = np.argsort(rows, kind="stable")
+    return Fitted(best, rows[order], np.concatenate(found)[order], folds)
+
+
+def _totals(losses: list[list[float]], sizes: list[int]) -> npt.NDArray[np.float64]:
+    """Loss of all clips of each fold, by candidate; those after the last one are no better."""
+    n_candidates = max(map(len, losses))
+    totals = np.empty((len(losses), n_candidates))
+    for fold, (lost, size) in enumerate(zip(losses, sizes, strict=True)):
+        totals[fold] = size * np.array(lost + [lost[-1]] * (n_candidates - len(lost)))
+    return totals
+
+
+def _item(heads: Iterator[ClipHead], number: int) -> ClipHead:
+    return next(itertools.islice(heads, number, None))
 
 
 def _require_labels(labels: Labels) -> None:

@@ -36,8 +36,6 @@ from tagger.scoring.scorer import Floats
 from tagger.tagging.tagger import Tagger
 
 _MANY_CLIPS = 1000
-# What the default clip head looks at, where a model has both.
-_PREFERRED = ("pooled", "penultimate")
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         card={
             "Task": f"{effective.task.name}, fitted to {len(rows)} clips",
             "Network": f"{base.name} (version {base.version}), as it was",
-            "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.said}",
+            "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.head.describe()}",
         },
     )
     # The bundle comes first: with it the report shows clips over time.
@@ -177,10 +175,11 @@ def _settled(config: Config, base: Bundle) -> tuple[Config, ClipHead]:
     wanted = config.model.clip_head
     name, params = wanted.name, dict(wanted.params)
     if name == "none":
-        embeddings = base.embeddings
-        layers = [layer for layer in _PREFERRED if layer in embeddings] or embeddings
         name = "linear"
-        params = {"layers": layers, "link": "softmax" if _decides_one(config) else "sigmoid"}
+        params = {
+            "layers": base.embeddings,
+            "link": "softmax" if _decides_one(config) else "sigmoid",
+        }
     content["front_end"] = trained["front_end"]
     content["stream"] = trained["stream"]
     content["model"] = {**trained["model"], "clip_head": {"name": name, "params": params}}

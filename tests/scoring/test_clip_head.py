@@ -24,7 +24,7 @@ from tagger.scoring.clip_heads.linear import (
     PENALTIES,
     Linear,
     LinearParams,
-    logistic_regression,
+    logistic_regressions,
 )
 from tagger.tagging.tagger import Tagger
 from tagger.train.fit_clip_head import settle_clip_head
@@ -188,7 +188,7 @@ def test_the_regression_is_that_of_scikit_learn(n_features, penalty):
 
     features = RNG.normal(size=(60, n_features))
     labels = (features[:, :3] + RNG.normal(size=(60, 3)) > 0).astype(np.float64)
-    found = logistic_regression(features, labels, penalty=penalty)
+    *_, found = logistic_regressions(features, labels, penalties=[1.0, penalty])
     for tag in range(3):
         known = LogisticRegression(C=1 / (60 * penalty), tol=1e-8, max_iter=5000)
         known.fit(features, labels[:, tag])
@@ -196,15 +196,15 @@ def test_the_regression_is_that_of_scikit_learn(n_features, penalty):
         np.testing.assert_allclose(found[-1, tag], known.intercept_[0], atol=3e-3)
 
 
-def test_where_a_fit_starts_makes_no_difference():
-    features = RNG.normal(size=(40, 70))
-    labels = (RNG.random((40, 2)) < 0.5).astype(np.float64)
-    start = RNG.normal(size=(71, 2))
-    np.testing.assert_allclose(
-        logistic_regression(features, labels, penalty=0.1, start=start),
-        logistic_regression(features, labels, penalty=0.1),
-        atol=3e-3,
-    )
+@pytest.mark.parametrize("n_features", [5, 80], ids=["more clips", "more features"])
+def test_the_regression_of_labels_is_that_of_scikit_learn(n_features):
+    from sklearn.linear_model import LogisticRegression
+
+    features = RNG.normal(size=(60, n_features))
+    label = (features[:, :3] + RNG.normal(size=(60, 3))).argmax(axis=1)
+    (found,) = logistic_regressions(features, np.eye(3)[label], penalties=[0.05], softmax=True)
+    known = LogisticRegression(C=1 / (60 * 0.05), tol=1e-8, max_iter=5000).fit(features, label)
+    np.testing.assert_allclose(found[:-1].T, known.coef_, atol=3e-3)
 
 
 def fitted_to(features, labels) -> Linear:

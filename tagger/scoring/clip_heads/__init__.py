@@ -7,7 +7,7 @@ network has been trained.
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,7 +70,7 @@ class ClipHead(Entry):
         features: Floats,
         labels: Labels,
         *,
-        validation: tuple[Floats, Labels] | None = None,
+        validation: tuple[Floats, Labels],
         groups: Sequence[str] = (),
     ) -> str:
         """Learn from the training clips; nothing is learned unless overridden.
@@ -81,10 +81,10 @@ class ClipHead(Entry):
             As `features` makes them.
         labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
             1 where a clip carries a tag.
-        validation : tuple of (features, labels), optional
-            Of the clips that choose; without it, folds of the training clips do.
+        validation : tuple of (features, labels)
+            Of the clips that choose.
         groups : sequence of str, optional
-            Clips that stay together in such folds, e.g. by artist; default each by itself.
+            Artist or track of each training clip, for a head that validates within them.
 
         Returns
         -------
@@ -92,6 +92,31 @@ class ClipHead(Entry):
             What was found, for people.
         """
         del features, labels, validation, groups
+        return self.describe()
+
+    def fits(self, features: Floats, labels: Labels) -> Iterator["ClipHead"]:
+        """Fit in each way that it knows, e.g. with several penalties, for folds to choose from.
+
+        Parameters
+        ----------
+        features, labels
+            As of `fit`.
+
+        Yields
+        ------
+        ClipHead
+            In the same order whatever the clips, the most careful first; unless overridden itself,
+            of which nothing is learned.
+        """
+        del features, labels
+        yield self
+
+    def loss(self, features: Floats, labels: Labels) -> float:
+        """Mean loss by which folds choose; unless overridden the squared error of the scores."""
+        return float(((self.scores(features) - labels) ** 2).mean())
+
+    def describe(self) -> str:
+        """Say what was found, for people."""
         return "nothing to learn"
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from preprocess.clips.splits.k_fold import folds_of
 from tagger.base.registry import Params
 from tagger.scoring.clip_heads import ClipHead, Labels
 from tagger.scoring.clip_heads._stretches import around_windows, stretch_length
@@ -24,13 +23,13 @@ N_STATISTICS = 3
 # scores of the validation clips cost least is taken.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _MAX_STEPS = 300
+# Relative change of the cost at which a fit ends.
+_TOLERANCE = 1e-7
 # Features of all clips from which several threads are faster.
 _MANY = 4_000_000
 # Standard deviation below which a feature counts as constant.
 _CONSTANT = 1e-6
 _EPSILON = 1e-7
-# Folds that choose the penalty where no clips are given for it.
-_FOLDS = 3
 # Bias, before the softmax, of a label without clips.
 _NEVER = -30.0
 # Stretches whose statistics are computed together: their embeddings are copied.
@@ -110,71 +109,54 @@ class Linear(ClipHead):
         features: Floats,
         labels: Labels,
         *,
-        validation: tuple[Floats, Labels] | None = None,
+        validation: tuple[Floats, Labels],
         groups: Sequence[str] = (),
     ) -> str:
-        """Fit with each of `PENALTIES`, and take the one that is best on clips that choose.
+        """Fit with each of `PENALTIES`, and take the one that is best on the validation clips.
 
-        Without `validation`, the clips of each of three folds are judged by a fit to the others.
         A tag that no training clip carries, or all of them, is given how often it occurs.
         """
-        losses = np.zeros(len(PENALTIES))
-        if validation is not None:
-            pairs = [((features, labels), validation)]
-        else:
-            names = list(groups) or [str(row) for row in range(len(labels))]
-            folds = folds_of(labels, names, n_folds=_FOLDS, seed=0)
-            parts = [(features[folds == fold], labels[folds == fold]) for fold in range(_FOLDS)]
-            others = [(features[folds != fold], labels[folds != fold]) for fold in range(_FOLDS)]
-            pairs = list(zip(others, parts, strict=True))
-        best: tuple[Floats, Floats] | None = None
-        for training, judges in pairs:
-            for number, (weights, bias) in enumerate(self._fits(*training)):
-                self.weights, self.bias = weights, bias
-                losses[number] += self._loss(*judges) * len(judges[1])
-                # Of one pair alone the best is what is kept.
-                if best is None or losses[number] < losses[:number].min(initial=np.inf):
-                    best = weights, bias
-        chosen = int(np.argmin(losses))
-        if validation is None:
-            for number, found in enumerate(self._fits(features, labels)):
-                if number == chosen:
-                    best = found
-                    break
-        assert best is not None
-        self.weights, self.bias = best
-        self.penalty = PENALTIES[chosen]
-        return f"penalty {self.penalty:g}"
+        del groups
+        best = min(self.fits(features, labels), key=lambda head: head.loss(*validation))
+        self.weights, self.bias, self.penalty = best.weights, best.bias, best.penalty
+        return self.describe()
 
-    def _fits(self, features: Floats, labels: Labels) -> Iterator[tuple[Floats, Floats]]:
-        """Weights and bias with each of `PENALTIES`, each begun where the one before ended."""
+    def fits(self, features: Floats, labels: Labels) -> Iterator["Linear"]:
+        """As of `ClipHead.fits`: one for each of `PENALTIES`."""
         mean = features.mean(axis=0, dtype=np.float64)
         deviation = features.std(axis=0, dtype=np.float64)
         scale = np.where(deviation > _CONSTANT, deviation, np.inf)
-        standardised = (features - mean) / scale
         n_positive = labels.sum(axis=0, dtype=np.int64)
         learned = (n_positive > 0) & (n_positive < len(labels))
         share = (n_positive + 0.5) / (len(labels) + 1)
-        targets = labels[:, learned].astype(np.float64)
         softmax = self.params.link == "softmax"
-        solution = None
-        for penalty in PENALTIES:
-            solution = logistic_regression(
-                standardised, targets, penalty=penalty, start=solution, softmax=softmax
-            )
+        solutions = logistic_regressions(
+            (features - mean) / scale,
+            labels[:, learned].astype(np.float64),
+            penalties=PENALTIES,
+            softmax=softmax,
+        )
+        for penalty, solution in zip(PENALTIES, solutions, strict=True):
+            head = Linear(self.params)
             weights = np.zeros((features.shape[1], labels.shape[1]))
             weights[:, learned] = solution[:-1] / scale[:, np.newaxis]
             # Beside labels that exclude it, one that never occurred must not come first.
             bias = np.full(labels.shape[1], _NEVER) if softmax else np.log(share / (1 - share))
             bias[learned] = solution[-1] - mean @ weights[:, learned]
-            yield weights.astype(np.float32), bias.astype(np.float32)
+            head.weights, head.bias = weights.astype(np.float32), bias.astype(np.float32)
+            head.penalty = penalty
+            yield head
 
-    def _loss(self, features: Floats, labels: Labels) -> float:
+    def loss(self, features: Floats, labels: Labels) -> float:
+        """As of `ClipHead.loss`: cross-entropy."""
         scores = self.scores(features).astype(np.float64)
         if self.params.link == "softmax":
             return float(-np.log(np.maximum(scores[labels == 1], _EPSILON)).mean())
         likely = np.where(labels == 1, scores, 1 - scores)
         return float(-np.log(np.maximum(likely, _EPSILON)).mean())
+
+    def describe(self) -> str:  # noqa: D102
+        return f"penalty {self.penalty:g}"
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:  # noqa: D102
         return {"weights": self.weights, "bias": self.bias}
@@ -194,14 +176,13 @@ class Linear(ClipHead):
         self.weights, self.bias = weights, bias
 
 
-def logistic_regression(
+def logistic_regressions(
     features: npt.NDArray[np.float64],
     labels: npt.NDArray[np.float64],
     *,
-    penalty: float,
-    start: npt.NDArray[np.float64] | None = None,
+    penalties: Sequence[float],
     softmax: bool = False,
-) -> npt.NDArray[np.float64]:
+) -> Iterator[npt.NDArray[np.float64]]:
     """Logistic regressions of many tags on the same features, all at once.
 
     Minimises, for each tag, the mean cross-entropy over the clips plus ``penalty / 2`` times the
@@ -214,58 +195,78 @@ def logistic_regression(
         Standardised.
     labels : np.ndarray [shape=(n_clips, n_tags)]
         0 or 1; both occur of each tag.
-    penalty : float
-        Positive.
-    start : np.ndarray [shape=(n_features + 1, n_tags)], optional
-        Where to begin; default zeros.
+    penalties : sequence of float
+        Positive; fastest with the strongest first, as each fit starts from the one before.
     softmax : bool
         One regression of labels of which each clip has one, in place of one for each tag.
 
-    Returns
-    -------
+    Yields
+    ------
     np.ndarray [shape=(n_features + 1, n_tags)]
-        Weights, and the bias in the last row.
+        Weights, and the bias in the last row: one for each penalty.
     """
     from scipy.optimize import minimize
-    from scipy.special import expit, logsumexp
     from threadpoolctl import threadpool_limits
 
+    axes = None
+    curvature = np.ones(features.shape[1])
     if features.shape[1] > len(features):
         # Only the space that the clips span takes part, and lengths in it are the same.
         left, values, axes = np.linalg.svd(features, full_matrices=False)
-        solution = logistic_regression(
-            left * values,
-            labels,
-            penalty=penalty,
-            start=None if start is None else np.concatenate([axes @ start[:-1], start[-1:]]),
-            softmax=softmax,
-        )
-        return np.concatenate([axes.T @ solution[:-1], solution[-1:]])
+        features = left * values
+        # Of the cross-entropy along each axis, at the most.
+        curvature = values**2 / (4 * len(features))
     n_clips, n_features = features.shape
-    shape = (n_features + 1, labels.shape[1])
+    solution = np.zeros((n_features + 1, labels.shape[1]))
+    for penalty in penalties:
+        # Lengths in which the cost bends alike along all axes: a tenth of the steps.
+        unit = np.append(np.sqrt(curvature + penalty) if axes is not None else curvature, 1.0)
+        cost = _Cost(features / unit[:-1], labels, penalty / unit[:-1] ** 2, softmax=softmax)
+        # Threads would wait for one another longer than they multiply.
+        with threadpool_limits(1 if n_clips * n_features < _MANY else None, user_api="blas"):
+            found = minimize(
+                cost,
+                (solution * unit[:, np.newaxis]).ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": _MAX_STEPS, "ftol": _TOLERANCE},
+            )
+        solution = found.x.reshape(solution.shape) / unit[:, np.newaxis]
+        weights = solution[:-1] if axes is None else axes.T @ solution[:-1]
+        yield np.concatenate([weights, solution[-1:]])
 
-    def cost(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        weights = flat.reshape(shape)
+
+class _Cost:
+    """What a logistic regression minimises, and its slope; `penalty` is that of each feature."""
+
+    def __init__(
+        self,
+        features: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.float64],
+        penalty: npt.NDArray[np.float64],
+        *,
+        softmax: bool,
+    ) -> None:
+        self._features, self._labels, self._softmax = features, labels, softmax
+        self._penalty = penalty[:, np.newaxis]
+
+    def __call__(self, flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        from scipy.special import expit, logsumexp
+
+        features, labels = self._features, self._labels
+        weights = flat.reshape(features.shape[1] + 1, labels.shape[1])
         logits = features @ weights[:-1] + weights[-1]
         # log(1 + e^z) - y z, or log sum e^z - y z, without an overflow.
-        if softmax:
+        if self._softmax:
             total = logsumexp(logits, axis=1, keepdims=True)
-            loss = (total.sum() - (labels * logits).sum()) / n_clips
-            error = (np.exp(logits - total) - labels) / n_clips
+            loss = total.sum() - (labels * logits).sum()
+            error = (np.exp(logits - total) - labels) / len(labels)
         else:
-            loss = (np.logaddexp(0, logits) - labels * logits).sum() / n_clips
-            error = (expit(logits) - labels) / n_clips
-        slope = np.concatenate([features.T @ error + penalty * weights[:-1], [error.sum(axis=0)]])
-        return loss + penalty / 2 * float((weights[:-1] ** 2).sum()), slope.ravel()
-
-    first = np.zeros(shape) if start is None else start
-    # Threads would wait for one another longer than they multiply.
-    with threadpool_limits(1 if n_clips * n_features < _MANY else None, user_api="blas"):
-        found = minimize(
-            cost, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _MAX_STEPS}
-        )
-    minimum: npt.NDArray[np.float64] = found.x.reshape(shape)
-    return minimum
+            loss = (np.logaddexp(0, logits) - labels * logits).sum()
+            error = (expit(logits) - labels) / len(labels)
+        bent = self._penalty * weights[:-1]
+        slope = np.concatenate([features.T @ error + bent, error.sum(axis=0)[np.newaxis]])
+        return float(loss) / len(labels) + 0.5 * float((bent * weights[:-1]).sum()), slope.ravel()
 
 
 ENTRY = Linear
