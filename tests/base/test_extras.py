@@ -23,7 +23,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Packages that are imported under another name than that of their distribution.
 DISTRIBUTIONS = {
     "google": "google-cloud-storage",
+    "sklearn": "scikit-learn",
     "upath": "universal-pathlib",
+    "xgboost": "xgboost-cpu",
     "yaml": "pyyaml",
 }
 
