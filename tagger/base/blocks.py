@@ -2,10 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:
-    from tagger.evaluate.report.figures import Theme
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that is drawn when it is needed, once for each theme.
+    """A figure that is drawn when it is needed.
 
     Parameters
     ----------
@@ -95,7 +92,7 @@ class Picture:
     """
 
     name: str
-    draw: "Callable[[Theme], Any]"
+    draw: Callable[[], Any]
     alt: str
 
 

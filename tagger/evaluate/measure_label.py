@@ -211,11 +211,11 @@ class LabelMeasured(Measured):
         yield Table(("label", *titles, "clips"), rows, sortable=True)
 
 
-def _confusion_map(figures: LabelFigures, names: Sequence[str], theme: Any) -> Any:
+def _confusion_map(figures: LabelFigures, names: Sequence[str]) -> Any:
     from tagger.evaluate.report.figures import confusion_map
 
     return confusion_map(
-        figures.matrix, theme, missed=names, given=names, row_title="label", column_title="said"
+        figures.matrix, missed=names, given=names, row_title="label", column_title="said"
     )
 
 

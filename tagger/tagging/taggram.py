@@ -38,7 +38,9 @@ def write_png(figure: Any, file: BinaryIO, *, dpi: int) -> None:
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(file, dpi=dpi, format="png")
+        # `savefig` would draw it twice: once to find out where everything goes.
+        figure.set_dpi(dpi)
+        figure.canvas.print_png(file)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -214,13 +214,13 @@ def test_elements_of_a_page_are_closed_in_order(written):
     assert open_elements == []
 
 
-def test_every_picture_is_there_for_light_and_dark_pages(written):
-    page = Page(written["report"].read_text())
-    light = [image["src"] for image in page.all("img")]
-    dark = [source["srcset"] for source in page.all("source")]
-    assert len(light) == len(dark) == len(set(light + dark)) / 2
-    for source in light + dark:
+def test_every_picture_is_in_the_page_and_a_dark_one_inverts_it(written):
+    text = written["report"].read_text()
+    sources = [image["src"] for image in Page(text).all("img")]
+    assert len(sources) == len(set(sources)) > 5
+    for source in sources:
         assert base64.b64decode(source.partition(",")[2]).startswith(b"\x89PNG")
+    assert "@media (prefers-color-scheme: dark) { img { filter: invert(" in text
 
 
 def test_players_hold_their_clip(written, clip):
@@ -343,7 +343,7 @@ def test_scores_over_time_are_those_of_the_tags_that_were_measured(tmp_path):
 
     drawn = []
 
-    def remember(prediction, theme, **options):
+    def remember(prediction, **options):
         drawn.append(prediction)
 
     section = next(
@@ -354,7 +354,7 @@ def test_scores_over_time_are_those_of_the_tags_that_were_measured(tmp_path):
     picture = next(block for block in section.blocks if isinstance(block, Picture))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "taggram", remember)
-        picture.draw(figures.LIGHT)
+        picture.draw()
     assert drawn[0].tags == contents.tags
     np.testing.assert_allclose(drawn[0].taggram[0], [0.4, 0.3, 0.2])
 
@@ -427,13 +427,12 @@ def overlaps(texts, figure):
     ]
 
 
-@pytest.mark.parametrize("theme", figures.THEMES, ids=lambda theme: theme.name)
 @pytest.mark.parametrize("n_tags", [1, 32, 50, 188])
-def test_names_below_one_another_can_be_read(n_tags, theme):
+def test_names_below_one_another_can_be_read(n_tags):
     rng = np.random.default_rng(0)
     names = [f"a tag with a long name {number}" for number in range(n_tags)]
     values = rng.random(n_tags)
-    figure = laid_out(figures.tag_bars(names, values, theme, positive_rate=values / 2))
+    figure = laid_out(figures.tag_bars(names, values, positive_rate=values / 2))
     labels = [label for axes in figure.axes for label in axes.get_yticklabels()]
     assert len(labels) == n_tags
     assert not overlaps(labels, figure)
@@ -448,7 +447,7 @@ def test_names_below_one_another_can_be_read(n_tags, theme):
 def test_bars_are_in_order_of_their_length_down_the_columns():
     values = np.random.default_rng(0).random(188)
     names = [str(number) for number in range(188)]
-    figure = figures.tag_bars(names, values, figures.LIGHT, positive_rate=values)
+    figure = figures.tag_bars(names, values, positive_rate=values)
     shown = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
     assert shown == [names[tag] for tag in np.argsort(-values)]
 
@@ -456,14 +455,14 @@ def test_bars_are_in_order_of_their_length_down_the_columns():
 def test_names_of_a_heat_map_can_be_read():
     counts = np.random.default_rng(0).integers(0, 30, (24, 24))
     names = [f"a long name {number}" for number in range(24)]
-    figure = laid_out(figures.confusion_map(counts, figures.LIGHT, missed=names, given=names))
+    figure = laid_out(figures.confusion_map(counts, missed=names, given=names))
     assert not overlaps(figure.axes[0].get_yticklabels(), figure)
     assert not overlaps(figure.axes[0].texts, figure)
 
 
 @pytest.mark.parametrize("n_epochs", [1, 12])
 def test_learning_curves_show_losses_metric_and_rate(n_epochs):
-    figure = figures.learning_curves(history(n_epochs), figures.LIGHT, monitor="pr_auc_macro")
+    figure = figures.learning_curves(history(n_epochs), monitor="pr_auc_macro")
     left, middle, right = figure.axes
     assert [axes.get_xlabel() for axes in figure.axes] == ["epoch"] * 3
     assert [list(line.get_ydata()) for line in left.lines[:2]] == [
@@ -480,7 +479,7 @@ def test_the_best_epoch_has_the_lowest_loss_or_the_highest_metric(monitor, best)
     rows = history(4)
     rows[1]["validation_loss"] = 0.01
     rows[3]["validation_pr_auc_macro"] = float("nan")
-    figure = figures.learning_curves(rows, figures.LIGHT, monitor=monitor)
+    figure = figures.learning_curves(rows, monitor=monitor)
     assert f"in epoch {best} " in figure.axes[1].get_title()
 
 
@@ -488,7 +487,6 @@ def test_true_tags_of_a_taggram_are_marked():
     contents = with_taggrams(make_contents(), None)
     figure = figures.taggram(
         contents.taggram(0),
-        figures.DARK,
         shown=[2, 0],
         true=np.array([False, False, True]),
     )

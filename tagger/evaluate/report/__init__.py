@@ -31,18 +31,13 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     ModuleNotFoundError
         If matplotlib, of the extra ``plots``, is not installed.
     """
-    from tagger.evaluate.report.figures import THEMES
     from tagger.evaluate.report.html import html_report
     from tagger.evaluate.report.markdown import markdown_report
 
-    pictures = {
-        (picture.name, theme.name): _png(picture.draw(theme))
-        for picture in _pictures(report)
-        for theme in THEMES
-    }
+    pictures = {picture.name: _png(picture.draw()) for picture in _pictures(report)}
     files = {"report": folder / HTML, "report as Markdown": folder / MARKDOWN}
-    for picture in _pictures(report):
-        write_bytes(folder / FILES / f"{picture.name}.png", pictures[picture.name, "light"])
+    for name, content in pictures.items():
+        write_bytes(folder / FILES / f"{name}.png", content)
     for block in (block for section in report.sections for block in section.blocks):
         if isinstance(block, Player):
             write_bytes(folder / FILES / f"{block.name}{block.suffix}", block.content)

@@ -64,6 +64,8 @@ th button::after { content: "\\00a0\\2195"; color: var(--quiet); font-weight: 40
 th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; color: var(--link); }
 th[aria-sort=descending] button::after { content: "\\00a0\\2193"; color: var(--link); }
 img { display: block; max-width: 100%; height: auto; margin: 8px 0 12px; }
+/* Light and dark change places, and the hues stay. */
+@media (prefers-color-scheme: dark) { img { filter: invert(0.91) hue-rotate(180deg); } }
 figure { margin: 8px 0; }
 figcaption { color: var(--quiet); font-size: 13px; }
 audio { width: 420px; max-width: 100%; display: block; margin: 4px 0; }
@@ -75,7 +77,7 @@ summary::marker { color: var(--quiet); }
 @media print { .long, pre { max-height: none; } nav { display: none; } }
 /* Smaller than this, pictures are moved about rather than shrunk until nobody can read them. */
 @media (max-width: 700px) { body { padding: 12px 14px 40px; }
-  picture { display: block; overflow-x: auto; } img { max-width: none; width: 900px; } }
+  .picture { overflow-x: auto; } img { max-width: none; width: 900px; } }
 """
 
 # Numbers sort by their value, the highest first at the first click; what has none stays last.
@@ -132,15 +134,15 @@ def _data(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def html_report(report: Report, pictures: Mapping[tuple[str, str], bytes]) -> str:
+def html_report(report: Report, pictures: Mapping[str, bytes]) -> str:
     """Write a report as HTML.
 
     Parameters
     ----------
     report : Report
         Any text in it is shown as text.
-    pictures : dict of (str, str) to bytes
-        PNG of each picture, by its name and the theme's.
+    pictures : dict of str to bytes
+        PNG of each picture, by its name.
 
     Returns
     -------
@@ -178,7 +180,7 @@ def html_report(report: Report, pictures: Mapping[tuple[str, str], bytes]) -> st
     return "\n".join(parts) + "\n"
 
 
-def _block(block: Block, pictures: Mapping[tuple[str, str], bytes]) -> Iterator[str]:
+def _block(block: Block, pictures: Mapping[str, bytes]) -> Iterator[str]:
     match block:
         case Heading(text):
             yield f"<h3>{_text(text)}</h3>"
@@ -191,13 +193,8 @@ def _block(block: Block, pictures: Mapping[tuple[str, str], bytes]) -> Iterator[
         case Table():
             yield from _table(block)
         case Picture(name, _, alt):
-            light, dark = (_data(pictures[name, theme], "image/png") for theme in ("light", "dark"))
-            yield (
-                "<picture>"
-                f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-                f'<img src="{light}" alt="{_text(alt)}">'
-                "</picture>"
-            )
+            source = _data(pictures[name], "image/png")
+            yield f'<div class="picture"><img src="{source}" alt="{_text(alt)}"></div>'
         case Player(_, content, suffix, label):
             source = _data(content, MEDIA_TYPES[suffix])
             yield (

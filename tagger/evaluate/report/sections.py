@@ -173,13 +173,13 @@ def _learning(frame: Frame) -> Iterator[Block]:
         )
 
 
-def _drawing(name: str, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
-    """Call of a function of `tagger.evaluate.report.figures` that waits for its theme."""
+def _drawing(name: str, *arguments: Any, **options: Any) -> Callable[[], Any]:
+    """Call of a function of `tagger.evaluate.report.figures` that waits until it is needed."""
 
-    def draw(theme: Any) -> Any:
+    def draw() -> Any:
         from tagger.evaluate.report import figures
 
-        return getattr(figures, name)(*arguments, theme, **options)
+        return getattr(figures, name)(*arguments, **options)
 
     return draw
 
