@@ -19,6 +19,7 @@ EXTRAS = {
     "fsspec": "cloud",
     "google_crc32c": "cloud",
     "h5py": "train",
+    "librosa": "librosa",
     "matplotlib": "plots",
     "onnx": "onnx",
     "onnxmltools": "learn",

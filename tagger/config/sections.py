@@ -344,6 +344,11 @@ class Config(Section):
                 "model.aggregate: autopool learns from several patches of a clip at once; "
                 "set stream.patches_per_bag to 2 or more"
             )
+        if self.store.dtype == "float16" and FRONT_ENDS.get(self.front_end.name).needs_float32:
+            raise ValueError(
+                f"store.dtype: float16 cannot hold the values of the front end "
+                f"{self.front_end.name!r}; set it to float32"
+            )
         if self.train.cache_embeddings:
             if self.model.backbone.freeze != "all":
                 raise ValueError(

@@ -47,6 +47,8 @@ class FrontEnd(Entry):
 
     # Raised by one when the numbers that the code computes change while the parameters do not.
     version: ClassVar[int] = 1
+    # Whether its values span more orders of magnitude than float16 holds.
+    needs_float32: ClassVar[bool] = False
 
     @property
     @abstractmethod
