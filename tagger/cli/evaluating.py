@@ -155,9 +155,12 @@ def compare(
     ],
     second: Annotated[Path, typer.Argument(metavar="B", help="The same, of the same clips.")],
     evaluation: Annotated[
-        str,
-        typer.Option("--evaluation", help="Which one of a run: test, validation, won-test, ..."),
-    ] = "test",
+        str | None,
+        typer.Option(
+            "--evaluation",
+            help="Which one of a run: test, validation, won-test, ...; default folds or test.",
+        ),
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
     draws: PairedDrawsOption = 1000,
     seed: SeedOption = 0,

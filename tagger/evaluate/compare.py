@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from preprocess.clips.splits import PARTS
 from tagger.base.errors import ModelError
+from tagger.evaluate.evaluate_fitted import FOLDS
 from tagger.evaluate.protocols import PROTOCOLS
 from tagger.evaluate.table import figure, wrapped
 from tagger.metrics.bootstrap import (
@@ -25,12 +26,19 @@ from tagger.metrics.bootstrap import (
     plan_draws,
     resample,
 )
-from tagger.metrics.columns import Columns
+from tagger.metrics.columns import ArrayColumns, Columns, stacked
 from tagger.metrics.figures import MultilabelMetrics, metrics_of_columns
 from tagger.metrics.score_files import ScoreArchive, first_line, read_scores
+from tagger.metrics.single_label import label_of_clips, mcnemar, resample_labels
+from tagger.network.task import TASKS
 from tagger.runs.folder import RunFolder
 
 SCHEMA_VERSION = 1
+_LABEL_TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "F1, macro",
+}
 _TITLES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 
 
@@ -54,6 +62,8 @@ class Comparison:
         By metric, of each tag that was scored.
     draws : Draws
         How clips were drawn.
+    mcnemar : tuple of (int, int, float), optional
+        Of one label for each clip: clips on which A alone and B alone is right, and McNemar's p.
     """
 
     first: str
@@ -64,6 +74,7 @@ class Comparison:
     summary: tuple[Difference, ...]
     per_tag: dict[str, tuple[Difference, ...]]
     draws: Draws
+    mcnemar: tuple[int, int, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -78,6 +89,7 @@ class Comparison:
             "n_draws": self.draws.n,
             "seed": self.draws.seed,
             "description": self.draws.description,
+            "mcnemar": None if self.mcnemar is None else list(self.mcnemar),
             "summary": [_plain(item) for item in self.summary],
             "tags": {
                 name: [_plain(item) for item in items] for name, items in self.per_tag.items()
@@ -99,6 +111,12 @@ class Comparison:
         if self.left_out:
             lines += wrapped("left out", self.left_out)
         lines += ["", _head("metric"), *map(_row, self.summary)]
+        if self.mcnemar is not None:
+            n_first, n_second, p = self.mcnemar
+            lines.append(
+                f"right on {n_first} clips by A alone, on {n_second} by B alone: McNemar's p "
+                f"{figure(p, 3)} (clips as if they had nothing to do with one another)"
+            )
         for name, items in self.per_tag.items():
             n_real = sum(item.real for item in items)
             chance = (1 - LEVEL) * len(items)
@@ -162,7 +180,7 @@ def compare(
     first: Path,
     second: Path,
     *,
-    evaluation: str = "test",
+    evaluation: str | None = None,
     n_draws: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
@@ -172,8 +190,9 @@ def compare(
     ----------
     first, second : Path
         Archives of scores, or runs that were evaluated.
-    evaluation : str
-        Which evaluation of a run, e.g. ``"test"`` or ``"won-test"``.
+    evaluation : str, optional
+        Which evaluation of a run, e.g. ``"test"`` or ``"won-test"``; default ``"folds"`` of one
+        that was fitted, else ``"test"``.
     n_draws, seed : int
         Of the bootstrap.
 
@@ -207,20 +226,25 @@ def compare(
     draws = plan_draws(*columns[0].shape, artists=artists, n=n_draws, seed=seed)
     _require_draws(draws, first)
     drawn = resample(columns, draws, tags=scored)
+    of_labels, tested = _label_differences((a, b), columns, draws)
     return Comparison(
         first=str(first),
         second=str(second),
         n_clips=n_clips,
         tags=tags,
         left_out=(*only_one, *(tag for n, tag in enumerate(tags) if n not in set(scored.tolist()))),
-        summary=tuple(
-            difference_of(
-                f"{_TITLES[name.rpartition('_')[0]]} {name.rpartition('_')[2]}",
-                _points(metrics, name),
-                (drawn[0].summary[name], drawn[1].summary[name]),
-            )
-            for name in drawn[0].summary
+        summary=(
+            *of_labels,
+            *(
+                difference_of(
+                    f"{_TITLES[name.rpartition('_')[0]]} {name.rpartition('_')[2]}",
+                    _points(metrics, name),
+                    (drawn[0].summary[name], drawn[1].summary[name]),
+                )
+                for name in drawn[0].summary
+            ),
         ),
+        mcnemar=tested,
         per_tag={
             name: tuple(
                 difference_of(
@@ -266,7 +290,24 @@ def _points(metrics: Sequence[MultilabelMetrics], name: str) -> tuple[float, flo
     return float(metrics[0].summary[name]), float(metrics[1].summary[name])
 
 
-def _scores_of(source: Path, evaluation: str) -> Path:
+def _label_differences(
+    archives: Sequence[ScoreArchive], columns: Sequence[Columns], draws: Draws
+) -> tuple[list[Difference], tuple[int, int, float] | None]:
+    """Differences of figures of one label for each clip, where both models give one."""
+    if not all(TASKS.get(archive.task).decides_one for archive in archives):
+        return [], None
+    pairs = [ArrayColumns(*stacked(item)) for item in columns]
+    (a, drawn_a), (b, drawn_b) = (resample_labels(item, draws) for item in pairs)
+    found = [
+        difference_of(title, (a[name], b[name]), (drawn_a[name], drawn_b[name]))
+        for name, title in _LABEL_TITLES.items()
+    ]
+    true = label_of_clips(pairs[0].labels)
+    right = [item.scores.argmax(axis=1) == true for item in pairs]
+    return found, mcnemar(right[0], right[1])
+
+
+def _scores_of(source: Path, evaluation: str | None) -> Path:
     """Archive of scores of a run or of an evaluation's folder."""
     if source.suffix.lower() == ".npz":
         return source
@@ -275,6 +316,7 @@ def _scores_of(source: Path, evaluation: str) -> Path:
     run = RunFolder.at(source)
     run.pull(leave=("checkpoints", "tensorboard", "bundle"))
     run.require()
+    evaluation = evaluation or (FOLDS if run.is_fitted else "test")
     path = run.evaluation / evaluation / "scores.npz"
     if not path.is_file():
         raise ModelError(

@@ -83,8 +83,7 @@ def evaluate_scores(
     archive = read_scores(path)
     names = archive_names(path, archive, protocol=protocol, config=config)
     try:
-        # Of scores alone nobody knows more than that each is of a tag.
-        measured = TASKS.create("multilabel", {}).measure(
+        measured = TASKS.create(archive.task, {}).measure(
             archive.columns,
             thresholds=archive.thresholds,
             calibration=None,
@@ -397,7 +396,13 @@ class _Subject:
         if calibration is not None:
             columns = ArrayColumns(columns.labels, calibration(columns.scores))
         files = write_results(
-            folder, columns, tags=plan.tags, clips=clips, measured=measured, thresholds=thresholds
+            folder,
+            columns,
+            tags=plan.tags,
+            clips=clips,
+            measured=measured,
+            thresholds=thresholds,
+            task=self.task.name,
         )
         notes = list(plan.notes)
         if failures:
@@ -432,6 +437,7 @@ def write_results(
     clips: Clips,
     measured: Measured,
     thresholds: npt.NDArray[np.float64],
+    task: str,
 ) -> dict[str, Path]:
     """Write scores and the figures per tag.
 
@@ -449,6 +455,8 @@ def write_results(
         What was found.
     thresholds : np.ndarray [shape=(n_tags,)]
         Score from which each tag applies.
+    task : str
+        Its name.
 
     Returns
     -------
@@ -468,6 +476,7 @@ def write_results(
         paths=clips.paths,
         artists=clips.artists,
         thresholds=thresholds,
+        task=task,
     )
     write_csv(files["per tag"], *measured.rows(tags))
     return files

@@ -126,7 +126,15 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
     )
     decisions = _decisions(effective, labels[fitted.rows], fitted.scores)
     _start(run, effective, vocabulary, index=clips.index, fitted=fitted)
-    _keep_scores(run, vocabulary, clips.index, labels=labels, fitted=fitted, decisions=decisions)
+    _keep_scores(
+        run,
+        vocabulary,
+        clips.index,
+        labels=labels,
+        fitted=fitted,
+        decisions=decisions,
+        task=effective.task.name,
+    )
     source = Source(
         name=run.root.name,
         config=effective,
@@ -261,6 +269,7 @@ def _keep_scores(
     labels: Labels,
     fitted: Fitted,
     decisions: Decisions,
+    task: str,
 ) -> None:
     clips = clips_of(index, [int(row) for row in fitted.rows])
     scores = fitted.scores
@@ -280,4 +289,5 @@ def _keep_scores(
         paths=clips.paths,
         artists=clips.artists,
         thresholds=thresholds,
+        task=task,
     )

@@ -14,7 +14,9 @@ from tagger.metrics.columns import ArrayColumns
 from tagger.untrusted.npz import read_arrays
 
 SCORES, LABELS, TAGS, CLIP_IDS = "est", "gt", "tags", "clip_ids"
-PATHS, ARTISTS, THRESHOLDS = "paths", "artists", "thresholds"
+PATHS, ARTISTS, THRESHOLDS, TASK = "paths", "artists", "thresholds", "task"
+# What scores are of where nobody says.
+_DEFAULT_TASK = "multilabel"
 _NAMES_OF_CLIPS = (CLIP_IDS, PATHS, ARTISTS)
 # Of a whole archive, once unpacked; ten million clips of 188 tags have as many.
 _MOST_BYTES = 16 << 30
@@ -41,6 +43,8 @@ class ScoreArchive:
         Of the rows; empty where the archive has none.
     has_tags : bool
         Whether the archive names its columns.
+    task : str
+        What the scores mean: the name of a task.
     """
 
     columns: ArrayColumns
@@ -50,6 +54,7 @@ class ScoreArchive:
     paths: tuple[str, ...]
     artists: tuple[str, ...]
     has_tags: bool
+    task: str = _DEFAULT_TASK
 
 
 def read_scores(path: Path) -> ScoreArchive:
@@ -59,8 +64,8 @@ def read_scores(path: Path) -> ScoreArchive:
     ----------
     path : Path
         NumPy archive with the arrays ``est`` (n_clips, n_tags; scores), ``gt`` (n_clips, n_tags;
-        0 or 1) and, if wanted, ``tags`` (n_tags names), ``thresholds`` (n_tags), and of the clips
-        ``clip_ids``, ``paths`` and ``artists`` (n_clips).
+        0 or 1) and, if wanted, ``tags`` (n_tags names), ``thresholds`` (n_tags), ``task`` (a
+        text), and of the clips ``clip_ids``, ``paths`` and ``artists`` (n_clips).
 
     Returns
     -------
@@ -122,6 +127,7 @@ def _named(path: Path, columns: ArrayColumns, arrays: dict[str, Any]) -> ScoreAr
         names[PATHS],
         names[ARTISTS],
         has_tags=bool(names[TAGS]),
+        task=str(arrays[TASK]) if TASK in arrays else _DEFAULT_TASK,
     )
 
 
@@ -134,6 +140,7 @@ def write_scores(
     paths: Sequence[str] = (),
     artists: Sequence[str] = (),
     thresholds: npt.NDArray[np.float64] | None = None,
+    task: str = _DEFAULT_TASK,
 ) -> None:
     """Write labels and scores as a compressed NumPy archive, atomically.
 
@@ -149,11 +156,14 @@ def write_scores(
         Of the rows, where they are known.
     thresholds : np.ndarray [shape=(n_tags,)], optional
         Score from which each tag applies; NaN where it has none.
+    task : str
+        What the scores mean: the name of a task.
     """
     names = {TAGS: tags, CLIP_IDS: clip_ids, PATHS: paths, ARTISTS: artists}
     arrays: dict[str, npt.NDArray[Any]] = {
         LABELS: columns.labels.astype(np.uint8),
         SCORES: columns.scores,
+        TASK: np.array(task),
         **{name: np.array(texts, dtype=str) for name, texts in names.items() if len(texts)},
     }
     if thresholds is not None:

@@ -1,5 +1,6 @@
 """Figures of merit where each clip has one label, e.g. its genre, with bootstrap intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ TITLES = {
 }
 # Probabilities are kept this far from 0, as scikit-learn does in float32.
 _EPSILON = 1e-7
+_DRAWS_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -132,32 +134,21 @@ def single_label_figures(
     n_clips, n_labels = columns.shape
     if not n_clips:
         raise ValueError("there are no clips")
-    true = label_of_clips(labels)
     draws = plan_draws(n_clips, n_labels, artists=artists, n=n_draws, seed=seed)
-    areas = metrics_of_columns(columns)
-    clips = _Clips(true, columns.scores)
-    point = clips.figures(np.ones((n_clips, 1), dtype=np.uint8))
-    summary = {name: float(values[0]) for name, values in point.items()}
-    for name in ("roc_auc", "pr_auc"):
-        summary[f"{name}_macro"] = float(areas.summary[f"{name}_macro"])
+    summary, drawn = resample_labels(columns, draws)
     intervals: dict[str, tuple[float, float]] = {}
-    if draws.n:
-        parts = [clips.figures(part) for part in draws.weights(250)]
-        drawn = {name: np.concatenate([part[name] for part in parts]) for name in point}
-        (of_areas,) = resample([columns], draws, tags=areas.scored)
-        drawn |= {
-            f"{name}_macro": of_areas.summary[f"{name}_macro"] for name in ("roc_auc", "pr_auc")
-        }
-        for name, values in drawn.items():
-            highest = np.inf if name == "log_loss" else 1.0
-            low, high = interval_ends(values, np.array(summary[name]), limits=(0, highest))
-            intervals[name] = (float(low), float(high))
+    for name, values in drawn.items():
+        highest = np.inf if name == "log_loss" else 1.0
+        low, high = interval_ends(values, np.array(summary[name]), limits=(0, highest))
+        intervals[name] = (float(low), float(high))
+    clips = _Clips(label_of_clips(labels), columns.scores)
+    areas = metrics_of_columns(columns)
     matrix = clips.matrix
     precision, recall, f1 = _rates(matrix[np.newaxis].astype(np.float64))
     known = matrix.sum(axis=1) > 0
     return LabelFigures(
         matrix=matrix,
-        summary={name: summary[name] for name in TITLES},
+        summary=summary,
         intervals=intervals,
         majority=_majority(matrix.sum(axis=1)),
         precision=np.where(known, precision[0], np.nan),
@@ -167,6 +158,69 @@ def single_label_figures(
         pr_auc=areas.pr_auc,
         draws=draws,
     )
+
+
+def resample_labels(
+    columns: ArrayColumns, draws: Draws
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """Figures of `TITLES` of all clips, and of each draw.
+
+    Parameters
+    ----------
+    columns : ArrayColumns
+        Labels, of which each clip has one, and scores.
+    draws : Draws
+        How clips are drawn.
+
+    Returns
+    -------
+    points : dict of str to float
+        Of all clips.
+    drawn : dict of str to np.ndarray [shape=(n_draws,)]
+        Of the draws; empty without any.
+
+    Raises
+    ------
+    ValueError
+        If a clip has not exactly one label.
+    """
+    clips = _Clips(label_of_clips(columns.labels), columns.scores)
+    areas = metrics_of_columns(columns)
+    points = {
+        name: float(values[0])
+        for name, values in clips.figures(np.ones((columns.shape[0], 1), dtype=np.uint8)).items()
+    }
+    macro = ("roc_auc_macro", "pr_auc_macro")
+    points |= {name: float(areas.summary[name]) for name in macro}
+    points = {name: points[name] for name in TITLES}
+    if not draws.n:
+        return points, {}
+    parts = [clips.figures(part) for part in draws.weights(_DRAWS_AT_ONCE)]
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    (of_areas,) = resample([columns], draws, tags=areas.scored)
+    drawn |= {name: of_areas.summary[name] for name in macro}
+    return points, {name: drawn[name] for name in TITLES}
+
+
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
+    """McNemar's exact test: whether two models are right on equally many clips.
+
+    Parameters
+    ----------
+    first, second : np.ndarray [shape=(n_clips,), dtype=bool]
+        Whether each model is right.
+
+    Returns
+    -------
+    tuple of (int, int, float)
+        Clips on which the first alone is right, and the second alone; and how often equal models
+        would differ by as much: two-sided, from the binomial distribution (McNemar 1947).
+    """
+    n_first = int((first & ~second).sum())
+    n_second = int((second & ~first).sum())
+    n = n_first + n_second
+    tail = sum(math.comb(n, k) for k in range(min(n_first, n_second) + 1))
+    return n_first, n_second, min(1.0, 2 * tail / 2**n)
 
 
 class _Clips:

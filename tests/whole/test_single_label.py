@@ -8,10 +8,12 @@ from sklearn import metrics as reference
 from small_store import make_store, small_config
 
 from tagger.base.errors import ConfigError
-from tagger.evaluate.evaluate import evaluate_run
+from tagger.evaluate.compare import compare
+from tagger.evaluate.evaluate import evaluate_run, evaluate_scores
 from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.decisions import fit_unknown_threshold
-from tagger.metrics.single_label import TITLES, single_label_figures
+from tagger.metrics.score_files import write_scores
+from tagger.metrics.single_label import TITLES, mcnemar, single_label_figures
 from tagger.network.task import TASKS
 from tagger.tagging.prediction import UNKNOWN, Prediction
 from tagger.tagging.records import Selection, make_record
@@ -157,6 +159,42 @@ def test_the_loss_is_the_cross_entropy_of_the_label():
     found = TASKS.create("single_label", {}).loss(labels.astype(np.float32), scores)
     expected = reference.log_loss(labels.argmax(axis=1), scores.astype(np.float64))
     assert float(found) == pytest.approx(expected, abs=1e-5)
+
+
+def test_mcnemars_test_counts_the_clips_on_which_one_alone_is_right():
+    from scipy.stats import binomtest
+
+    first = np.array([True] * 12 + [False] * 3 + [True] * 20)
+    second = np.array([False] * 12 + [True] * 3 + [True] * 20)
+    n_first, n_second, p = mcnemar(first, second)
+    assert (n_first, n_second) == (12, 3)
+    assert p == pytest.approx(binomtest(3, 15).pvalue)
+    assert mcnemar(first, first) == (0, 0, 1.0)
+
+
+def test_two_models_of_labels_are_compared_by_accuracy(tmp_path):
+    paths = []
+    for name, skill in (("a", 0.2), ("b", 1.0)):
+        labels, scores = random_case(5, skill=skill)
+        paths.append(tmp_path / f"{name}.npz")
+        ids = [f"clip {number}" for number in range(len(labels))]
+        columns = ArrayColumns(labels, scores)
+        write_scores(paths[-1], columns, tags=NAMES, clip_ids=ids, task="single_label")
+    found = compare(*paths, n_draws=300)
+    accuracy = next(item for item in found.summary if item.name == "accuracy")
+    assert accuracy.real and accuracy.difference > 0.2
+    assert found.mcnemar[1] > found.mcnemar[0] and found.mcnemar[2] < 0.001
+    assert "McNemar's p 0.000" in found.table()
+    assert evaluate_scores(paths[0], n_draws=0).measured.summary["accuracy"] < 0.9
+
+
+def test_scores_of_an_unknown_task_are_refused(tmp_path):
+    labels, scores = random_case(5)
+    ids = [str(number) for number in range(len(labels))]
+    path = tmp_path / "a.npz"
+    write_scores(path, ArrayColumns(labels, scores), tags=NAMES, clip_ids=ids, task="gone")
+    with pytest.raises(ConfigError, match="unknown task 'gone'"):
+        evaluate_scores(path)
 
 
 def prediction(scores, *, threshold=None, decides_one=True):
