@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tagger.metrics.bootstrap import (
     N_RESAMPLES,
     Difference,
     Draws,
+    Resampled,
     difference_of,
     plan_draws,
     resample,
@@ -233,17 +234,7 @@ def compare(
         n_clips=n_clips,
         tags=tags,
         left_out=(*only_one, *(tag for n, tag in enumerate(tags) if n not in set(scored.tolist()))),
-        summary=(
-            *of_labels,
-            *(
-                difference_of(
-                    f"{_TITLES[name.rpartition('_')[0]]} {name.rpartition('_')[2]}",
-                    _points(metrics, name),
-                    (drawn[0].summary[name], drawn[1].summary[name]),
-                )
-                for name in drawn[0].summary
-            ),
-        ),
+        summary=(*of_labels, *_averages(metrics, drawn)),
         mcnemar=tested,
         per_tag={
             name: tuple(
@@ -258,6 +249,15 @@ def compare(
         },
         draws=draws,
     )
+
+
+def _averages(
+    metrics: Sequence[MultilabelMetrics], drawn: Sequence[Resampled]
+) -> Iterator[Difference]:
+    for name in drawn[0].summary:
+        metric, _, average = name.rpartition("_")
+        draws = (drawn[0].summary[name], drawn[1].summary[name])
+        yield difference_of(f"{_TITLES[metric]} {average}", _points(metrics, name), draws)
 
 
 def _require_same_labels(

@@ -98,21 +98,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         f"{len(index)} clips, {len(vocabulary)} {_outputs_of(effective)}; {head.name} on "
         f"{', '.join(head.outputs)} of {base.name}"
     )
-    features, failures = features_of_clips(
-        tagger,
-        [config.data.root / clip.path for clip in index.clips],
-        outputs=head.outputs,
-        make=head.features,
-    )
-    unused = {index.clips[place].path: str(error) for place, error in failures.items()}
-    for message in unused.values():
-        failed(message)
-    rows = [row for row, vector in enumerate(features) if vector is not None]
-    if not rows:
-        raise ModelError(f"{config.data.root}: no clip can be read; see above")
-    clips = _Clips(
-        index.subset(rows), np.stack([vector for vector in features if vector is not None])
-    )
+    clips = _heard(tagger, index, head, root=config.data.root)
     labels = vocabulary.labels(clips.index.labels, clips.index.tags)
     _warn_of_rare(vocabulary, labels, n_folds=fit.folds)
     fitted = cross_fit(
@@ -121,7 +107,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         labels,
         groups=groups_of(clips.index, fit.group),
         n_folds=fit.folds,
-        n_tested=min(fit.folds, fit.tested_folds or _n_tested(fit, len(rows))),
+        n_tested=min(fit.folds, fit.tested_folds or _n_tested(fit, len(labels))),
         seed=fit.seed,
     )
     decisions = _decisions(effective, labels[fitted.rows], fitted.scores)
@@ -145,24 +131,43 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         clip_head=fitted.head,
         metrics={"clips that were not used in the fit": _figures(effective, labels, fitted)},
         card={
-            "Task": f"{effective.task.name}, fitted to {len(rows)} clips",
+            "Task": f"{effective.task.name}, fitted to {len(labels)} clips",
             "Network": f"{base.name} (version {base.version}), as it was",
             "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.head.describe()}",
         },
     )
     # The bundle comes first: with it the report shows clips over time.
     write_fitted_bundle(run.bundle, base, source=source)
-    evaluation = evaluate_fitted(run, n_draws=n_draws, failures=unused)
+    evaluation = evaluate_fitted(run, n_draws=n_draws, failures=clips.unused)
     said = verdict(evaluation, labels.sum(axis=0, dtype=np.int64), run=run.root)
-    return FitResult(run.root, evaluation, said, unused)
+    return FitResult(run.root, evaluation, said, clips.unused)
 
 
 @dataclass(frozen=True)
 class _Clips:
-    """Clips that can be heard, and their features [shape=(n_clips, n_features)]."""
+    """Clips that can be read, their features [shape=(n_clips, n_features)], and the others."""
 
     index: ClipIndex
     features: Floats
+    unused: dict[str, str]
+
+
+def _heard(tagger: Tagger, index: ClipIndex, head: ClipHead, *, root: Path) -> "_Clips":
+    """Clips that can be read, and their features; each of the others is told."""
+    features, failures = features_of_clips(
+        tagger,
+        [root / clip.path for clip in index.clips],
+        outputs=head.outputs,
+        make=head.features,
+    )
+    unused = {index.clips[place].path: str(error) for place, error in failures.items()}
+    for message in unused.values():
+        failed(message)
+    rows = [row for row, vector in enumerate(features) if vector is not None]
+    if not rows:
+        raise ModelError(f"{root}: no clip can be read; see above")
+    found = np.stack([vector for vector in features if vector is not None])
+    return _Clips(index.subset(rows), found, unused)
 
 
 def _free_run(config: Config) -> RunFolder:
