@@ -58,6 +58,11 @@ class ClipIndex:
         In the data set's own order.
     labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
         1 where a clip carries a tag.
+    source : str
+        Where it was read from, for messages.
+    segments : bool
+        Whether each row is a segment of the clip that its track names, as in a table of features.
+        No split may then part rows of one track.
 
     Raises
     ------
@@ -69,6 +74,7 @@ class ClipIndex:
     clips: Sequence[ClipRecord]
     labels: npt.NDArray[np.uint8]
     source: str = field(default="the annotations", compare=False)
+    segments: bool = False
 
     def __post_init__(self) -> None:
         if self.labels.shape != (len(self.clips), len(self.tags)):
@@ -96,9 +102,8 @@ class ClipIndex:
     def subset(self, rows: npt.NDArray[np.intp] | Sequence[int]) -> "ClipIndex":
         """Index of the clips at `rows`, in that order."""
         rows = np.asarray(rows, dtype=np.intp)
-        return ClipIndex(
-            self.tags, [self.clips[row] for row in rows], self.labels[rows], self.source
-        )
+        clips = [self.clips[row] for row in rows]
+        return ClipIndex(self.tags, clips, self.labels[rows], self.source, self.segments)
 
 
 def is_inside(path: str) -> bool:

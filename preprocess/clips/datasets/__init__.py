@@ -80,17 +80,21 @@ def read_table(path: Path, *, separator: str, required: list[str], remedy: str) 
 
 
 def read_table_in_parts(
-    path: Path, *, separator: str, required: list[str], remedy: str
+    path: Path, *, separator: str, required: list[str], remedy: str, n_header_rows: int = 1
 ) -> Iterator["pd.DataFrame"]:
-    """`read_table` for a file of many fields: a thousand rows at a time, at least one part."""
+    """`read_table` for a file of many fields: a thousand rows at a time, at least one part.
+
+    The name of a column that has several header rows is theirs with dots, e.g. ``set.split``.
+    """
     import pandas as pd
 
     header: list[str] = []
     for part in _parts(path, separator, remedy):
         if not header:
-            header = [str(name) for name in part.iloc[0]]
+            rows = part.iloc[:n_header_rows].to_numpy(dtype=object)
+            header = [".".join(filter(None, names)) for names in rows.T.tolist()]
             _check_header(header, path, required=required, remedy=remedy)
-            part = part.iloc[1:]
+            part = part.iloc[n_header_rows:]
         yield part.reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis="columns")
 
 

@@ -1,7 +1,7 @@
 """Splits: which clips train, which choose, which test. One module each, found by name."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ Parts = npt.NDArray[np.str_]
 # With a type of its own: of no clips at all NumPy would make numbers.
 DTYPE = "<U10"
 
-# Of earlier releases, and what they are called now.
-_RENAMED = {"report": "random"}
+# What others, or earlier releases, call a split, and what it is called here.
+_RENAMED = {"report": "random", "official": "column"}
 
 
 class Split(Entry):
@@ -25,6 +25,9 @@ class Split(Entry):
 
     A subclass sits in a module of its own in this package, bound to the name ``ENTRY``.
     """
+
+    # Whether segments of one clip may be in two parts: where that is asked for by name alone.
+    leaks_segments: ClassVar[bool] = False
 
     @property
     def n_folds(self) -> int:
@@ -68,7 +71,7 @@ def check_split(name: str, params: dict[str, Any], *, fold: int) -> Split:
         If there is no such split or fold, or it has no such parameter.
     """
     if name in _RENAMED and name not in SPLITS.names():
-        raise ConfigError(f"the split {name!r} is called {_RENAMED[name]!r} now; say that")
+        raise ConfigError(f"the split {name!r} is called {_RENAMED[name]!r} here; say that")
     split = SPLITS.create(name, params)
     if not 0 <= fold < split.n_folds:
         raise ConfigError(
@@ -106,6 +109,21 @@ def split_parts(
     Raises
     ------
     ConfigError
-        If there is no such split or fold, or the clips lack what it goes by.
+        If there is no such split or fold, the clips lack what it goes by, or segments of one
+        clip would be in two parts.
     """
-    return check_split(name, params or {}, fold=fold).parts(index, seed=seed, fold=fold)
+    split = check_split(name, params or {}, fold=fold)
+    parts = split.parts(index, seed=seed, fold=fold)
+    if index.segments and not split.leaks_segments:
+        _refuse_leaks(index, name, parts)
+    return parts
+
+
+def _refuse_leaks(index: ClipIndex, name: str, parts: Parts) -> None:
+    part_of: dict[str, str] = {}
+    for clip, part in zip(index.clips, parts.tolist(), strict=True):
+        if part and part_of.setdefault(clip.track, part) != part:
+            raise ConfigError(
+                f"{index.source}: split {name!r} puts segments of {clip.track!r} into "
+                f"{part_of[clip.track]} and {part}; give its segments one part, or use k_fold"
+            )

@@ -1,52 +1,73 @@
 """Cross-validation: each clip is tested in one of several folds, whole groups together."""
 
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from preprocess.clips.index import ClipIndex
+from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.clips.splits import DTYPE, Parts, Split
 from tagger.base.errors import ConfigError
 from tagger.base.files import content_hash
+from tagger.base.log import warn
 from tagger.base.registry import Params
 
 Group = Literal["artist", "album", "track"]
 
 
-class KFoldParams(Params):
-    """How many folds, and which clips stay together."""
+class FoldsParams(Params):
+    """How many folds, and whether one of them validates."""
 
     folds: Annotated[int, Field(ge=2, le=100)] = 5
-    group: Annotated[
-        Literal["known", "artist", "album", "track", "none"],
-        Field(description="known: by artist, else album, else track, as far as the data tell"),
-    ] = "known"
     validation: Annotated[
         bool, Field(description="the fold after the one that is tested validates")
     ] = True
 
 
-class KFold(Split):
+class KFoldParams(FoldsParams):
+    """Which clips stay together; segments of one clip always do."""
+
+    group: Annotated[
+        Literal["known", "artist", "album", "track", "none"],
+        Field(description="known: by artist, else album, else track, as far as the data tell"),
+    ] = "known"
+
+
+class Folds(Split):
     """Folds that are alike in size and in how many clips carry each tag."""
 
-    Params = KFoldParams
-    params: KFoldParams
+    Params = FoldsParams
+    params: FoldsParams
+
+    @abstractmethod
+    def groups(self, index: ClipIndex) -> list[str]:
+        """Name of the group of each clip; clips of one group stay together."""
 
     @property
     def n_folds(self) -> int:  # noqa: D102 (in Split)
         return self.params.folds
 
     def parts(self, index: ClipIndex, *, seed: int, fold: int) -> Parts:  # noqa: D102 (in Split)
-        folds = folds_of(
-            index.labels, groups_of(index, self.params.group), n_folds=self.n_folds, seed=seed
-        )
+        groups = self.groups(index)
+        folds = folds_of(index.labels, groups, n_folds=self.n_folds, seed=seed)
+        _warn_of_rare(index, groups, n_folds=self.n_folds)
         parts = np.full(len(index), "train", dtype=DTYPE)
         if self.params.validation and self.n_folds > 2:
             parts[folds == (fold + 1) % self.n_folds] = "validation"
         parts[folds == fold] = "test"
         return parts
+
+
+class KFold(Folds):
+    """Whole artists, albums or tracks in each fold."""
+
+    Params = KFoldParams
+    params: KFoldParams
+
+    def groups(self, index: ClipIndex) -> list[str]:  # noqa: D102 (in Folds)
+        return groups_of(index, self.params.group)
 
 
 def groups_of(index: ClipIndex, by: str) -> list[str]:
@@ -58,7 +79,7 @@ def groups_of(index: ClipIndex, by: str) -> list[str]:
         The clips.
     by : str
         ``"artist"``, ``"album"`` or ``"track"``; ``"known"`` for the first of these that a clip
-        has; ``"none"`` for no groups.
+        has; ``"none"`` for no groups, but those of segments of one clip.
 
     Raises
     ------
@@ -67,7 +88,7 @@ def groups_of(index: ClipIndex, by: str) -> list[str]:
     """
     keys: tuple[Group, ...] = ("artist", "album", "track")
     if by == "none":
-        return [f"clip:{clip.id}" for clip in index.clips]
+        return [_alone(index, clip) for clip in index.clips]
     if by != "known":
         if not any(getattr(clip, by) for clip in index.clips):
             raise ConfigError(
@@ -78,8 +99,27 @@ def groups_of(index: ClipIndex, by: str) -> list[str]:
     groups = []
     for clip in index.clips:
         named = next((f"{key}:{value}" for key in keys if (value := getattr(clip, key))), "")
-        groups.append(named or f"clip:{clip.id}")
+        groups.append(named or _alone(index, clip))
     return groups
+
+
+def _alone(index: ClipIndex, clip: ClipRecord) -> str:
+    return f"track:{clip.track}" if index.segments else f"clip:{clip.id}"
+
+
+def _warn_of_rare(index: ClipIndex, groups: list[str], *, n_folds: int) -> None:
+    """Say which labels some folds cannot test; those that no clip carries do not matter."""
+    group_of = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    counts = [len(np.unique(group_of[column == 1])) for column in index.labels.T]
+    rare = [(n, tag) for n, tag in zip(counts, index.tags, strict=True) if 0 < n < n_folds]
+    if rare:
+        fewest, tag = min(rare)
+        more = f" (and {len(rare) - 1} more labels)" if len(rare) > 1 else ""
+        warn(
+            f"{index.source}: {n_folds} folds, but {fewest} clips or groups of clips carry "
+            f"{tag!r}{more}, so that some folds test none; set data.split_params.folds lower, "
+            "or add clips"
+        )
 
 
 def folds_of(

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from preprocess.clips.index import ClipIndex
 from preprocess.clips.splits import DTYPE, Parts, Split
+from preprocess.clips.splits.k_fold import groups_of
 from tagger.base.registry import Params
 
 
@@ -28,13 +29,16 @@ class RandomSplit(Split):
 
     def parts(self, index: ClipIndex, *, seed: int, fold: int) -> Parts:  # noqa: D102 (in Split)
         del fold
-        order = np.random.default_rng(seed).permutation(len(index))
-        n_train = round(self.params.train * len(index))
+        # Each clip for itself, but segments of a clip together.
+        groups = groups_of(index, "none")
+        number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+        order = np.random.default_rng(seed).permutation(len(number))
+        n_train = round(self.params.train * len(number))
         n_validation = round(self.params.validation * n_train)
-        parts = np.full(len(index), "test", dtype=DTYPE)
+        parts = np.full(len(number), "test", dtype=DTYPE)
         parts[order[:n_train]] = "train"
         parts[order[:n_validation]] = "validation"
-        return parts
+        return parts[np.array([number[group] for group in groups], dtype=np.intp)]
 
 
 ENTRY = RandomSplit

@@ -405,8 +405,8 @@ def test_a_missing_csv_file_is_refused_by_its_path(tmp_path):
 
 
 def test_an_unknown_data_set_is_refused_with_those_there_are():
-    with pytest.raises(ConfigError, match=r"'gtzan'; known: .*magnatagatune, tag_csv"):
-        DATASETS.create("gtzan", {})
+    with pytest.raises(ConfigError, match=r"'gtzam'; known: .*gtzan, magnatagatune, "):
+        DATASETS.create("gtzam", {})
 
 
 # Splits in general.
@@ -424,7 +424,10 @@ def index_of(n_clips, *, artists=0, folders="0123456789abcdef"):
     return ClipIndex(("a", "b"), clips, rng.integers(0, 2, (n_clips, 2)).astype(np.uint8))
 
 
-@pytest.mark.parametrize("name", sorted(set(SPLITS.names()) - {"column"}))
+OF_GTZAN = {"fault_filtered", "artist_folds"}
+
+
+@pytest.mark.parametrize("name", sorted(set(SPLITS.names()) - {"column", *OF_GTZAN}))
 def test_a_split_is_the_same_for_the_same_seed(name):
     index = index_of(200, artists=40)
     first = split_parts(index, name, seed=5)
@@ -466,7 +469,7 @@ def test_clips_without_an_artist_are_kept_together_by_track():
         (index_of(4, folders="xyz"), "folder", "'x', 'y', 'z'"),
         (index_of(4, folders="xyz"), "won2020", "folders 0..f"),
         (index_of(4), "by_chance", "unknown split 'by_chance'"),
-        (index_of(4), "report", "is called 'random' now"),
+        (index_of(4), "report", "is called 'random' here"),
         (index_of(4), "column", "column part"),
     ],
 )

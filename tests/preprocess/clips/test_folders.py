@@ -146,6 +146,17 @@ def test_folds_that_the_clips_do_not_allow_are_refused(params, message):
         split_parts(made_index(np.eye(2, dtype=np.uint8)[[0, 1] * 3]), "k_fold", params=params)
 
 
+def test_a_label_of_fewer_clips_or_groups_than_folds_is_said(capsys):
+    labels = np.eye(3, dtype=np.uint8)[[0] * 10 + [1] * 10]
+    index = made_index(labels, artist=[f"artist {n}" for n in range(13)] + ["one"] * 7)
+    split_parts(index, "k_fold", params={"folds": 5})
+    said = capsys.readouterr().err
+    assert "5 folds, but 4 clips or groups of clips carry 'tag 1', so that some folds" in said
+    assert "set data.split_params.folds lower, or add clips" in said
+    split_parts(index, "k_fold", params={"folds": 4})
+    assert capsys.readouterr().err == ""
+
+
 def test_what_makes_figures_mean_little_is_said():
     names = (
         "Rock",
