@@ -241,6 +241,15 @@ _CLIPS = (
     b"path,tags,part,artist,track,album\n0/song.mp3,rock;fast,train,ann,one,x\n"
     b'1/other.wav,"slow; rock",test,bob,two,y\n2/third.flac,slow,validation,cid,three,z\n'
 )
+_TRACKS = (
+    b",set,set,album,artist,track\n,split,subset,id,id,genre_top\ntrack_id,,,,,\n"
+    b"2,training,small,1,1,Rock\n5,test,small,1,2,Folk\n140,validation,small,3,3,Rock\n"
+)
+_FEATURES = (
+    b"filename,length,tempo,rms,label\nblues.00000.0.wav,66149,1.5,2e3,blues\n"
+    b"blues.00000.1.wav,66149,2.5,-1,blues\nrock.00001.0.wav,66149,0,20,rock\n"
+)
+_FEATURE_PARAMS = {"files": ["features.csv"], "group": r"^(\w+\.\d+)"}
 _SYNONYMS = b"guitar: [slow]\nrock: [fast]\n"
 _PATHS = (
     "../canary/x.mp3", "/etc/passwd", "..\\canary\\x.mp3", "C:\\x.mp3", "\\\\host\\x.mp3",
@@ -318,20 +327,30 @@ class Annotations(Kind):
         write_file(self.folder / "data/annotations_final.csv", _MTT)
         write_file(self.folder / "data/clip_info_final.csv", _INFO)
         write_file(self.folder / "data/clips.csv", _CLIPS)
+        write_file(self.folder / "data/fma_metadata/tracks.csv", _TRACKS)
+        write_file(self.folder / "data/features.csv", _FEATURES)
         return [
             *(self._entry("magnatagatune", {}, split=s) for s in ("folder", "artist", "won2020")),
             *(self._entry("tag_csv", {}, split=s) for s in ("column", "artist", "random")),
+            self._entry("fma", {}, split="column"),
+            self._entry("feature_table", _FEATURE_PARAMS, split="random"),
         ]
 
     def make(self, rng):
         root = self.folder / "data"
-        if rng.random() < 0.5:
+        kind, params, separator = rng.random(), {}, ","
+        if kind < 0.4:
             name, split = "magnatagatune", rng.choice(("folder", "artist", "random", "won2020"))
             tables = {"annotations_final.csv": _MTT, "clip_info_final.csv": _INFO}
             separator = "\t"
-        else:
+        elif kind < 0.8:
             name, split = "tag_csv", rng.choice(("column", "artist", "random"))
-            tables, separator = {"clips.csv": _CLIPS}, ","
+            tables = {"clips.csv": _CLIPS}
+        elif kind < 0.9:
+            name, split, tables = "fma", "column", {"fma_metadata/tracks.csv": _TRACKS}
+        else:
+            name, split, params = "feature_table", "random", _FEATURE_PARAMS
+            tables = {"features.csv": _FEATURES}
         chosen = rng.choice(list(tables))
         for file, content in tables.items():
             if file == chosen:
@@ -343,7 +362,7 @@ class Annotations(Kind):
             (root / chosen).unlink()
             (root / chosen).symlink_to(rng.choice((chosen, self.folder / "gone", "/dev/null")))
         wanted = rng.choice(("all", "all", 1, 2, 50, ["guitar"], ["rock", "slow"]))
-        return self._entry(name, {}, split=split, wanted=wanted)
+        return self._entry(name, params, split=split, wanted=wanted)
 
 
 # ---- configs -----------------------------------------------------------------------------------
