@@ -29,6 +29,7 @@ PAGES = (
             "your_music",
             "tagging",
             "training",
+            "genres",
             "evaluation",
             "models",
             "formats",
@@ -407,6 +408,23 @@ def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_pat
     assert re.search(
         r"published smoke test: FAIL: embedding mean \S+ \(expected 0.000657\)", printed
     )
+
+
+def test_the_configs_of_genre_data_sets_are_read(tmp_path):
+    from tagger.config import load_config
+
+    for name, text in (("gtzan", block("name: gtzan")), ("fma", block("name: fma"))):
+        (tmp_path / "genres.yaml").write_text(text)
+        config = load_config(tmp_path / "genres.yaml")
+        assert (config.data.name, config.task.name) == (name, "single_label")
+
+
+def test_a_table_of_features_is_read_and_split_by_the_python_of_its_page(tmp_path, shared):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "gtzan").symlink_to(shared / "gtzan")
+    code = block("feature_values(")
+    printed = run(f"python - <<'END'\n{code}END", tmp_path, PYTHONPATH=str(REPOSITORY)).stdout
+    assert printed.splitlines() == ["(2991, 57) mfcc1_mean", "1326 segments train, 869 test"]
 
 
 def test_any_models_scores_are_evaluated_by_the_command_of_the_readme(home):
