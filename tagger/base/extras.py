@@ -23,7 +23,7 @@ EXTRAS = {
     "matplotlib": "plots",
     "onnx": "onnx",
     "onnxmltools": "learn",
-    "onnxruntime": "onnx",
+    "onnxruntime": "classifiers",
     "optuna": "search",
     "pandas": "train",
     "pescador": "train",

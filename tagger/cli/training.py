@@ -45,6 +45,15 @@ def train(
             help="With MUSIC: single_label or multilabel; default by the labels of the clips.",
         ),
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="NAME",
+            help="With MUSIC: linear (default), or a classifier: logistic_regression, linear_svm, "
+            "rbf_svm, nearest_neighbours, gradient_boosting, xgboost, random_forest.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     resume: Annotated[
@@ -55,13 +64,13 @@ def train(
     ] = False,
 ) -> None:
     """Learn your labels: from a folder of music in a minute, or a network from a patch store."""
-    settings = config_of(config, set_)
+    settings = config_of(config, [*_head_settings(head), *(set_ or [])])
     if music is not None:
         if output is None:
             raise ConfigError(f"train {music} needs --output RUN, the folder of the run; give it")
         settings = _of_music(settings, music, output=output, on=on, task=task)
     else:
-        given = {"--output": output, "--on": on, "--task": task}
+        given = {"--output": output, "--on": on, "--task": task, "--head": head}
         unused("a config (use --set)", given)
     if settings.fit is not None:
         unused("a fit, which takes seconds", {"--resume": resume, "--profile-input": profile_input})
@@ -74,6 +83,15 @@ def train(
     if not result.finished:
         raise typer.Exit(EXIT_INTERRUPTED)
     print(f"{result.run}: {len(result.history)} epochs, best epoch {result.best_epoch}")
+
+
+def _head_settings(head: str | None) -> list[str]:
+    """Say what ``--head`` says, as ``--set`` would."""
+    if head is None:
+        return []
+    from tagger.fit.music import head_of
+
+    return [f"{key}={value}" for key, value in head_of(head).items()]
 
 
 def _of_music(

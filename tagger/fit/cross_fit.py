@@ -52,8 +52,8 @@ def cross_fit(
     ----------
     head : ClipHead
         Not fitted yet.
-    features : np.ndarray [shape=(n_clips, n_features), dtype=float32]
-        As it makes them.
+    features : np.ndarray [shape=(n_clips, ...)]
+        As its `together` makes them.
     labels : np.ndarray [shape=(n_clips, n_tags), dtype=uint8]
         1 where a clip carries a tag.
     groups : list of str
@@ -78,7 +78,8 @@ def cross_fit(
             tested, others = folds == fold, folds != fold
             _require_labels(labels[others])
             said, lost = [], []
-            for one in head.fits(features[others], labels[others]):
+            near = list(itertools.compress(groups, others))
+            for one in head.fits(features[others], labels[others], groups=near):
                 said.append(one.scores(features[tested]))
                 lost.append(one.loss(features[tested], labels[tested]))
                 # The next ones bend further and take longer.
@@ -88,7 +89,8 @@ def cross_fit(
             losses.append(lost)
             advance(1, "")
         totals = _totals(losses, [int((folds == fold).sum()) for fold in range(n_tested)])
-        best = _item(head.fits(features, labels), int(np.argmin(totals.sum(axis=0))))
+        number = int(np.argmin(totals.sum(axis=0)))
+        best = _item(head.fits(features, labels, groups=groups), number)
         advance(1, "")
     found = []
     for fold, said in enumerate(scores):

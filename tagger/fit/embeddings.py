@@ -26,7 +26,7 @@ def features_of_clips(
     make: Callable[[Mapping[str, Floats]], Floats],
     title: str = "embed",
 ) -> tuple[list[Floats | None], dict[int, TaggerError]]:
-    """One vector of each clip, made of what a model says of its windows.
+    """One array of each clip, made of what a model says of its windows.
 
     What the model says is kept in the cache folder, by model, file, size and time of change.
 
@@ -39,7 +39,7 @@ def features_of_clips(
     outputs : sequence of str
         What of the model is asked for.
     make : callable
-        Outputs of all windows of a clip, by name -> vector.
+        Outputs of all windows of a clip, by name -> array.
     title : str
         Of the progress bar.
 

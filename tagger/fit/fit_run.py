@@ -110,6 +110,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         n_tested=min(fit.folds, fit.tested_folds or _n_tested(fit, len(labels))),
         seed=fit.seed,
     )
+    notice(f"clip head {head.name}: {fitted.head.describe()}")
     decisions = _decisions(effective, labels[fitted.rows], fitted.scores)
     _start(run, effective, vocabulary, index=clips.index, fitted=fitted)
     _keep_scores(
@@ -145,7 +146,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
 
 @dataclass(frozen=True)
 class _Clips:
-    """Clips that can be read, their features [shape=(n_clips, n_features)], and the others."""
+    """Clips that can be read, their features as the head puts them together, and the others."""
 
     index: ClipIndex
     features: Floats
@@ -166,7 +167,7 @@ def _heard(tagger: Tagger, index: ClipIndex, head: ClipHead, *, root: Path) -> "
     rows = [row for row, vector in enumerate(features) if vector is not None]
     if not rows:
         raise ModelError(f"{root}: no clip can be read; see above")
-    found = np.stack([vector for vector in features if vector is not None])
+    found = head.together([vector for vector in features if vector is not None])
     return _Clips(index.subset(rows), found, unused)
 
 
@@ -193,6 +194,9 @@ def _settled(config: Config, base: Bundle) -> tuple[Config, ClipHead]:
             "layers": base.embeddings,
             "link": "softmax" if _decides_one(config) else "sigmoid",
         }
+    params = CLIP_HEADS.get(name).filled_in(
+        params, embeddings=base.embeddings, decides_one=_decides_one(config)
+    )
     content["front_end"] = trained["front_end"]
     content["stream"] = trained["stream"]
     content["model"] = {**trained["model"], "clip_head": {"name": name, "params": params}}

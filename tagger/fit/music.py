@@ -8,7 +8,9 @@ import numpy as np
 from preprocess.clips.datasets import DATASETS
 from tagger.base.errors import ConfigError
 from tagger.base.log import notice
+from tagger.classifiers.kinds import CLASSIFIERS
 from tagger.config import Config
+from tagger.scoring.clip_heads import CLIP_HEADS
 
 # Tables by which a folder is known for another data set than one of folders.
 _TABLES = {"annotations_final.csv": "magnatagatune", "clips.csv": "tag_csv"}
@@ -48,6 +50,35 @@ def data_of(music: Path) -> dict[str, Any]:
         raise ConfigError(f"{music}: no such folder or file; give one that holds your clips")
     name = next((name for table, name in _TABLES.items() if (music / table).exists()), "folders")
     return {"data.name": name, "data.root": str(music)}
+
+
+def head_of(name: str) -> dict[str, str]:
+    """Find the settings of the section ``model.clip_head`` for the name of a head or a classifier.
+
+    Parameters
+    ----------
+    name : str
+        ``"linear"``, a classifier of `tagger.classifiers`, or another clip head.
+
+    Returns
+    -------
+    dict of str to value
+        By dotted key.
+
+    Raises
+    ------
+    ConfigError
+        If there is neither.
+    """
+    if name == "linear":
+        # With the embeddings that the pretrained model has.
+        return {"model.clip_head.name": "none"}
+    if name in CLASSIFIERS.names():
+        return {"model.clip_head.name": "classifier", "model.clip_head.params.classifier": name}
+    if name not in CLIP_HEADS.names():
+        known = ", ".join(["linear", *CLASSIFIERS.names()])
+        raise ConfigError(f"unknown head {name!r}; known: {known}")
+    return {"model.clip_head.name": name}
 
 
 def task_of(config: Config) -> str:

@@ -9,9 +9,10 @@ from tagger.config import Config
 from tagger.network.model import TaggerModel, build_model
 from tagger.runs.folder import RunFolder
 from tagger.scoring.clip_heads import CLIP_HEADS, ClipHead, save_clip_head
+from tagger.scoring.scorer import SCORES
 from tagger.train.data import PreparedData
 from tagger.train.decisions import save_decisions
-from tagger.train.score_clips import score_clips, vectors_of_clips
+from tagger.train.score_clips import made_of_clips, score_clips
 
 
 def clip_head_of(config: Config, model: TaggerModel) -> ClipHead | None:
@@ -26,7 +27,12 @@ def clip_head_of(config: Config, model: TaggerModel) -> ClipHead | None:
     wanted = config.model.clip_head
     if wanted.name == "none":
         return None
-    head = CLIP_HEADS.create(wanted.name, wanted.params)
+    params = CLIP_HEADS.get(wanted.name).filled_in(
+        wanted.params,
+        embeddings=[name for name in model.output_sizes if name != SCORES],
+        decides_one=model.task.decides_one,
+    )
+    head = CLIP_HEADS.create(wanted.name, params)
     if head.is_learned_by_network:
         raise ConfigError(
             f"model.clip_head.name={head.name}: it is learned with the network; "
@@ -78,14 +84,16 @@ def settle_clip_head(run: RunFolder, config: Config, data: PreparedData) -> None
     if known is not None and (known.name, known.params) == (head.name, head.params):
         return
     features = {
-        part: vectors_of_clips(
-            model,
-            data.store,
-            rows=rows[part],
-            config=config.stream,
-            outputs=head.outputs,
-            make=head.features,
-            title=title,
+        part: head.together(
+            made_of_clips(
+                model,
+                data.store,
+                rows=rows[part],
+                config=config.stream,
+                outputs=head.outputs,
+                make=head.features,
+                title=title,
+            )
         )
         for part, title in (("train", "clip head"), ("validation", "  validate"))
     }

@@ -64,19 +64,21 @@ def score_clips(
     if not rows:
         return np.zeros((0, len(model.tags)), dtype=np.float32)
     head = model.clip_head
-    return vectors_of_clips(
-        model,
-        store,
-        rows=rows,
-        config=config,
-        outputs=head.outputs,
-        make=head,
-        title=title,
-        stop=stop,
+    return np.stack(
+        made_of_clips(
+            model,
+            store,
+            rows=rows,
+            config=config,
+            outputs=head.outputs,
+            make=head,
+            title=title,
+            stop=stop,
+        )
     )
 
 
-def vectors_of_clips(
+def made_of_clips(
     model: "TaggerModel",
     store: "Store",
     *,
@@ -86,8 +88,8 @@ def vectors_of_clips(
     make: Callable[[Mapping[str, Floats]], Floats],
     title: str,
     stop: Callable[[], bool] | None = None,
-) -> Floats:
-    """One vector of each clip, made of what the network says of its windows.
+) -> list[Floats]:
+    """One array of each clip, made of what the network says of its windows.
 
     Parameters
     ----------
@@ -96,11 +98,12 @@ def vectors_of_clips(
     outputs : sequence of str
         What of the network is asked for.
     make : callable
-        Outputs of all windows of a clip, by name -> vector.
+        Outputs of all windows of a clip, by name -> array.
 
     Returns
     -------
-    np.ndarray [shape=(len(rows), n), dtype=float32]
+    list of np.ndarray
+        In the order of `rows`.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def vectors_of_clips(
     # pescador and TensorFlow take seconds to import, and configs are checked before.
     from tagger.train.evaluation_stream import prefetched_evaluation_batches
 
-    vectors: list[Floats] = []
+    made: list[Floats] = []
     waiting: dict[int, list[dict[str, Floats]]] = {}
     batches = prefetched_evaluation_batches(
         store,
@@ -122,7 +125,7 @@ def vectors_of_clips(
 
         def finish(position: int) -> None:
             parts = waiting.pop(position)
-            vectors.append(
+            made.append(
                 make({name: np.concatenate([part[name] for part in parts]) for name in outputs})
             )
             advance(1, "")
@@ -139,4 +142,4 @@ def vectors_of_clips(
                 raise ScoringStoppedError
         for position in list(waiting):
             finish(position)
-    return np.stack(vectors)
+    return made

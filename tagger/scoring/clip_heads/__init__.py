@@ -42,6 +42,24 @@ class ClipHead(Entry):
     # Whether what it has learned comes from the network's own pooling, and from nowhere else.
     is_learned_by_network: ClassVar[bool] = False
 
+    @classmethod
+    def filled_in(
+        cls, params: Mapping[str, Any], *, embeddings: Sequence[str], decides_one: bool
+    ) -> dict[str, Any]:
+        """Fill in parameters that were left to the network and to the task; unless overridden none.
+
+        Parameters
+        ----------
+        params : mapping of str to value
+            As the config gives them.
+        embeddings : sequence of str
+            Names of the outputs of the network that are no scores.
+        decides_one : bool
+            Whether each clip carries exactly one label.
+        """
+        del embeddings, decides_one
+        return dict(params)
+
     @property
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
@@ -59,7 +77,16 @@ class ClipHead(Entry):
         Returns
         -------
         np.ndarray [shape=(n_features,), dtype=float32]
+            What `together` takes.
         """
+
+    def together(self, of_clips: Sequence[Floats]) -> Floats:
+        """Put the `features` of several clips together, a row for each.
+
+        A head whose features of a clip are a row for each of its windows makes an array of objects
+        of them, which can be indexed by clips like any other.
+        """
+        return np.stack(of_clips)
 
     @abstractmethod
     def scores(self, features: Floats) -> Floats:
@@ -94,12 +121,14 @@ class ClipHead(Entry):
         del features, labels, validation, groups
         return self.describe()
 
-    def fits(self, features: Floats, labels: Labels) -> Iterator["ClipHead"]:
+    def fits(
+        self, features: Floats, labels: Labels, *, groups: Sequence[str] = ()
+    ) -> Iterator["ClipHead"]:
         """Fit in each way that it knows, e.g. with several penalties, for folds to choose from.
 
         Parameters
         ----------
-        features, labels
+        features, labels, groups
             As of `fit`.
 
         Yields
@@ -108,7 +137,7 @@ class ClipHead(Entry):
             In the same order whatever the clips, the most careful first; unless overridden itself,
             of which nothing is learned.
         """
-        del features, labels
+        del features, labels, groups
         yield self
 
     def loss(self, features: Floats, labels: Labels) -> float:
@@ -148,7 +177,7 @@ class ClipHead(Entry):
 
     def __call__(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> Floats:
         """Scores of one clip [shape=(n_tags,), dtype=float32]; `outputs` as of `features`."""
-        return self.scores(self.features(outputs)[np.newaxis])[0]
+        return self.scores(self.together([self.features(outputs)]))[0]
 
     def over_time(
         self, outputs: Mapping[str, npt.NDArray[np.floating]], *, hop_seconds: float
@@ -174,7 +203,7 @@ class ClipHead(Entry):
             self.features({name: outputs[name][first : first + length] for name in self.outputs})
             for first in range(n_windows - length + 1)
         ]
-        return around_windows(self.scores(np.stack(features)), n_windows, length)
+        return around_windows(self.scores(self.together(features)), n_windows, length)
 
 
 CLIP_HEADS: Registry[ClipHead] = Registry("tagger.scoring.clip_heads", "clip head")

@@ -14,11 +14,10 @@ from pydantic import Field
 
 from tagger.base.registry import Params
 from tagger.scoring.clip_heads import ClipHead, Labels
+from tagger.scoring.clip_heads._statistics import N_STATISTICS, statistics
 from tagger.scoring.clip_heads._stretches import around_windows, stretch_length
 from tagger.scoring.scorer import Floats
 
-# Mean, maximum and deviation.
-N_STATISTICS = 3
 # Weights of the penalty, the strongest first: each fit starts from the one before. The one whose
 # scores of the validation clips cost least is taken.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -72,11 +71,7 @@ class Linear(ClipHead):
 
     def features(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> Floats:
         """Mean, maximum and deviation over time: all three of the first layer, then of the next."""
-        features = []
-        for layer in self.params.layers:
-            values = outputs[layer].astype(np.float64)
-            features += [values.mean(axis=0), values.max(axis=0), values.std(axis=0)]
-        return np.concatenate(features).astype(np.float32)
+        return statistics(outputs, self.params.layers)
 
     def scores(self, features: Floats) -> Floats:  # noqa: D102
         logits = features.astype(np.float64) @ self.weights + self.bias
@@ -121,8 +116,11 @@ class Linear(ClipHead):
         self.weights, self.bias, self.penalty = best.weights, best.bias, best.penalty
         return self.describe()
 
-    def fits(self, features: Floats, labels: Labels) -> Iterator["Linear"]:
+    def fits(
+        self, features: Floats, labels: Labels, *, groups: Sequence[str] = ()
+    ) -> Iterator["Linear"]:
         """As of `ClipHead.fits`: one for each of `PENALTIES`."""
+        del groups
         mean = features.mean(axis=0, dtype=np.float64)
         deviation = features.std(axis=0, dtype=np.float64)
         scale = np.where(deviation > _CONSTANT, deviation, np.inf)
