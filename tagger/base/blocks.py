@@ -14,9 +14,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text."""
+    """Plain text; an alarm is shown in red."""
 
     text: str
+    alarm: bool = False
 
 
 @dataclass(frozen=True)

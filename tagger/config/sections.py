@@ -244,7 +244,8 @@ class FitConfig(Section):
     """A clip head fitted to what a pretrained model says, in place of training a network."""
 
     model: Annotated[
-        str, Field(description="registered model, bundle or run whose embeddings are taken")
+        str,
+        Field(description="registered model, bundle or run whose embeddings are taken; none"),
     ] = "musicnn-mtt"
     folds: Annotated[int, Field(ge=2, le=100, description="parts that the clips are dealt to")] = 5
     tested_folds: Annotated[
@@ -256,6 +257,13 @@ class FitConfig(Section):
         Field(description="which clips stay together in a fold"),
     ] = "known"
     seed: Annotated[int, Field(ge=0, description="of the folds")] = 0
+    rows: Annotated[
+        Literal["clips", "segments"],
+        Field(description="of a feature table: whole clips, or each segment by itself"),
+    ] = "clips"
+    middle_windows: Annotated[
+        int | None, Field(ge=1, description="only so many windows in the middle of each clip")
+    ] = None
 
 
 class AugmentConfig(Section):

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from tagger.scoring.scorer import Floats
 from tagger.tagging.tagger import Tagger
 from tagger.untrusted.npz import read_arrays
 
+MadeT = TypeVar("MadeT")
+
 # An hour of windows of a second, of ten thousand values each.
 _MOST_BYTES = 256 << 20
 
@@ -23,10 +26,10 @@ def features_of_clips(
     paths: Sequence[Path],
     *,
     outputs: Sequence[str],
-    make: Callable[[Mapping[str, Floats]], Floats],
+    make: Callable[[Mapping[str, Floats]], MadeT],
     title: str = "embed",
-) -> tuple[list[Floats | None], dict[int, TaggerError]]:
-    """One array of each clip, made of what a model says of its windows.
+) -> tuple[list[MadeT | None], dict[int, TaggerError]]:
+    """Make something of each clip from what a model says of its windows.
 
     What the model says is kept in the cache folder, by model, file, size and time of change.
 
@@ -39,7 +42,7 @@ def features_of_clips(
     outputs : sequence of str
         What of the model is asked for.
     make : callable
-        Outputs of all windows of a clip, by name -> array.
+        Outputs of all windows of a clip, by name -> vector.
     title : str
         Of the progress bar.
 
@@ -52,7 +55,7 @@ def features_of_clips(
     """
     folder = cache_folder() / "embeddings" / f"{tagger.model.name}-{tagger.model.version}"
     files = [_kept_in(folder, path, outputs) for path in paths]
-    features: list[Floats | None] = [None] * len(paths)
+    features: list[MadeT | None] = [None] * len(paths)
     missing = []
     for place, file in enumerate(files):
         known = None if file is None else _read(file, outputs)

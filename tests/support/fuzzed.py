@@ -460,7 +460,8 @@ class Configs(Kind):
         self._keys = [
             f"{section}.{key}"
             for section, values in self._default.to_dict().items()
-            for key in values
+            # A section that is not given has no keys.
+            for key in values or ()
         ]
 
     def _load(self, path: Path | None, overrides: list[str]):

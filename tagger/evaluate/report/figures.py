@@ -23,24 +23,26 @@ _CURVES_PER_ROW = 6
 
 # Colours, told apart also by those who see fewer (after Okabe and Ito). A dark page shows the
 # pictures inverted, with the hues turned back.
-_PAPER, _INK, _QUIET, _GRID = "#ffffff", "#1c1e21", "#5c6269", "#dfe2e6"
-_FIRST, _SECOND, _THIRD = "#0072b2", "#d55e00", "#009e73"
+_PAPER, _INK, QUIET, _GRID = "#ffffff", "#1c1e21", "#5c6269", "#dfe2e6"
+_FIRST, SECOND, _THIRD = "#0072b2", "#d55e00", "#009e73"
 # Colour map of shares, from nothing to all.
 _HEAT = "Blues"
 
 
-def _new(height: float) -> Any:
+def new_picture(height: float) -> Any:
+    """Make an empty figure of the page's width, with a height in inches."""
     figure = new_figure(_WIDTH, height)
     figure.set_facecolor(_PAPER)
     return figure
 
 
-def _style(axes: Any, *, grid: str | None = "both") -> None:
+def style(axes: Any, *, grid: str | None = "both") -> None:
+    """Give axes the look of all pictures; `grid` is ``"x"``, ``"y"``, ``"both"`` or None."""
     axes.set_facecolor(_PAPER)
-    axes.tick_params(colors=_QUIET, labelcolor=_INK, labelsize=_SMALL, length=3)
+    axes.tick_params(colors=QUIET, labelcolor=_INK, labelsize=_SMALL, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_QUIET)
+        spine.set_color(QUIET)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(_INK)
         label.set_fontsize(_TEXT)
@@ -88,7 +90,7 @@ def learning_curves(history: Sequence[dict[str, float]], *, monitor: str) -> Any
         Metric that chose the best epoch; the lowest loss, or the highest of the others.
     """
     epochs = [row["epoch"] for row in history]
-    figure = _new(3.4)
+    figure = new_picture(3.4)
     left, middle, right = figure.subplots(1, 3)
 
     def draw(axes: Any, key: str, label: str, color: str) -> None:
@@ -96,10 +98,10 @@ def learning_curves(history: Sequence[dict[str, float]], *, monitor: str) -> Any
         axes.plot(epochs, values, color=color, label=label, marker=".", linewidth=1.6)
 
     draw(left, "train_loss", "training", _FIRST)
-    draw(left, "validation_loss", "validation", _SECOND)
+    draw(left, "validation_loss", "validation", SECOND)
     left.set_ylabel("loss (nats per tag)")
     key = f"validation_{monitor}"
-    draw(middle, key, "validation", _SECOND)
+    draw(middle, key, "validation", SECOND)
     middle.set_ylabel(_metric_name(monitor))
     draw(right, "learning_rate", "learning rate", _THIRD)
     right.set_ylabel("learning rate at the end of the epoch")
@@ -112,9 +114,9 @@ def learning_curves(history: Sequence[dict[str, float]], *, monitor: str) -> Any
     for axes in (left, middle, right):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _style(axes)
+        style(axes)
         if best is not None:
-            axes.axvline(epochs[best], color=_QUIET, linewidth=1, linestyle=":", zorder=1)
+            axes.axvline(epochs[best], color=QUIET, linewidth=1, linestyle=":", zorder=1)
     if best is not None:
         _title(middle, f"best: {values[best]:.4f} in epoch {epochs[best]:g} (dotted)")
     _legend(left, loc="upper right")
@@ -137,7 +139,7 @@ def average_curve(curves: Floats, *, positive_rate: float) -> Any:
     positive_rate : float
         Mean of the tags: the precision of guessing.
     """
-    figure = _new(4.6)
+    figure = new_picture(4.6)
     axes = figure.subplots()
     low, lower, median, upper, high = np.quantile(curves, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
     bands = ((low, high, 0.18, "8 of 10 tags"), (lower, upper, 0.34, "half of the tags"))
@@ -145,12 +147,12 @@ def average_curve(curves: Floats, *, positive_rate: float) -> Any:
         axes.fill_between(RECALLS, first, last, color=_FIRST, alpha=alpha, linewidth=0, label=label)
     axes.plot(RECALLS, median, color=_FIRST, linestyle="--", label="median of the tags")
     axes.plot(RECALLS, curves.mean(axis=0), color=_FIRST, linewidth=2.4, label="macro average")
-    axes.axhline(positive_rate, color=_SECOND, linestyle=":", label="guessing")
+    axes.axhline(positive_rate, color=SECOND, linestyle=":", label="guessing")
     axes.set_xlabel("recall (share of the clips with the tag that are found)")
     axes.set_ylabel("precision (share of the found that are right)")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    _style(axes)
+    style(axes)
     _legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
@@ -169,7 +171,7 @@ def curve_grid(groups: Sequence[tuple[str, Sequence[tuple[str, Floats, float, fl
         for title, tags in groups
         for first in range(0, len(tags), _CURVES_PER_ROW)
     ]
-    figure = _new(0.4 + 1.75 * len(rows))
+    figure = new_picture(0.4 + 1.75 * len(rows))
     grid = figure.subplots(len(rows), _CURVES_PER_ROW, sharex=True, sharey=True, squeeze=False)
     for (title, tags), line in zip(rows, grid, strict=True):
         for axes in line[len(tags) :]:
@@ -177,12 +179,12 @@ def curve_grid(groups: Sequence[tuple[str, Sequence[tuple[str, Floats, float, fl
         for axes, (name, curve, area, rate) in zip(line, tags, strict=False):
             axes.fill_between(RECALLS, curve, color=_FIRST, alpha=0.18, linewidth=0)
             axes.plot(RECALLS, curve, color=_FIRST, linewidth=1.6)
-            axes.axhline(rate, color=_SECOND, linestyle=":", linewidth=1.4)
+            axes.axhline(rate, color=SECOND, linestyle=":", linewidth=1.4)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.04)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-            _style(axes)
+            style(axes)
             _title(axes, f"{_short(name)}  {area:.2f}")
         line[0].set_ylabel(f"{title}\nprecision" if title else "precision")
     # Also above pictures that are not there.
@@ -221,7 +223,7 @@ def tag_bars(
     order = np.argsort(-values, kind="stable")
     n_columns = 1 if len(order) <= _FEW_BARS else max(2, -(-len(order) // _BARS_PER_COLUMN))
     per_column = -(-len(order) // n_columns)
-    figure = _new(0.9 + 0.19 * per_column)
+    figure = new_picture(0.9 + 0.19 * per_column)
     lines = figure.subplots(1, n_columns, squeeze=False)[0]
     for number, axes in enumerate(lines):
         some = order[number * per_column : (number + 1) * per_column]
@@ -238,14 +240,14 @@ def tag_bars(
             marker="|",
             markersize=8,
             markeredgewidth=2,
-            color=_SECOND,
+            color=SECOND,
             label="positive rate (guessing)",
         )
         axes.set_yticks(rows, [_short(names[tag]) for tag in some], parse_math=False)
         axes.set_ylim(per_column - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.set_xlabel(label)
-        _style(axes, grid="x")
+        style(axes, grid="x")
         axes.tick_params(axis="y", length=0)
     _legend_above(figure, lines[0])
     return figure
@@ -259,12 +261,12 @@ def reliability_diagram(curves: Sequence[Reliability]) -> Any:
     curves : sequence of Reliability
         At least one; of more than three the first ones.
     """
-    figure = _new(4.4)
+    figure = new_picture(4.4)
     left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color=_QUIET, linestyle=":", label="perfect")
+    left.plot([0, 1], [0, 1], color=QUIET, linestyle=":", label="perfect")
     styles = zip(
         curves,
-        (_FIRST, _SECOND, _THIRD),
+        (_FIRST, SECOND, _THIRD),
         ("o", "s", "^"),
         strict=False,
     )
@@ -302,7 +304,7 @@ def reliability_diagram(curves: Sequence[Reliability]) -> Any:
     right.set_xlim(0, 1)
     right.set_ylim(bottom=0.5)
     for axes in (left, right):
-        _style(axes)
+        style(axes)
     # Above both, as a curve may go anywhere.
     _legend_above(figure, left)
     return figure
@@ -321,7 +323,7 @@ def taggram(prediction: Prediction, *, shown: Sequence[int], true: npt.NDArray[n
         Tags that the clip carries.
     """
     columns = np.array(shown, dtype=np.intp)
-    figure = _new(0.75 + 0.21 * len(columns))
+    figure = new_picture(0.75 + 0.21 * len(columns))
     axes = figure.subplots()
     edges, values = taggram_cells(prediction, columns)
     mesh = axes.pcolormesh(
@@ -333,7 +335,7 @@ def taggram(prediction: Prediction, *, shown: Sequence[int], true: npt.NDArray[n
         cmap=_HEAT,
     )
     # Where those that the clip carries end.
-    axes.axhline(int(true[columns].sum()), color=_QUIET, linewidth=1.2)
+    axes.axhline(int(true[columns].sum()), color=QUIET, linewidth=1.2)
     names = [
         f"{'● ' if true[tag] else ''}{_short(prediction.tags[tag])}  {prediction.scores[tag]:.2f}"
         for tag in columns
@@ -341,10 +343,10 @@ def taggram(prediction: Prediction, *, shown: Sequence[int], true: npt.NDArray[n
     axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("time (seconds)")
-    _style(axes, grid=None)
+    style(axes, grid=None)
     axes.tick_params(axis="y", length=0)
     for label, tag in zip(axes.get_yticklabels(), columns, strict=True):
-        label.set_color(_SECOND if true[tag] else _INK)
+        label.set_color(SECOND if true[tag] else _INK)
         label.set_fontweight("bold" if true[tag] else "normal")
     _colour_bar(figure, mesh, axes, label="score")
     return figure
@@ -358,7 +360,7 @@ def _colour_bar(figure: Any, mesh: Any, axes: Any, *, label: str, counts: bool =
         bar.locator = MaxNLocator(integer=True)
         bar.update_ticks()
     bar.set_label(label, color=_INK, fontsize=_TEXT)
-    bar.ax.tick_params(colors=_QUIET, labelcolor=_INK, labelsize=_SMALL)
+    bar.ax.tick_params(colors=QUIET, labelcolor=_INK, labelsize=_SMALL)
     bar.outline.set_visible(False)
 
 
@@ -382,7 +384,7 @@ def confusion_map(
         What the rows and the columns are.
     """
     n_rows, n_columns = counts.shape
-    figure = _new(1.9 + 0.27 * n_rows)
+    figure = new_picture(1.9 + 0.27 * n_rows)
     axes = figure.subplots()
     highest = max(1, int(counts.max()))
     mesh = axes.pcolormesh(counts, vmin=0, vmax=highest, cmap=_HEAT)
@@ -411,7 +413,7 @@ def confusion_map(
     axes.invert_yaxis()
     axes.set_ylabel(row_title)
     axes.set_xlabel(column_title)
-    _style(axes, grid=None)
+    style(axes, grid=None)
     axes.tick_params(length=0)
     _colour_bar(figure, mesh, axes, label="clips", counts=True)
     return figure

@@ -24,9 +24,10 @@ from tagger.tagging.taggram import drawable
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1c1e21; --quiet: #5c6269;
-  --line: #dfe2e6; --strong: #eef4f9; --link: #0067a3; }
+  --line: #dfe2e6; --strong: #eef4f9; --link: #0067a3; --alarm: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e6e8eb;
-  --quiet: #a3a9b1; --line: #33373d; --strong: #202a33; --link: #6cbcf0; } }
+  --quiet: #a3a9b1; --line: #33373d; --strong: #202a33; --link: #6cbcf0;
+  --alarm: #ff8a80; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1200px; padding: 24px 40px 80px; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans",
@@ -57,6 +58,7 @@ td.n { white-space: nowrap; }
 .long .n small { display: inline; margin-left: 6px; }
 tr.strong td { background: var(--strong); font-weight: 600; }
 tr.strong small { font-weight: 400; }
+.alarm { color: var(--alarm); font-weight: 600; }
 small { color: var(--quiet); font-size: 12px; }
 th button { all: unset; cursor: pointer; font: inherit; }
 th button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
@@ -184,8 +186,8 @@ def _block(block: Block, pictures: Mapping[str, bytes]) -> Iterator[str]:
     match block:
         case Heading(text):
             yield f"<h3>{_text(text)}</h3>"
-        case Paragraph(text):
-            yield f"<p>{_text(text)}</p>"
+        case Paragraph(text, alarm):
+            yield f"<p{' class=alarm' if alarm else ''}>{_text(text)}</p>"
         case Listing(items):
             yield "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in items) + "</ul>"
         case Code(text):

@@ -63,8 +63,8 @@ def _block(block: Block, folder: str) -> Iterator[str]:
     match block:
         case Heading(text):
             yield f"### {_text(text)}"
-        case Paragraph(text):
-            yield _line(text)
+        case Paragraph(text, alarm):
+            yield f"**{_line(text)}**" if alarm else _line(text)
         case Listing(items):
             yield "\n".join(f"- {_line(item)}" for item in items)
         case Code(text):

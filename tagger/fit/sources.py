@@ -1,0 +1,119 @@
+"""Clips and what is known of their windows: heard by a model, kept in a store, or in a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from preprocess.clips.datasets import DATASETS
+from preprocess.clips.datasets.feature_table import feature_values
+from preprocess.clips.index import ClipIndex
+from preprocess.store.store import Store
+from tagger.base.errors import ConfigError, ModelError
+from tagger.base.log import failed
+from tagger.bundle.find import find_bundle
+from tagger.bundle.light_model import LightModel
+from tagger.config import Config, FitConfig
+from tagger.fit.embeddings import features_of_clips
+from tagger.scoring.scorer import Floats, Outputs
+from tagger.tagging.tagger import Tagger
+
+# Name of what a table or a store has, in place of the embeddings of a model.
+VALUES = "values"
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips that can be used.
+
+    Parameters
+    ----------
+    index : ClipIndex
+        The clips.
+    outputs : sequence of dict of str to np.ndarray [shape=(n_windows, n_dimensions)]
+        Of each clip's windows, by name.
+    names : tuple of str
+        Of the outputs.
+    """
+
+    index: ClipIndex
+    outputs: Sequence[Outputs]
+    names: tuple[str, ...]
+
+
+def read_clips(config: Config) -> Clips:
+    """Clips of a config, and what its section ``fit`` takes their features from.
+
+    Raises
+    ------
+    ConfigError
+        If data or table are not there, or do not fit.
+    ModelError
+        If no clip can be read.
+    StoreError
+        If there is no store, or it was made by another front end.
+    """
+    fit = config.fit or FitConfig()
+    if config.data.name == "feature_table":
+        found = _of_table(config, by_segment=fit.rows == "segments")
+    elif fit.model == "none":
+        found = _of_store(config)
+    else:
+        found = _of_model(config, fit.model)
+    if fit.middle_windows is None:
+        return found
+    return replace(found, outputs=[_middle(one, fit.middle_windows) for one in found.outputs])
+
+
+def _of_table(config: Config, *, by_segment: bool) -> Clips:
+    read = feature_values(config.data.root, config.data.params)
+    rows_of: dict[str, list[int]] = {}
+    for row, clip in enumerate(read.index.clips):
+        rows_of.setdefault(clip.id if by_segment else clip.track, []).append(row)
+    groups = list(rows_of.values())
+    firsts = [rows[0] for rows in groups]
+    index = read.index.subset(firsts)
+    if not by_segment:
+        clips = [replace(clip, id=clip.track, path=clip.track) for clip in index.clips]
+        index = ClipIndex(index.tags, clips, index.labels, index.source)
+    outputs = [{VALUES: read.values[rows]} for rows in groups]
+    return Clips(index, outputs, (VALUES,))
+
+
+def _of_store(config: Config) -> Clips:
+    store = Store(config.store.root)
+    store.require_front_end(config.make_front_end(), user="the config")
+    (name, shape), *others = store.spec.input_shapes.items()
+    if others or len(shape) != 1:
+        raise ConfigError(
+            f"{store.root}: holds no rows of values; use a front end such as librosa, or name a "
+            "pretrained model in fit.model"
+        )
+    outputs = [
+        {VALUES: store.read(row)[name].astype(np.float32)} for row in range(len(store.clips))
+    ]
+    return Clips(store.index, outputs, (VALUES,))
+
+
+def _of_model(config: Config, model: str) -> Clips:
+    index = DATASETS.create(config.data.name, config.data.params).index(config.data.root)
+    tagger = Tagger(LightModel(find_bundle(model)))
+    names = tuple(tagger.embeddings)
+    paths = [config.data.root / clip.path for clip in index.clips]
+    found, failures = features_of_clips(tagger, paths, outputs=names, make=dict)
+    for error in failures.values():
+        failed(str(error))
+    rows = [row for row, outputs in enumerate(found) if outputs is not None]
+    if not rows:
+        raise ModelError(f"{config.data.root}: no clip can be read; see above")
+    return Clips(index.subset(rows), [one for one in found if one is not None], names)
+
+
+def _middle(outputs: Outputs, n_windows: int) -> Outputs:
+    """Take some windows in the middle of a clip; all where there are no more."""
+
+    def cut(array: Floats) -> Floats:
+        start = max(0, (len(array) - n_windows) // 2)
+        return array[start : start + n_windows]
+
+    return {name: cut(array) for name, array in outputs.items()}

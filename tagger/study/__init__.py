@@ -1,0 +1,1 @@
+"""Studies: many fits of one comparison, from one file, with a page that says which differ."""

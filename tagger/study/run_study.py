@@ -1,0 +1,313 @@
+"""The verb ``study run``: fits what is missing of a study, then writes its page."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.clips.splits import SPLITS, split_parts
+from preprocess.clips.splits.k_fold import groups_of
+from preprocess.clips.vocabulary import resolve_vocabulary
+from tagger.base.errors import ConfigError, TaggerError
+from tagger.base.files import write_json
+from tagger.base.log import failed, notice, progress_bar
+from tagger.config import Config, FitConfig
+from tagger.fit.cross_fit import cross_fit
+from tagger.fit.sources import Clips, read_clips
+from tagger.metrics.columns import ArrayColumns
+from tagger.metrics.score_files import read_scores, write_scores
+from tagger.network.task import TASKS
+from tagger.scoring.clip_heads import CLIP_HEADS, ClipHead, Labels, save_clip_head
+from tagger.scoring.scorer import Floats
+from tagger.study.kept import RESULT, SCHEMA_VERSION, SCORES, digest, folder_of, known_result
+from tagger.study.page import write_page
+from tagger.study.study_file import Study, Variant, config_of, read_study
+
+# Clips that are scored again to see how long one takes.
+_TIMED_CLIPS = 50
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study has come to.
+
+    Parameters
+    ----------
+    study : Study
+        Its file.
+    results : dict of str to dict
+        What was found of each variant, by name.
+    failures : dict of str to str
+        Variants that could not be fitted: name -> reason.
+    files : dict of str to Path
+        Page and table.
+    """
+
+    study: Study
+    results: dict[str, dict[str, Any]]
+    failures: dict[str, str]
+    files: dict[str, Path]
+
+
+def run_study(
+    path: Path, folder: Path, *, overrides: list[str] | None = None, n_jobs: int = 2
+) -> StudyResult:
+    """Fit what is missing of a study, and write its page.
+
+    Each variant is kept in a folder of its own as soon as it is done: a study that was killed goes
+    on with the others, and a variant whose config has changed is fitted anew.
+
+    Parameters
+    ----------
+    path : Path
+        File of the study.
+    folder : Path
+        Where variants, page and table are kept.
+    overrides : list of str, optional
+        ``section.key=value`` for all variants, e.g. where the data are.
+    n_jobs : int
+        Variants that are fitted at once.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no study, or no variant can be fitted.
+    """
+    study = read_study(path)
+    configs = {
+        variant.name: config_of(study, variant, path=path, overrides=overrides or [])
+        for variant in study.variants
+    }
+    fitted = [variant for variant in study.variants if not variant.vote_of]
+    votes = [variant for variant in study.variants if variant.vote_of]
+    failures: dict[str, str] = {}
+    missing = [v for v in fitted if known_result(folder, v.name, configs[v.name]) is None]
+    if len(missing) < len(fitted):
+        notice(f"{len(fitted) - len(missing)} of {len(fitted)} variants are there already")
+    with progress_bar("study", len(missing)) as advance:
+        for variant, error in _fit_all(missing, configs, folder, n_jobs=n_jobs):
+            if error is not None:
+                failures[variant.name] = error
+                failed(f"{variant.name}: {error}")
+            advance(1, "")
+    results = {}
+    for variant in fitted:
+        known = known_result(folder, variant.name, configs[variant.name])
+        if known is not None:
+            results[variant.name] = known
+    for variant in votes:
+        lacking = [name for name in variant.vote_of if name not in results]
+        if lacking:
+            failures[variant.name] = f"{lacking[0]!r}, which takes part in the vote, was not fitted"
+            failed(f"{variant.name}: {failures[variant.name]}")
+        else:
+            results[variant.name] = _vote(folder, variant, configs[variant.name], results)
+    if not results:
+        raise ConfigError(f"{path}: no variant could be fitted; see above")
+
+    order = {v.name: results[v.name] for v in study.variants if v.name in results}
+    files = write_page(study, folder, order, configs=configs, failures=failures)
+    return StudyResult(study, order, failures, files)
+
+
+def _fit_all(
+    variants: list[Variant], configs: dict[str, Config], folder: Path, *, n_jobs: int
+) -> Iterator[tuple[Variant, str | None]]:
+    """Fit variants, some at once; the reason comes with one that cannot be fitted."""
+    if n_jobs == 1 or len(variants) < 2:
+        for variant in variants:
+            yield variant, fit_variant(configs[variant.name], folder_of(folder, variant.name))
+        return
+    import multiprocessing
+
+    with ProcessPoolExecutor(
+        n_jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
+    ) as pool:
+        pending = {
+            pool.submit(fit_variant, configs[v.name], folder_of(folder, v.name)): v
+            for v in variants
+        }
+        try:
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+
+
+def fit_variant(config: Config, folder: Path) -> str | None:
+    """Fit a variant in each of its folds, and keep what it says of the test clips.
+
+    Parameters
+    ----------
+    config : Config
+        Of the variant.
+    folder : Path
+        Of the variant.
+
+    Returns
+    -------
+    str or None
+        Why it cannot be fitted; None where it was.
+    """
+    try:
+        _fit_variant(config, folder)
+    except TaggerError as error:
+        return str(error)
+    return None
+
+
+def _fit_variant(config: Config, folder: Path) -> None:
+    clips = read_clips(config)
+    vocabulary = resolve_vocabulary(clips.index, config.data.tags)
+    labels = vocabulary.labels(clips.index.labels, clips.index.tags)
+    head = _head_of(config, clips)
+    features = head.together([head.features(outputs) for outputs in clips.outputs])
+    groups = groups_of(clips.index, (config.fit or FitConfig()).group)
+    rows, scores, seconds, said = [], [], [], []
+    for train, test in _sides(config, clips):
+        begun = time.perf_counter()
+        near = [groups[row] for row in train]
+        fitted = _fitted(head, features[train], labels[train], near, config)
+        seconds.append(time.perf_counter() - begun)
+        rows.append(test)
+        scores.append(fitted.scores(features[test]))
+        said.append(fitted.describe())
+    tested = np.concatenate(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_clip_head(fitted, folder / "clip_head.npz")
+    records = [clips.index.clips[int(row)] for row in tested]
+    write_scores(
+        folder / SCORES,
+        ArrayColumns(labels[tested], np.concatenate(scores)),
+        tags=vocabulary.tags,
+        clip_ids=[record.id for record in records],
+        paths=[record.path for record in records],
+        artists=[record.artist for record in records],
+        task=config.task.name,
+    )
+    config.save(folder / "config.yaml")
+    # Comes last and makes it count.
+    write_json(
+        folder / RESULT,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "config_hash": digest(config),
+            "n_train": len(train),
+            "n_folds": len(rows),
+            "fit_seconds": float(np.mean(seconds)),
+            "ms_per_clip": _ms_per_clip(fitted, clips),
+            "bytes": (folder / "clip_head.npz").stat().st_size,
+            "found": said[0],
+        },
+    )
+
+
+def _head_of(config: Config, clips: Clips) -> ClipHead:
+    wanted = config.model.clip_head
+    decides_one = TASKS.get(config.task.name).decides_one
+    name = "linear" if wanted.name == "none" else wanted.name
+    given = dict(wanted.params)
+    if name == "linear" and wanted.name == "none":
+        given = {"layers": clips.names, "link": "softmax" if decides_one else "sigmoid"}
+    params = CLIP_HEADS.get(name).filled_in(given, embeddings=clips.names, decides_one=decides_one)
+    head = CLIP_HEADS.create(name, params)
+    unknown = [output for output in head.outputs if output not in clips.names]
+    if unknown:
+        raise ConfigError(
+            f"model.clip_head: there are no {unknown[0]!r}, only {', '.join(clips.names)}"
+        )
+    return head
+
+
+def _sides(
+    config: Config, clips: Clips
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Rows that are fitted and rows that are tested, in each fold of the split."""
+    data = config.data
+    split = SPLITS.create(data.split, data.split_params)
+    for fold in range(split.n_folds):
+        parts = split_parts(
+            clips.index, data.split, params=data.split_params, seed=data.split_seed, fold=fold
+        )
+        train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+        if not len(train) or not len(test):
+            raise ConfigError(f"data.split={data.split}: leaves no clips to train on, or to test")
+        yield train, test
+
+
+def _fitted(
+    head: ClipHead, features: Floats, labels: Labels, groups: list[str], config: Config
+) -> ClipHead:
+    """Fit a head; where it fits in several ways, folds of the training clips choose."""
+    heads = list(head.fits(features, labels, groups=groups))
+    if len(heads) == 1:
+        return heads[0]
+    fit = config.fit or FitConfig()
+    chosen = cross_fit(
+        head,
+        features,
+        labels,
+        groups=groups,
+        n_folds=fit.folds,
+        n_tested=fit.folds,
+        seed=fit.seed,
+    )
+    return chosen.head
+
+
+def _ms_per_clip(head: ClipHead, clips: Clips) -> float:
+    """Milliseconds from outputs of windows to scores of a clip, one clip at a time."""
+    some = clips.outputs[:_TIMED_CLIPS]
+    head(some[0])
+    begun = time.perf_counter()
+    for outputs in some:
+        head(outputs)
+    return 1000 * (time.perf_counter() - begun) / len(some)
+
+
+def _vote(
+    folder: Path, variant: Variant, config: Config, results: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Mean of the scores of other variants, of the clips that all of them were tested on."""
+    archives = [read_scores(folder_of(folder, name) / SCORES) for name in variant.vote_of]
+    first = archives[0]
+    if any(archive.clip_ids != first.clip_ids for archive in archives):
+        raise ConfigError(f"{variant.name}: the variants of its vote were tested on other clips")
+    mean = np.mean([archive.columns.scores for archive in archives], axis=0).astype(np.float32)
+    own = folder_of(folder, variant.name)
+    own.mkdir(parents=True, exist_ok=True)
+    write_scores(
+        own / SCORES,
+        ArrayColumns(first.columns.labels, mean),
+        tags=first.tags,
+        clip_ids=first.clip_ids,
+        paths=first.paths,
+        artists=first.artists,
+        task=config.task.name,
+    )
+    parts = [results[name] for name in variant.vote_of]
+    found = {
+        "schema_version": SCHEMA_VERSION,
+        "config_hash": digest(config),
+        "n_train": parts[0]["n_train"],
+        "n_folds": parts[0]["n_folds"],
+        **{
+            key: float(sum(part[key] for part in parts))
+            for key in ("fit_seconds", "ms_per_clip", "bytes")
+        },
+        "found": f"mean of {', '.join(variant.vote_of)}",
+    }
+    write_json(own / RESULT, found)
+    return found

@@ -1,0 +1,172 @@
+"""The file that describes a study: variants of a config, and published figures beside them."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tagger.base.errors import ConfigError
+from tagger.base.registry import describe_validation_error
+from tagger.config import Config, load_config, with_overrides
+from tagger.untrusted import yaml as safe_yaml
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Published(_Part):
+    """A figure that somebody has published.
+
+    Parameters
+    ----------
+    value : float
+        The figure, e.g. 0.772.
+    source : str
+        Who, and where.
+    metric : str
+        What it is of.
+    """
+
+    value: float
+    source: str
+    metric: str = "accuracy"
+
+
+class Variant(_Part):
+    """One way to learn, among those that a study compares.
+
+    Parameters
+    ----------
+    name : str
+        What it is called; also the name of its folder.
+    set : dict
+        What it changes of the study's config, by dotted key.
+    published : list of Published
+        Figures to hold it against.
+    vote_of : tuple of str
+        In place of a fit: the mean of the probabilities of these variants.
+    note : str
+        A sentence for the page.
+    """
+
+    name: Annotated[str, Field(pattern=_NAME.pattern, max_length=80)]
+    set: dict[str, Any] = {}
+    published: tuple[Published, ...] = ()
+    vote_of: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Plot(_Part):
+    """A picture of the data.
+
+    Parameters
+    ----------
+    kind : str
+        ``"box"``: one column by label; ``"pca"`` and ``"tsne"``: all columns in two dimensions, in
+        colour by label.
+    column : str
+        Of a box plot.
+    """
+
+    kind: Literal["box", "pca", "tsne"]
+    column: str = ""
+
+
+class Study(_Part):
+    """A study.
+
+    Parameters
+    ----------
+    title, about : str
+        Of the page, and a paragraph on what it compares.
+    config : str
+        Config file that all variants start from, relative to the study's file; empty for none.
+    set : dict
+        What all variants change of it, by dotted key.
+    variants : tuple of Variant
+        What is compared.
+    compared_by : str
+        Metric of which differences are tested and that sorts the table.
+    plots : tuple of Plot
+        Pictures of the data.
+    """
+
+    title: str
+    about: str = ""
+    config: str = ""
+    set: dict[str, Any] = {}
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    compared_by: Literal["accuracy", "pr_auc_macro", "roc_auc_macro"] = "accuracy"
+    plots: tuple[Plot, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Study":
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two variants are called {name!r}; rename one")
+        for variant in self.variants:
+            unknown = set(variant.vote_of) - set(names) | ({variant.name} & set(variant.vote_of))
+            if unknown:
+                raise ValueError(f"vote_of of {variant.name!r}: no other variant {min(unknown)!r}")
+        return self
+
+
+def read_study(path: Path) -> Study:
+    """Read the file of a study.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, or not such a file.
+    """
+    try:
+        content = safe_yaml.loads(path.read_text(encoding="utf-8"))
+        return Study.model_validate(content)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the file of a study") from None
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe_validation_error(error)}; fix it") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a study ({error}); fix it") from None
+
+
+def config_of(study: Study, variant: Variant, *, path: Path, overrides: list[str]) -> Config:
+    """Config of a variant.
+
+    Parameters
+    ----------
+    study, variant : Study, Variant
+        What is described.
+    path : Path
+        The study's file.
+    overrides : list of str
+        ``section.key=value``, for all variants.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or a value out of range.
+    """
+    base = load_config(path.parent / study.config if study.config else None)
+    try:
+        # At once: what one variant fills in is not handed to the next.
+        config = with_overrides(base, {**study.set, **variant.set})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: variant {variant.name!r}: {error}") from None
+    return load_config_like(config, overrides)
+
+
+def load_config_like(config: Config, overrides: list[str]) -> Config:
+    """Config with ``section.key=value`` overrides."""
+    values = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write it as section.key=value")
+        values[key.strip()] = safe_yaml.loads(value)
+    return with_overrides(config, values)
