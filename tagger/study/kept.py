@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 
 def folder_of(folder: Path, name: str) -> Path:
     """Folder of a variant."""
-    return folder / "variants" / name.replace(" ", "_")
+    return folder / "variants" / name.replace(",", "").replace(" ", "_")
 
 
 def digest(config: Config) -> str:

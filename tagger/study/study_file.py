@@ -1,6 +1,5 @@
 """The file that describes a study: variants of a config, and published figures beside them."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,7 @@ from tagger.base.registry import describe_validation_error
 from tagger.config import Config, load_config, with_overrides
 from tagger.untrusted import yaml as safe_yaml
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9.,_ -]*$"
 
 
 class _Part(BaseModel):
@@ -53,7 +52,7 @@ class Variant(_Part):
         A sentence for the page.
     """
 
-    name: Annotated[str, Field(pattern=_NAME.pattern, max_length=80)]
+    name: Annotated[str, Field(pattern=_NAME, max_length=80)]
     set: dict[str, Any] = {}
     published: tuple[Published, ...] = ()
     vote_of: tuple[str, ...] = ()
