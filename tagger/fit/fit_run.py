@@ -24,6 +24,7 @@ from tagger.evaluate.protocol_names import clips_of
 from tagger.fit.cross_fit import Fitted, cross_fit
 from tagger.fit.embeddings import features_of_clips
 from tagger.fit.fitted_bundle import write_fitted_bundle
+from tagger.fit.sources import middle
 from tagger.fit.verdict import verdict
 from tagger.metrics.bootstrap import N_RESAMPLES
 from tagger.metrics.columns import ArrayColumns
@@ -84,21 +85,19 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         If the pretrained model cannot be had, or has no embeddings.
     """
     fit = config.fit or FitConfig()
-    run = _free_run(config)
+    run = _free_run(config, fit)
     index = DATASETS.create(config.data.name, config.data.params).index(config.data.root)
     for line in label_warnings(index):
         warn(line)
     base = find_bundle(fit.model)
     tagger = Tagger(LightModel(base))
     effective, head = _settled(config, base)
-    synonyms = read_synonyms(config.data.synonyms) if config.data.synonyms else None
-    vocabulary = resolve_vocabulary(index, config.data.tags, synonyms=synonyms)
-    _require_task(index, vocabulary, effective)
+    vocabulary = _vocabulary(index, effective)
     notice(
         f"{len(index)} clips, {len(vocabulary)} {_outputs_of(effective)}; {head.name} on "
         f"{', '.join(head.outputs)} of {base.name}"
     )
-    clips = _heard(tagger, index, head, root=config.data.root)
+    clips = _heard(tagger, index, head, config=config)
     labels = vocabulary.labels(clips.index.labels, clips.index.tags)
     _warn_of_rare(vocabulary, labels, n_folds=fit.folds)
     fitted = cross_fit(
@@ -122,6 +121,11 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         decisions=decisions,
         task=effective.task.name,
     )
+    card = {
+        "Task": f"{effective.task.name}, fitted to {len(labels)} clips",
+        "Network": f"{base.name} (version {base.version}), as it was",
+        "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.head.describe()}",
+    }
     source = Source(
         name=run.root.name,
         config=effective,
@@ -131,11 +135,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         calibration=decisions.calibration,
         clip_head=fitted.head,
         metrics={"clips that were not used in the fit": _figures(effective, labels, fitted)},
-        card={
-            "Task": f"{effective.task.name}, fitted to {len(labels)} clips",
-            "Network": f"{base.name} (version {base.version}), as it was",
-            "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.head.describe()}",
-        },
+        card=card,
     )
     # The bundle comes first: with it the report shows clips over time.
     write_fitted_bundle(run.bundle, base, source=source)
@@ -153,13 +153,14 @@ class _Clips:
     unused: dict[str, str]
 
 
-def _heard(tagger: Tagger, index: ClipIndex, head: ClipHead, *, root: Path) -> "_Clips":
+def _heard(tagger: Tagger, index: ClipIndex, head: ClipHead, *, config: Config) -> "_Clips":
     """Clips that can be read, and their features; each of the others is told."""
+    root, fit = config.data.root, config.fit or FitConfig()
     features, failures = features_of_clips(
         tagger,
         [root / clip.path for clip in index.clips],
         outputs=head.outputs,
-        make=head.features,
+        make=lambda outputs: head.features(middle(outputs, fit.middle_windows)),
     )
     unused = {index.clips[place].path: str(error) for place, error in failures.items()}
     for message in unused.values():
@@ -171,8 +172,13 @@ def _heard(tagger: Tagger, index: ClipIndex, head: ClipHead, *, root: Path) -> "
     return _Clips(index.subset(rows), found, unused)
 
 
-def _free_run(config: Config) -> RunFolder:
+def _free_run(config: Config, fit: FitConfig) -> RunFolder:
     """Folder of the run; one that was fitted before is written anew."""
+    if config.data.name == "feature_table" or fit.model == "none":
+        raise ConfigError(
+            "train needs a pretrained model and audio to make a model that tags; compare learners "
+            "on tables of values with: tagger study run FILE"
+        )
     run = RunFolder.at(config.run.root)
     if run.exists() and not run.is_fitted:
         raise ConfigError(
@@ -219,9 +225,12 @@ def _outputs_of(config: Config) -> str:
     return "labels" if _decides_one(config) else "tags"
 
 
-def _require_task(index: ClipIndex, vocabulary: Vocabulary, config: Config) -> None:
+def _vocabulary(index: ClipIndex, config: Config) -> Vocabulary:
+    """Tags or labels to learn; of labels each clip has one."""
+    synonyms = read_synonyms(config.data.synonyms) if config.data.synonyms else None
+    vocabulary = resolve_vocabulary(index, config.data.tags, synonyms=synonyms)
     if not _decides_one(config):
-        return
+        return vocabulary
     counts = vocabulary.labels(index.labels, index.tags).sum(axis=1)
     wrong = np.flatnonzero(counts != 1)
     if len(wrong):
@@ -230,6 +239,7 @@ def _require_task(index: ClipIndex, vocabulary: Vocabulary, config: Config) -> N
             f"{index.source}: clip {clip.path} has {counts[wrong[0]]} labels, and {len(wrong) - 1} "
             "more clips have not exactly one; give each one, or use --task multilabel"
         )
+    return vocabulary
 
 
 def _warn_of_rare(vocabulary: Vocabulary, labels: Labels, *, n_folds: int) -> None:

@@ -1,6 +1,6 @@
 """Clips and what is known of their windows: heard by a model, kept in a store, or in a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,7 +62,7 @@ def read_clips(config: Config) -> Clips:
         found = _of_model(config, fit.model)
     if fit.middle_windows is None:
         return found
-    return replace(found, outputs=[_middle(one, fit.middle_windows) for one in found.outputs])
+    return replace(found, outputs=[middle(one, fit.middle_windows) for one in found.outputs])
 
 
 def _of_table(config: Config, *, by_segment: bool) -> Clips:
@@ -109,10 +109,12 @@ def _of_model(config: Config, model: str) -> Clips:
     return Clips(index.subset(rows), [one for one in found if one is not None], names)
 
 
-def _middle(outputs: Outputs, n_windows: int) -> Outputs:
+def middle(outputs: Mapping[str, Floats], n_windows: int | None) -> Outputs:
     """Take some windows in the middle of a clip; all where there are no more."""
 
     def cut(array: Floats) -> Floats:
+        if n_windows is None:
+            return array
         start = max(0, (len(array) - n_windows) // 2)
         return array[start : start + n_windows]
 

@@ -97,7 +97,7 @@ def write_page(
         Section("Variants", list(_variants(study, rows, leaky, failures))),
         Section("Which differences are real", list(_differences(study, folder, rows))),
         Section("Confusions", list(_matrices(rows, evaluations))),
-        Section("The data", list(data_pictures(study, configs[rows[0]["name"]]))),
+        Section("The data", list(data_pictures(study, configs[next(iter(results))]))),
         Section("What was fitted", list(_fits(rows, configs)), folded=True),
     ]
     report = Report(study.title, [section for section in sections if section.blocks])
