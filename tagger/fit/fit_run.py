@@ -137,7 +137,6 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         metrics={"clips that were not used in the fit": _figures(effective, labels, fitted)},
         card=card,
     )
-    # The bundle comes first: with it the report shows clips over time.
     write_fitted_bundle(run.bundle, base, source=source)
     evaluation = evaluate_fitted(run, n_draws=n_draws, failures=clips.unused)
     said = verdict(evaluation, labels.sum(axis=0, dtype=np.int64), run=run.root)

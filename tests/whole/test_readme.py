@@ -31,6 +31,7 @@ PAGES = (
             "training",
             "genres",
             "evaluation",
+            "studies",
             "models",
             "formats",
             "cloud",
@@ -296,6 +297,22 @@ def test_own_labels_are_trained_on_by_the_commands_of_the_readme(home):
     assert list((home / "pictures").glob("*.png"))
     # The newest run was taken where none was named.
     assert "guitar" in printed
+
+
+def test_a_study_of_the_page_runs_on_a_table_of_ones_own(home):
+    rng = np.random.default_rng(0)
+    rows = ["filename,tempo,flux,label"]
+    for number in range(60):
+        label = ("rock", "jazz")[number % 2]
+        a, b = rng.normal(number % 2, 1, 2)
+        rows.append(f"{label}{number}.wav,{a},{b},{label}")
+    (home / "my_table").mkdir()
+    (home / "my_table/values.csv").write_text("\n".join(rows) + "\n")
+    (home / "mine.yaml").write_text(block("title: Two learners on my table"))
+    command = block("tagger study run").replace("configs/studies/gtzan_classical.yaml", "mine.yaml")
+    printed = run(command.replace("data.root=gtzan", "data.root=my_table"), home).stdout
+    assert [line.split(",")[0] for line in printed.splitlines()[1:4]]
+    assert (home / "studies/classical/report.html").exists()
 
 
 @pytest.mark.campaign
