@@ -21,6 +21,8 @@ _OPERATORS = frozenset(
     """.split()  # noqa: SIM905
 )
 _ROWS_AT_ONCE = 4096
+# By which a sum of float32 may leave 0 to 1.
+_TOLERANCE = 1e-4
 
 
 class OnnxScorer:
@@ -51,8 +53,9 @@ class OnnxScorer:
         # What is wrong is said by the errors.
         options.log_severity_level = 4
         try:
+            # A second try, as onnxruntime would, cannot help and is printed.
             self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:
             # onnxruntime's own have no common base.
@@ -87,9 +90,10 @@ class OnnxScorer:
                 (scores,) = self._session.run([OUTPUT], {INPUT: rows})
             except Exception as error:
                 raise ValueError(f"onnxruntime cannot run it: {_line(error)}") from None
-            if scores.shape != (len(rows), self._n_labels) or not np.isfinite(scores).all():
-                raise ValueError("its scores are not finite numbers of each label")
-            parts.append(np.round(scores, DECIMALS))
+            likely = (scores > -_TOLERANCE) & (scores < 1 + _TOLERANCE)
+            if scores.shape != (len(rows), self._n_labels) or not likely.all():
+                raise ValueError("its scores are no probabilities of each label")
+            parts.append(np.round(np.clip(scores, 0, 1), DECIMALS))
         found: npt.NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
         return found
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -168,6 +169,66 @@ def test_the_bundle_is_one_like_any_other(train, music, base, tmp_path, command,
     assert code == 0, err
     assert {export.format for export in Bundle(run / "bundle").exports} == {"litert", "savedmodel"}
     assert "clip head: linear on" in command("info", run / "bundle")[1]
+
+
+@pytest.mark.parametrize(
+    ("head", "settings"),
+    [("xgboost", []), ("rbf_svm", ["--set", "model.clip_head.params.over=windows"])],
+)
+def test_a_bundle_with_a_classifier_is_one_like_any_other(
+    train, music, base, tmp_path, command, without_pictures, monkeypatch, head, settings
+):
+    run = tmp_path / "run"
+    code, out, err = train(music, "--head", head, *settings)
+    assert code == 0, err
+    assert re.search(r"accuracy (0\.9\d|1\.00)", out.splitlines()[-2])
+    parity = f"{head} with .*; ONNX and scikit-learn differ by at most .*, with 0 of"
+    assert re.search(parity, err) and re.search(parity, command("info", run / "bundle")[1])
+    for name in ("max_depth",) if head == "xgboost" else ("C",):
+        assert f"{head} with {name}" in (run / "bundle/MODEL_CARD.md").read_text()
+    tagger = Tagger.load(run)
+    found = tagger.predict(music / "high/1.wav")
+    assert found.tags[int(found.scores.argmax())] == "high"
+    assert found.taggram.shape[1] == 3 and found.scores.sum() == pytest.approx(1, abs=1e-3)
+    kept = Tagger.load(base).embed(music / "high/1.wav").values
+    np.testing.assert_array_equal(tagger.embed(music / "high/1.wav").values, kept)
+    code, out, _ = command("predict-tags", "--model", run, music / "low/3.wav", "--segments")
+    assert code == 0 and "low" in out
+    assert command("embed", "--model", run, "-o", tmp_path / "e.npz", music / "low/3.wav")[0] == 0
+    assert command("evaluate", run, "--draws", "0")[0] == 0
+    assert command("compare", run, run, "--evaluation", "folds", "--draws", "300")[0] == 0
+    assert (run / "evaluation/folds/report.html").exists()
+    code, _, err = command("export", run / "bundle", "--format", "savedmodel")
+    assert code == 0, err
+    assert Tagger.load(run).predict(music / "high/1.wav").scores == pytest.approx(found.scores)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, _, err = command("predict-tags", "--model", run, music / "low/3.wav")
+    assert code == 2 and re.search(r"needs onnxruntime, .*\[classifiers\]'", err)
+
+
+def test_several_tags_are_learned_by_a_classifier_that_a_config_chooses(
+    train, tags_csv, tmp_path, without_pictures
+):
+    config = tmp_path / "svm.yaml"
+    config.write_text(
+        "model: {clip_head: {name: classifier, params: {classifier: linear_svm, over: vote,\n"
+        "  classifier_params: {c: [0.01]}, layers: [penultimate]}}}\n"
+    )
+    code, out, err = train(tags_csv, "--config", config)
+    assert code == 0, err
+    assert "PR-AUC" in out.strip().splitlines()[-2]
+    head = find_bundle(tmp_path / "run").clip_head()
+    assert head.params.classifier_params == {"pca": None, "c": (0.01,)}
+    assert (head.params.over, head.params.link) == ("vote", "sigmoid")
+    assert head.outputs == ("penultimate",)
+    # Another classifier begins with its own parameters.
+    other = load_config(config, ["model.clip_head.params.classifier=xgboost"])
+    assert "depth" in other.model.clip_head.params["classifier_params"]
+
+
+def test_an_unknown_head_is_refused_with_those_that_there_are(train, music):
+    code, _, err = train(music, "--head", "svm")
+    assert code == 2 and "unknown head 'svm'; known: linear, gradient_boosting" in err
 
 
 def test_a_fitted_run_is_what_is_used_by_default(train, music, tmp_path, monkeypatch):

@@ -363,6 +363,18 @@ def test_a_head_of_other_weights_counts_as_none_and_is_fitted_anew(run, trained)
     np.testing.assert_allclose(head_of(run).weights, right.weights, atol=1e-5)
 
 
+def test_a_classifier_scores_clips_of_a_run_that_was_trained(run, trained):
+    chosen = ["name=classifier", "params.classifier=logistic_regression", "params.over=windows"]
+    overrides = [f"run.root={run}", *(f"model.clip_head.{setting}" for setting in chosen)]
+    train(load_config(trained / "run" / "config.yaml", overrides), resume=True)
+    head = head_of(run)
+    assert head.name == "classifier" and head.outputs == ("pooled", "penultimate")
+    evaluation = evaluate_run(run, part="validation", n_draws=0)
+    with np.load(run / "validation_scores.npz") as kept, np.load(evaluation.scores) as measured:
+        np.testing.assert_allclose(kept["est"], measured["est"], atol=1e-5)
+    assert Bundle(run / "bundle").clip_head().describe() == head.describe()
+
+
 @pytest.mark.parametrize("content", quick_some([None, b"no archive"], [None]))
 def test_an_export_without_the_validation_scores_says_what_to_do(run, trained, content):
     shutil.rmtree(run / "bundle")

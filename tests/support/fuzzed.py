@@ -1128,6 +1128,51 @@ class Runs(Kind):
 # ---- weights -----------------------------------------------------------------------------------
 
 
+class Classifiers(Kind):
+    """ONNX models of clip heads, in archives that are whole, to what reads and runs them."""
+
+    def __init__(self, folder: Path, seeds: Path) -> None:
+        super().__init__(folder, seeds)
+        self._heads = []
+        names = ("logistic_regression", "nearest_neighbours", "rbf_svm", "xgboost")
+        for name in names:
+            with np.load(seeds / f"{name}.npz") as content:
+                self._heads.append(dict(content))
+
+    def _entry(self, path: Path):
+        from tagger.scoring.clip_heads import load_clip_head
+
+        def enter():
+            head = load_clip_head(path, sizes={"pooled": 2}, n_tags=2)
+            outputs = np.linspace(-2, 2, 8, dtype=np.float32).reshape(4, 2)
+            assert head({"pooled": outputs}).shape == (2,)
+
+        return enter
+
+    def _written(self, name: str, head) -> Path:
+        file = io.BytesIO()
+        np.savez(file, **head)
+        return write_file(self.folder / name, file.getvalue())
+
+    def whole(self):
+        return [
+            self._entry(self._written(f"{number}.npz", head))
+            for number, head in enumerate(self._heads)
+        ]
+
+    def make(self, rng):
+        head, other = rng.choice(self._heads), rng.choice(self._heads)
+        content = bytearray(head["array_onnx"].tobytes())
+        if rng.random() < 0.5:
+            # Numbers of an operator, most of the time.
+            for _ in range(rng.choice((1, 1, 2, 8))):
+                content[rng.randrange(len(content))] = rng.choice((0, 1, 127, 128, 255))
+        else:
+            content = mutated(rng, bytes(content), other["array_onnx"].tobytes())
+        changed = np.frombuffer(bytes(content), dtype=np.uint8)
+        return self._entry(self._written("a.npz", {**head, "array_onnx": changed}))
+
+
 class Weights(Kind):
     """HDF5 files, to what reads tensors from them."""
 
@@ -1372,6 +1417,6 @@ KINDS: dict[str, type[Kind]] = {
     kind.__name__.lower(): kind
     for kind in (
         Audio, Metadata, Annotations, Configs, Pickles, Stores, Bundles, Tagging, Scores, Runs,
-        Weights, States, Lists, Archives,
+        Classifiers, Weights, States, Lists, Archives,
     )
 }  # fmt: skip

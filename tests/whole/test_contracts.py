@@ -193,7 +193,7 @@ def test_every_head_comes_back_from_its_file(tmp_path, name):
 
 
 def test_heads_are_found_by_name():
-    assert CLIP_HEADS.names() == ["autopool", "linear", "max", "mean"]
+    assert CLIP_HEADS.names() == ["autopool", "classifier", "linear", "max", "mean"]
 
 
 # Splits

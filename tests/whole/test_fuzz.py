@@ -19,6 +19,7 @@ from small_bundle import make_bundle
 from small_store import make_store
 
 from tagger.base.errors import AudioError
+from tagger.scoring.clip_heads import CLIP_HEADS, save_clip_head
 
 ROOT = Path(__file__).parents[2]
 # Shares of the inputs; how long those of a kind take, and how much of a format there is to break.
@@ -33,6 +34,7 @@ SHARES = {
     "tagging": 400,
     "scores": 1500,
     "runs": 1000,
+    "classifiers": 1000,
     "weights": 600,
     "states": 300,
     "lists": 600,
@@ -49,6 +51,12 @@ def make_seeds(folder):
         for layer, shape in (("conv1", (3, 3, 1, 4)), ("fc1", (8, 4))):
             h5.create_dataset(f"{layer}/kernel:0", data=rng.random(shape, dtype=np.float32))
             h5.create_dataset(f"{layer}/bias:0", data=np.zeros(4, np.float32), compression="gzip")
+    features = rng.normal(size=(24, 6)).astype(np.float32)
+    labels = np.eye(2, dtype=np.uint8)[np.arange(24) % 2]
+    for name in ("logistic_regression", "nearest_neighbours", "rbf_svm", "xgboost"):
+        settings = {"classifier": name, "layers": ["pooled"], "link": "softmax"}
+        (head,) = CLIP_HEADS.create("classifier", settings).fits(features, labels)
+        save_clip_head(head, folder / f"{name}.npz")
     return folder
 
 
@@ -114,6 +122,11 @@ def test_damaged_bundles_run_or_are_refused_even_if_their_checksums_are_right(su
 @pytest.mark.slow
 def test_good_files_are_tagged_whatever_lies_beside_them(survive):
     survive("tagging")
+
+
+@pytest.mark.slow
+def test_damaged_classifiers_run_or_are_refused(survive):
+    survive("classifiers")
 
 
 @pytest.mark.slow

@@ -462,6 +462,14 @@ def test_the_arithmetic_of_a_million_hours_is_what_the_script_prints():
     assert printed in page
 
 
+def test_the_config_of_a_classifier_on_the_page_is_one(tmp_path):
+    from tagger.config import load_config
+
+    (tmp_path / "svm.yaml").write_text(block("classifier_params: {c: [1, 10]"))
+    params = load_config(tmp_path / "svm.yaml").model.clip_head.params
+    assert params["classifier_params"] == {"pca": 128, "c": (1.0, 10.0)}
+
+
 def test_no_block_of_the_pages_is_left_out():
     """Each block is named by a test above: a new one needs a new test."""
     tests = Path(__file__).read_text(encoding="utf-8")

@@ -22,9 +22,7 @@ class ClassifierHeadParams(Params):
     classifier: Annotated[str, Field(description="one of tagger/classifiers/kinds")] = (
         "logistic_regression"
     )
-    params: Annotated[
-        dict[str, Any], Field(default_factory=dict, description="those of the classifier")
-    ]
+    classifier_params: Annotated[dict[str, Any], Field(default_factory=dict)]
     over: Annotated[
         Literal["statistics", "windows", "vote"],
         Field(
@@ -44,11 +42,11 @@ class ClassifierHeadParams(Params):
     @model_validator(mode="after")
     def _fill_in(self) -> "ClassifierHeadParams":
         try:
-            params = CLASSIFIERS.params(self.classifier, self.params)
+            params = CLASSIFIERS.params(self.classifier, self.classifier_params)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         # Frozen for those who use it; the defaults are part of making it.
-        object.__setattr__(self, "params", dict(params.model_dump()))
+        object.__setattr__(self, "classifier_params", dict(params.model_dump()))
         return self
 
 
@@ -159,7 +157,7 @@ class ClassifierHead(ClipHead):
             clip_of = np.repeat(np.arange(len(features)), [len(windows) for windows in features])
             rows, labels = np.concatenate(list(features)), labels[clip_of]
             of_rows = [of_rows[clip] for clip in clip_of]
-        classifier = CLASSIFIERS.create(self.params.classifier, self.params.params)
+        classifier = CLASSIFIERS.create(self.params.classifier, self.params.classifier_params)
         fitted = fit_classifier(classifier, rows, labels, groups=of_rows, one_label=self._one_label)
         content, parity = onnx_of(fitted, rows, one_label=self._one_label)
         head = ClassifierHead(self.params)
