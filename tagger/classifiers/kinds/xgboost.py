@@ -14,10 +14,13 @@ class XGBoostParams(ClassifierParams):
     trees: Annotated[int, Field(ge=1)] = 50
     learning_rate: Annotated[float, Field(gt=0)] = 0.2
     depth: Counts = (2, 4)
+    column_share: Annotated[
+        float, Field(gt=0, le=1, description="of the features that each tree sees")
+    ] = 0.2
 
 
 class XGBoost(Classifier):
-    """XGBoost's; each tree sees four fifths of the clips and a fifth of the features."""
+    """XGBoost's; each tree sees four fifths of the clips, and a share of the features."""
 
     Params = XGBoostParams
     params: XGBoostParams
@@ -31,7 +34,7 @@ class XGBoost(Classifier):
             n_estimators=self.params.trees,
             learning_rate=self.params.learning_rate,
             subsample=0.8,
-            colsample_bytree=0.2,
+            colsample_bytree=self.params.column_share,
             # Of some hundred clips and thousands of features more of them take six times as long.
             max_bin=32,
             # What the conversion to ONNX relies on.
