@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -236,6 +237,19 @@ def test_a_fitted_run_is_what_is_used_by_default(train, music, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TAGGER_MODEL", raising=False)
     assert default_model() == "runs/mine"
+
+
+def test_no_tensorflow_is_needed(music, base, tmp_path):
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['tensorflow', 'tf_keras', 'keras'])); "
+        "from tagger.cli import main; main.main()"
+    )
+    arguments = ["train", str(music), "--output", str(tmp_path / "run"), "--on", str(base)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "next: tagger predict-tags" in done.stdout
 
 
 def test_a_config_says_all_of_it(music, base, tmp_path, command, without_pictures):

@@ -32,7 +32,13 @@ def write_table(path, *, n_clips=20, n_segments=3, names=COLUMNS, genres=GENRES)
 
 
 def head(classifier, over="windows", **params):
-    return {"model.clip_head.params": {"classifier": classifier, "over": over, "classifier_params": params}}
+    return {
+        "model.clip_head.params": {
+            "classifier": classifier,
+            "over": over,
+            "classifier_params": params,
+        }
+    }
 
 
 def content(folder, *variants, **more):
