@@ -1,6 +1,7 @@
 """NumPy archives that may hold anything: plain arrays of bounded size, nothing executed."""
 
 import math
+import sys
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -51,8 +52,7 @@ def read_arrays(path: Path, *, most_bytes: int) -> dict[str, npt.NDArray[Any]]:
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufU":
                 raise ValueError(f"{name} holds neither numbers nor texts")
             if array.dtype.kind == "U":
-                # Raises on what is no character.
-                array.tolist()
+                _check_characters(name, array)
     except OSError:
         raise
     except Exception as error:
@@ -60,6 +60,13 @@ def read_arrays(path: Path, *, most_bytes: int) -> dict[str, npt.NDArray[Any]]:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(reason or type(error).__name__) from None
     return arrays
+
+
+def _check_characters(name: str, texts: npt.NDArray[np.str_]) -> None:
+    """Raise a ValueError if there is what is no character: Python would make texts of it."""
+    number = np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder)
+    if (np.frombuffer(texts.tobytes(), number) > sys.maxunicode).any():
+        raise ValueError(f"{name} holds what is no text")
 
 
 def _check_size(file: IO[bytes], n_bytes: int) -> None:

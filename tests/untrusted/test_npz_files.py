@@ -68,6 +68,7 @@ DAMAGED = {
     "code": header("__import__('os').system('touch never')"),
     "another version": header("{}", version=b"\x09\x00"),
     "no text": described("'<U1'", "(1,)") + b"\xff\xff\xff\xff",
+    "a character beyond Unicode": described("'<U2'", "()") + b"a\0\0\0\x73\0\0\x73",
     "nothing": b"",
 }
 
