@@ -467,7 +467,7 @@ def test_the_config_of_a_classifier_on_the_page_is_one(tmp_path):
 
     (tmp_path / "svm.yaml").write_text(block("classifier_params: {c: [1, 10]"))
     params = load_config(tmp_path / "svm.yaml").model.clip_head.params
-    assert params["classifier_params"] == {"pca": 128, "c": (1.0, 10.0)}
+    assert params["classifier_params"] == {"pca": 64, "c": (1.0, 10.0)}
 
 
 def test_no_block_of_the_pages_is_left_out():

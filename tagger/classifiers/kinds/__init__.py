@@ -11,15 +11,17 @@ from tagger.base.registry import Entry, Params, Registry
 # Values of one parameter that folds choose from, the most careful first.
 Choices = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+# Fewer where the folds have fewer rows.
+Components = Annotated[
+    int | None,
+    Field(ge=1, description="principal components of the scaled features; null: none"),
+]
 
 
 class ClassifierParams(Params):
     """What all classifiers have in common."""
 
-    pca: Annotated[
-        int | None,
-        Field(ge=1, description="principal components of the scaled features; null: none"),
-    ] = None
+    pca: Components = None
 
 
 class Classifier(Entry):

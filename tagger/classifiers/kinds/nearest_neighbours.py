@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tagger.classifiers.kinds import Classifier, ClassifierParams, Counts
+from tagger.classifiers.kinds import Classifier, ClassifierParams, Components, Counts
 
 
 class NearestNeighboursParams(ClassifierParams):
     """Parameters of the nearest neighbours; `k` is how many of them vote."""
 
+    # Each clip that it was fitted to is in the file.
+    pca: Components = 128
     k: Counts = (15, 9, 5, 3, 1)
 
 

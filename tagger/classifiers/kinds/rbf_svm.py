@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tagger.classifiers.kinds import Choices, Classifier, ClassifierParams
+from tagger.classifiers.kinds import Choices, Classifier, ClassifierParams, Components
 
 
 class RBFSVMParams(ClassifierParams):
     """Parameters of the support vector machine; `c` is the inverse of its penalty."""
 
+    # Kernels of thousands of features make large files, and onnxruntime computes them with float32.
+    pca: Components = 128
     c: Choices = (0.3, 1.0, 3.0, 10.0)
 
 
