@@ -192,8 +192,8 @@ def test_the_regression_is_that_of_scikit_learn(n_features, penalty):
     for tag in range(3):
         known = LogisticRegression(C=1 / (60 * penalty), tol=1e-8, max_iter=5000)
         known.fit(features, labels[:, tag])
-        np.testing.assert_allclose(found[:-1, tag], known.coef_[0], atol=3e-3)
-        np.testing.assert_allclose(found[-1, tag], known.intercept_[0], atol=3e-3)
+        np.testing.assert_allclose(found[:-1, tag], known.coef_[0], atol=5e-3)
+        np.testing.assert_allclose(found[-1, tag], known.intercept_[0], atol=5e-3)
 
 
 @pytest.mark.parametrize("n_features", [5, 80], ids=["more clips", "more features"])
