@@ -1383,10 +1383,10 @@ def test_code_that_was_half_fetched_when_the_power_went_is_fetched_anew(boot, cl
     (git / "tagger_whole").unlink()
     (git / "index.lock").touch()
     # A file that was checked out and lay in memory still.
-    (vm.root / "opt/tagger/tagger/config.py").write_text("")
+    (vm.root / "opt/tagger/tagger/config/sections.py").write_text("")
     vm.start().wait()
     assert status_of(cloud, vm)["step"] == "preprocess"
-    assert (vm.root / "opt/tagger/tagger/config.py").read_text()
+    assert (vm.root / "opt/tagger/tagger/config/sections.py").read_text()
 
 
 def test_what_is_called_whole_lies_on_the_disk_before(boot):
