@@ -16,7 +16,9 @@ from tagger.config import Config, load_config
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = CONFIGS / "base.yaml"
 SYNONYMS = sorted((CONFIGS / "synonyms").glob("*.yaml"))
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in SYNONYMS)
+# Of another kind: their own tests read them.
+STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in SYNONYMS + STUDIES)
 VARIANTS = [path for path in FILES if path != BASE]
 
 
