@@ -23,7 +23,7 @@ from tagger.scoring.scorer import Floats
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _MAX_STEPS = 300
 # Relative change of the cost at which a fit ends.
-_TOLERANCE = 1e-8
+_TOLERANCE = 1e-7
 # Features of all clips from which several threads are faster.
 _MANY = 4_000_000
 # Standard deviation below which a feature counts as constant.
