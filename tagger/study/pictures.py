@@ -1,19 +1,21 @@
 """Pictures of a study's data: one column by label, and all of them in two dimensions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.datasets.feature_table import feature_values
+from preprocess.clips.datasets.feature_table import FeatureValues, feature_values
 from tagger.base.blocks import Block, Heading, Picture
 from tagger.base.errors import ConfigError
 from tagger.config import Config
 from tagger.study.study_file import Plot, Study
 
 _HEIGHT = 5.2
+# The columns with the highest means.
+_TAGGRAM_ROWS = 15
 _TITLES = {"pca": "Principal components", "tsne": "t-SNE"}
 
 
@@ -48,10 +50,44 @@ def data_pictures(study: Study, config: Config) -> Iterator[Block]:
             values = read.values[:, read.columns.index(plot.column)]
             yield Heading(f"{plot.column} by label")
             draw: Any = partial(_boxes, values, label, read.index.tags, plot.column)
+        elif plot.kind == "taggram":
+            yield from _taggrams(read, plot, number)
+            continue
         else:
             yield Heading(_TITLES[plot.kind])
             draw = partial(_points, read.values, label, read.index.tags, plot)
         yield Picture(f"data_{number}", draw, f"{plot.kind} of the values, by label")
+
+
+def _taggrams(read: FeatureValues, plot: Plot, number: int) -> Iterator[Block]:
+    names = plot.names or read.columns
+    if len(names) != len(read.columns):
+        raise ConfigError(f"plots: {len(names)} names for {len(read.columns)} columns; fix names")
+    for place, clip in enumerate(plot.clips):
+        rows = [row for row, record in enumerate(read.index.clips) if record.track == clip]
+        if not rows:
+            raise ConfigError(f"plots: the table has no clip {clip!r}; check clips")
+        yield Heading(f"Taggram of {clip}")
+        yield Picture(
+            f"data_{number}_{place}",
+            partial(_taggram, read.values[rows], names),
+            f"Values of {clip}, window by window",
+        )
+
+
+def _taggram(values: npt.NDArray[np.float32], names: Sequence[str]) -> Any:
+    from tagger.evaluate.report import figures
+
+    shown = np.argsort(-values.mean(axis=0), kind="stable")[:_TAGGRAM_ROWS]
+    figure = figures.new_picture(1.2 + 0.24 * len(shown))
+    axes = figure.add_subplot()
+    mesh = axes.pcolormesh(values[:, shown].T, cmap="magma")
+    axes.set_yticks(np.arange(len(shown)) + 0.5, [names[column] for column in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("window")
+    figures.style(axes, grid=None)
+    figure.colorbar(mesh, ax=axes, pad=0.01)
+    return figure
 
 
 def _boxes(

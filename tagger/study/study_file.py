@@ -66,13 +66,19 @@ class Plot(_Part):
     ----------
     kind : str
         ``"box"``: one column by label; ``"pca"`` and ``"tsne"``: all columns in two dimensions, in
-        colour by label.
+        colour by label; ``"taggram"``: the values of some clips over time.
     column : str
         Of a box plot.
+    clips : tuple of str
+        Of taggrams.
+    names : tuple of str
+        Of the columns in taggrams, where the table has none.
     """
 
-    kind: Literal["box", "pca", "tsne"]
+    kind: Literal["box", "pca", "tsne", "taggram"]
     column: str = ""
+    clips: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Study(_Part):

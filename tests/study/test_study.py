@@ -82,7 +82,9 @@ REGRESSION = {
 
 def test_a_study_ends_with_a_page_and_a_table(study, tmp_path, command):
     both = {"name": "both", "vote_of": ["nearest", "regression"], "note": "their mean"}
-    path = study(NEAREST, REGRESSION, both, plots=[{"kind": "box", "column": "tempo"}])
+    taggrams = {"kind": "taggram", "clips": ["blues.00000", "country.00003"]}
+    plots = [{"kind": "box", "column": "tempo"}, taggrams]
+    path = study(NEAREST, REGRESSION, both, plots=plots)
     code, out, _ = command("study", "run", path, "--output", tmp_path / "out", "--jobs", "1")
     assert code == 0
     rows = list(csv.DictReader((tmp_path / "out/study.csv").open()))
@@ -97,6 +99,7 @@ def test_a_study_ends_with_a_page_and_a_table(study, tmp_path, command):
     assert "0.990 (nobody, above it)" in page
     assert "both: their mean" in page
     assert "tempo by label" in page and "McNemar" in page
+    assert "Taggram of country.00003" in page
     assert "class=alarm" not in page
 
 
@@ -189,6 +192,19 @@ def test_a_file_that_is_no_study_is_refused(study, tmp_path, change, message):
         run_study(path, tmp_path / "out", n_jobs=1)
     assert str(path) in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("plot", "message"),
+    [
+        ({"kind": "box", "column": "gone"}, "no column 'gone'"),
+        ({"kind": "taggram", "clips": ["gone"]}, "no clip 'gone'"),
+        ({"kind": "taggram", "clips": ["blues.00000"], "names": ["a"]}, "1 names for 3 columns"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(study, tmp_path, plot, message):
+    with pytest.raises(ConfigError, match=message):
+        run_study(study(NEAREST, plots=[plot]), tmp_path / "out", n_jobs=1)
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):
