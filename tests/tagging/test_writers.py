@@ -528,7 +528,9 @@ def test_a_name_that_looks_like_one_with_a_digest_is_told_apart():
 def test_no_output_leaves_its_folder_and_no_two_are_the_same(paths):
     bases = itertools.cycle([None, Path("a"), Path("/"), Path("..")])
     items = list(
-        {Path(p): Input(Path(p), base) for p, base in zip(paths, bases, strict=False)}.values()
+        {
+            Path(p).absolute(): Input(Path(p), base) for p, base in zip(paths, bases, strict=False)
+        }.values()
     )
     found = names(*items)
     assert len({name.casefold() for name in found}) == len(items)
