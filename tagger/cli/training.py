@@ -1,4 +1,4 @@
-"""Verbs that train networks."""
+"""Verbs that train networks, or fit clip heads to what pretrained ones say."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

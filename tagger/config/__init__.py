@@ -1,6 +1,6 @@
 """Configuration: YAML -> validated, frozen `Config` -> saved effective config."""
 
-from tagger.config.files import load_config, with_overrides
+from tagger.config.files import load_config, override, with_overrides
 from tagger.config.sections import (
     MAY_DIFFER,
     AugmentConfig,
@@ -20,5 +20,6 @@ __all__ = [
     "StreamConfig",
     "TrainConfig",
     "load_config",
+    "override",
     "with_overrides",
 ]

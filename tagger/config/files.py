@@ -49,21 +49,29 @@ def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
     return [*_read_yaml(path.parent / parent, depth + 1), content]
 
 
-def _override(text: str) -> dict[str, Any]:
-    """Turn ``section.key=value`` into nested dictionaries; the value is read as YAML."""
+def override(text: str) -> tuple[str, Any]:
+    """Turn ``section.key=value`` into dotted key and value; the value is read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        If it is not written so.
+    """
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
+    key = key.strip()
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {text}: write it as section.key=value, e.g. train.epochs=5")
     try:
-        nested: Any = safe_yaml.loads(value)
+        found = safe_yaml.loads(value)
     except ValueError:
         raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from None
-    if isinstance(nested, str):
-        nested = _number_or_text(nested)
-    for part in reversed(parts):
-        nested = {part: nested}
-    return dict(nested)
+    return key, _number_or_text(found) if isinstance(found, str) else found
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def _number_or_text(text: str) -> Any:
@@ -94,10 +102,7 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
     """
     content = config.to_dict()
     for key in sorted(values, key=lambda key: not key.endswith((".name", ".split"))):
-        nested = values[key]
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        content = merged(content, nested)
+        content = merged(content, _nested(key, values[key]))
     return _validated(content)
 
 
@@ -130,7 +135,7 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
         for changes in _read_yaml(path):
             content = merged(content, changes)
     for text in overrides or []:
-        content = merged(content, _override(text))
+        content = merged(content, _nested(*override(text)))
     return _validated(content, where="" if path is None else f"{path}: ")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.base.blocks import Block, Cell, Heading, Number, Paragraph, Picture, Section, Table
+from tagger.evaluate.table import figure
 from tagger.metrics.bootstrap import LEVEL, N_RESAMPLES
 from tagger.metrics.columns import Columns, stacked
 from tagger.metrics.measured import Measured
@@ -100,8 +101,8 @@ class LabelMeasured(Measured):
             low, high = figures.intervals.get(name, (math.nan, math.nan))
             ends = "" if math.isnan(low) else f"[{low:.4f}, {high:.4f}]"
             lines.append(
-                f"{title:42} {_text(figures.summary[name]):>8} {ends:16} "
-                f"{_text(figures.majority[name]):>20}"
+                f"{title:42} {figure(figures.summary[name]):>8} {ends:16} "
+                f"{figure(figures.majority[name]):>20}"
             )
         lines.append(_drawn(figures))
         return [
@@ -116,7 +117,7 @@ class LabelMeasured(Measured):
         share = self.n_right / self.n_answered if self.n_answered else math.nan
         return (
             f"with 'unknown' below {self.threshold:.2f}: answers {self.n_answered} of "
-            f"{self.figures.n_clips} clips, {_text(share)} of the answers are right"
+            f"{self.figures.n_clips} clips, {figure(share)} of the answers are right"
         )
 
     def _confused(self, names: Sequence[str]) -> list[str]:
@@ -138,7 +139,7 @@ class LabelMeasured(Measured):
         ]
         for row in np.argsort(-np.nan_to_num(figures.f1, nan=-1), kind="stable"):
             cells = (figures.f1, figures.precision, figures.recall, figures.roc_auc, figures.pr_auc)
-            texts = " ".join(f"{_text(float(values[row])):>8}" for values in cells)
+            texts = " ".join(f"{figure(float(values[row])):>8}" for values in cells)
             lines.append(f"{names[row][:_NAME_WIDTH]:{_NAME_WIDTH}} {texts} {support[row]:8d}")
         return lines
 
@@ -170,7 +171,9 @@ class LabelMeasured(Measured):
             low, high = figures.intervals.get(name, (math.nan, math.nan))
             note = "" if math.isnan(low) else f"{low:.4f}–{high:.4f}"
             value = figures.summary[name]
-            rows.append([title, Number(value, _text(value), note), _number(figures.majority[name])])
+            rows.append(
+                [title, Number(value, figure(value), note), _number(figures.majority[name])]
+            )
         yield Table(("", "this evaluation", "always the most frequent label"), rows)
         if self.threshold is not None:
             unknown = self._unknown()
@@ -227,10 +230,6 @@ def _drawn(figures: LabelFigures) -> str:
         f"{100 * LEVEL:g} % bootstrap intervals, {draws.description} "
         f"({draws.n} draws, seed {draws.seed})"
     )
-
-
-def _text(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
 def _number(value: float) -> Number:

@@ -21,6 +21,7 @@ from tagger.config import Config, FitConfig, load_config
 from tagger.evaluate.evaluate_fitted import FOLDS, evaluate_fitted
 from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.protocol_names import clips_of
+from tagger.fit.chosen_head import chosen_head
 from tagger.fit.cross_fit import Fitted, cross_fit
 from tagger.fit.embeddings import features_of_clips
 from tagger.fit.fitted_bundle import write_fitted_bundle
@@ -32,7 +33,7 @@ from tagger.metrics.decisions import Decisions
 from tagger.metrics.score_files import write_scores
 from tagger.network.task import TASKS
 from tagger.runs.folder import FITTED, RunFolder
-from tagger.scoring.clip_heads import CLIP_HEADS, ClipHead, Labels
+from tagger.scoring.clip_heads import ClipHead, Labels
 from tagger.scoring.scorer import Floats
 from tagger.tagging.tagger import Tagger
 
@@ -191,29 +192,13 @@ def _free_run(config: Config, fit: FitConfig) -> RunFolder:
 def _settled(config: Config, base: Bundle) -> tuple[Config, ClipHead]:
     """Config whose network and front end are those of the pretrained model; and its clip head."""
     content, trained = config.to_dict(), load_config(base.verified(CONFIG)).to_dict()
-    wanted = config.model.clip_head
-    name, params = wanted.name, dict(wanted.params)
-    if name == "none":
-        name = "linear"
-        params = {
-            "layers": base.embeddings,
-            "link": "softmax" if _decides_one(config) else "sigmoid",
-        }
-    params = CLIP_HEADS.get(name).filled_in(
-        params, embeddings=base.embeddings, decides_one=_decides_one(config)
-    )
+    head = chosen_head(config, base.embeddings, source=base.name)
     content["front_end"] = trained["front_end"]
     content["stream"] = trained["stream"]
-    content["model"] = {**trained["model"], "clip_head": {"name": name, "params": params}}
-    content["augment"], content["train"] = trained["augment"], content["train"]
-    effective = Config.model_validate(content)
-    head = CLIP_HEADS.create(name, effective.model.clip_head.params)
-    unknown = [output for output in head.outputs if output not in base.embeddings]
-    if unknown or not head.outputs:
-        raise ConfigError(
-            f"{base.name}: has no embedding {unknown[0]!r}; it has {', '.join(base.embeddings)}"
-        )
-    return effective, head
+    content["augment"] = trained["augment"]
+    params = head.params.model_dump(mode="json")
+    content["model"] = {**trained["model"], "clip_head": {"name": head.name, "params": params}}
+    return Config.model_validate(content), head
 
 
 def _decides_one(config: Config) -> bool:

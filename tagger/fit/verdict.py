@@ -11,6 +11,7 @@ from preprocess.clips.label_checks import FEW_OF_A_TAG
 from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.measure import TagsMeasured
 from tagger.evaluate.measure_label import LabelMeasured
+from tagger.evaluate.table import figure
 
 # A larger lead over guessing is called good.
 _GOOD, _FAIR = 0.5, 0.2
@@ -40,7 +41,7 @@ def verdict(evaluation: Evaluation, counts: npt.NDArray[np.int64], *, run: Path)
         name, value = "PR-AUC", float(metrics.summary["pr_auc_macro"])
         guessing, whose = float(metrics.summary["positive_rate"]), "guessing"
         each = metrics.pr_auc
-    head = f"{name} {_text(value)}, {whose} {_text(guessing)}: {_grade(value, guessing)}"
+    head = f"{name} {figure(value, 2)}, {whose} {figure(guessing, 2)}: {_grade(value, guessing)}"
     details = []
     known = np.flatnonzero(~np.isnan(each))
     if len(known):
@@ -66,7 +67,3 @@ def _grade(value: float, guessing: float) -> str:
     if lead >= _FAIR:
         return "fair; more clips of the weak ones help most"
     return "hardly better than guessing; check the labels, or give more clips"
-
-
-def _text(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.2f}"

@@ -17,12 +17,12 @@ from tagger.base.errors import ConfigError, TaggerError
 from tagger.base.files import write_json
 from tagger.base.log import failed, notice, progress_bar
 from tagger.config import Config, FitConfig
+from tagger.fit.chosen_head import chosen_head
 from tagger.fit.cross_fit import cross_fit
 from tagger.fit.sources import Clips, read_clips
 from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.score_files import read_scores, write_scores
-from tagger.network.task import TASKS
-from tagger.scoring.clip_heads import CLIP_HEADS, ClipHead, Labels, save_clip_head
+from tagger.scoring.clip_heads import ClipHead, Labels, save_clip_head
 from tagger.scoring.scorer import Floats
 from tagger.study.kept import RESULT, SCHEMA_VERSION, SCORES, digest, folder_of, known_result
 from tagger.study.page import write_page
@@ -172,7 +172,7 @@ def _fit_variant(config: Config, folder: Path) -> None:
     clips = read_clips(config)
     vocabulary = resolve_vocabulary(clips.index, config.data.tags)
     labels = vocabulary.labels(clips.index.labels, clips.index.tags)
-    head = _head_of(config, clips)
+    head = chosen_head(config, clips.names, source=str(clips.index.source))
     features = head.together([head.features(outputs) for outputs in clips.outputs])
     groups = groups_of(clips.index, (config.fit or FitConfig()).group)
     rows, scores, seconds, said = [], [], [], []
@@ -214,23 +214,6 @@ def _fit_variant(config: Config, folder: Path) -> None:
     )
 
 
-def _head_of(config: Config, clips: Clips) -> ClipHead:
-    wanted = config.model.clip_head
-    decides_one = TASKS.get(config.task.name).decides_one
-    name = "linear" if wanted.name == "none" else wanted.name
-    given = dict(wanted.params)
-    if name == "linear" and wanted.name == "none":
-        given = {"layers": clips.names, "link": "softmax" if decides_one else "sigmoid"}
-    params = CLIP_HEADS.get(name).filled_in(given, embeddings=clips.names, decides_one=decides_one)
-    head = CLIP_HEADS.create(name, params)
-    unknown = [output for output in head.outputs if output not in clips.names]
-    if unknown:
-        raise ConfigError(
-            f"model.clip_head: there are no {unknown[0]!r}, only {', '.join(clips.names)}"
-        )
-    return head
-
-
 def _sides(
     config: Config, clips: Clips
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
@@ -243,7 +226,10 @@ def _sides(
         )
         train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
         if not len(train) or not len(test):
-            raise ConfigError(f"data.split={data.split}: leaves no clips to train on, or to test")
+            raise ConfigError(
+                f"data.split={data.split}: leaves no clips to train on, or to test; add clips, or "
+                "choose another split"
+            )
         yield train, test
 
 
@@ -284,7 +270,10 @@ def _vote(
     archives = [read_scores(folder_of(folder, name) / SCORES) for name in variant.vote_of]
     first = archives[0]
     if any(archive.clip_ids != first.clip_ids for archive in archives):
-        raise ConfigError(f"{variant.name}: the variants of its vote were tested on other clips")
+        raise ConfigError(
+            f"{variant.name}: the variants of its vote were tested on other clips; give them all "
+            "the same split"
+        )
     mean = np.mean([archive.columns.scores for archive in archives], axis=0).astype(np.float32)
     own = folder_of(folder, variant.name)
     own.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tagger.base.errors import ConfigError
 from tagger.base.registry import describe_validation_error
-from tagger.config import Config, load_config, with_overrides
+from tagger.config import Config, load_config, override, with_overrides
 from tagger.untrusted import yaml as safe_yaml
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9.,_ -]*$"
@@ -163,15 +163,4 @@ def config_of(study: Study, variant: Variant, *, path: Path, overrides: list[str
         config = with_overrides(base, {**study.set, **variant.set})
     except ConfigError as error:
         raise ConfigError(f"{path}: variant {variant.name!r}: {error}") from None
-    return load_config_like(config, overrides)
-
-
-def load_config_like(config: Config, overrides: list[str]) -> Config:
-    """Config with ``section.key=value`` overrides."""
-    values = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text}: write it as section.key=value")
-        values[key.strip()] = safe_yaml.loads(value)
-    return with_overrides(config, values)
+    return with_overrides(config, dict(map(override, overrides)))
