@@ -215,6 +215,12 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
         read_study(tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize("text", ["fit.folds", "=3", "fit..folds=3", "fit.model=[", "fit.x=1"])
+def test_an_override_of_a_study_is_refused_as_one_of_a_config_is(study, tmp_path, text):
+    with pytest.raises(ConfigError, match=r"--set|fit\.x"):
+        run_study(study(NEAREST), tmp_path / "out", overrides=[text], n_jobs=1)
+
+
 @pytest.mark.parametrize("name", ["gtzan_classical", "gtzan_leak", "gtzan_musicnn"])
 def test_every_variant_of_the_ready_made_studies_has_a_config(name):
     from tagger.study.study_file import config_of
