@@ -13,6 +13,7 @@ from tagger.cli.app import (
     SetOption,
     app,
     config_of,
+    finite,
     unused,
 )
 from tagger.cloud.locations import require_local
@@ -54,6 +55,15 @@ def train(
             "rbf_svm, nearest_neighbours, gradient_boosting, xgboost, random_forest.",
         ),
     ] = None,
+    middle: Annotated[
+        float | None,
+        typer.Option(
+            "--window-middle",
+            metavar="SECONDS",
+            min=0.01,
+            help="With MUSIC: only so much of the middle of each clip.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     resume: Annotated[
@@ -64,14 +74,19 @@ def train(
     ] = False,
 ) -> None:
     """Learn your labels: from a folder of music in a minute, or a network from a patch store."""
-    settings = config_of(config, [*_head_settings(head), *(set_ or [])])
+    finite("--window-middle", middle)
+    chosen = _head_settings(head)
+    if middle is not None:
+        chosen.append(f"fit.middle_seconds={middle}")
+    settings = config_of(config, [*chosen, *(set_ or [])])
     if music is not None:
         if output is None:
             raise ConfigError(f"train {music} needs --output RUN, the folder of the run; give it")
         settings = _of_music(settings, music, output=output, on=on, task=task)
     else:
-        given = {"--output": output, "--on": on, "--task": task, "--head": head}
-        unused("a config (use --set)", given)
+        names = ("--output", "--on", "--task", "--head", "--window-middle")
+        values = (output, on, task, head, middle)
+        unused("a config (use --set)", dict(zip(names, values, strict=True)))
     if settings.fit is not None:
         unused("a fit, which takes seconds", {"--resume": resume, "--profile-input": profile_input})
         _fit(settings)

@@ -264,6 +264,16 @@ class FitConfig(Section):
     middle_windows: Annotated[
         int | None, Field(ge=1, description="only so many windows in the middle of each clip")
     ] = None
+    middle_seconds: Annotated[
+        float | None,
+        Field(gt=0, description="the same in seconds; of a model, which knows their length"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _middle_is_said_once(self) -> "FitConfig":
+        if self.middle_windows is not None and self.middle_seconds is not None:
+            raise ValueError("middle_windows and middle_seconds say the same; give one of them")
+        return self
 
 
 class AugmentConfig(Section):

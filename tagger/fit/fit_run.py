@@ -1,6 +1,7 @@
 """The verb ``train`` with a pretrained model: clips -> embeddings -> fitted clip head -> run."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from preprocess.clips.index import ClipIndex
 from preprocess.clips.label_checks import label_warnings
 from preprocess.clips.splits.k_fold import groups_of
 from preprocess.clips.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
-from tagger.base.errors import ConfigError, ModelError
-from tagger.base.log import failed, notice, warn
+from preprocess.signal.features import FrontEnd
+from tagger.base.errors import ConfigError
+from tagger.base.log import notice, warn
 from tagger.bundle.find import find_bundle
 from tagger.bundle.light_model import LightModel
 from tagger.bundle.read import CONFIG, Bundle
@@ -23,9 +25,8 @@ from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.protocol_names import clips_of
 from tagger.fit.chosen_head import chosen_head
 from tagger.fit.cross_fit import Fitted, cross_fit
-from tagger.fit.embeddings import features_of_clips
 from tagger.fit.fitted_bundle import write_fitted_bundle
-from tagger.fit.sources import middle
+from tagger.fit.sources import heard, middle, middle_windows
 from tagger.fit.verdict import verdict
 from tagger.metrics.bootstrap import N_RESAMPLES
 from tagger.metrics.columns import ArrayColumns
@@ -98,12 +99,17 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         f"{len(index)} clips, {len(vocabulary)} {_outputs_of(effective)}; {head.name} on "
         f"{', '.join(head.outputs)} of {base.name}"
     )
-    clips = _heard(tagger, index, head, config=config)
+    n_windows = middle_windows(fit, tagger.front_end)
+
+    def make(outputs: Mapping[str, Floats]) -> Floats:
+        return head.features(middle(outputs, n_windows))
+
+    clips = heard(tagger, index, config.data.root, outputs=head.outputs, make=make)
     labels = vocabulary.labels(clips.index.labels, clips.index.tags)
     _warn_of_rare(vocabulary, labels, n_folds=fit.folds)
     fitted = cross_fit(
         head,
-        clips.features,
+        head.together(clips.made),
         labels,
         groups=groups_of(clips.index, fit.group),
         n_folds=fit.folds,
@@ -113,20 +119,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
     notice(f"clip head {head.name}: {fitted.head.describe()}")
     decisions = _decisions(effective, labels[fitted.rows], fitted.scores)
     _start(run, effective, vocabulary, index=clips.index, fitted=fitted)
-    _keep_scores(
-        run,
-        vocabulary,
-        clips.index,
-        labels=labels,
-        fitted=fitted,
-        decisions=decisions,
-        task=effective.task.name,
-    )
-    card = {
-        "Task": f"{effective.task.name}, fitted to {len(labels)} clips",
-        "Network": f"{base.name} (version {base.version}), as it was",
-        "Clip head": f"{head.name} on {', '.join(head.outputs)}, {fitted.head.describe()}",
-    }
+    _keep_scores(run, vocabulary, clips.index, labels=labels, fitted=fitted, decisions=decisions)
     source = Source(
         name=run.root.name,
         config=effective,
@@ -136,40 +129,28 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         calibration=decisions.calibration,
         clip_head=fitted.head,
         metrics={"clips that were not used in the fit": _figures(effective, labels, fitted)},
-        card=card,
+        card=_card(effective, base, fitted, n_clips=len(labels)),
     )
     write_fitted_bundle(run.bundle, base, source=source)
     evaluation = evaluate_fitted(run, n_draws=n_draws, failures=clips.unused)
-    said = verdict(evaluation, labels.sum(axis=0, dtype=np.int64), run=run.root)
+    counts = labels.sum(axis=0, dtype=np.int64)
+    seconds = None if n_windows is None else _seconds(tagger.front_end, n_windows)
+    said = verdict(evaluation, counts, run=run.root, middle_seconds=seconds)
     return FitResult(run.root, evaluation, said, clips.unused)
 
 
-@dataclass(frozen=True)
-class _Clips:
-    """Clips that can be read, their features as the head puts them together, and the others."""
+def _card(config: Config, base: Bundle, fitted: Fitted, *, n_clips: int) -> dict[str, str]:
+    head = fitted.head
+    return {
+        "Task": f"{config.task.name}, fitted to {n_clips} clips",
+        "Network": f"{base.name} (version {base.version}), as it was",
+        "Clip head": f"{head.name} on {', '.join(head.outputs)}, {head.describe()}",
+    }
 
-    index: ClipIndex
-    features: Floats
-    unused: dict[str, str]
 
-
-def _heard(tagger: Tagger, index: ClipIndex, head: ClipHead, *, config: Config) -> "_Clips":
-    """Clips that can be read, and their features; each of the others is told."""
-    root, fit = config.data.root, config.fit or FitConfig()
-    features, failures = features_of_clips(
-        tagger,
-        [root / clip.path for clip in index.clips],
-        outputs=head.outputs,
-        make=lambda outputs: head.features(middle(outputs, fit.middle_windows)),
-    )
-    unused = {index.clips[place].path: str(error) for place, error in failures.items()}
-    for message in unused.values():
-        failed(message)
-    rows = [row for row, vector in enumerate(features) if vector is not None]
-    if not rows:
-        raise ModelError(f"{root}: no clip can be read; see above")
-    found = head.together([vector for vector in features if vector is not None])
-    return _Clips(index.subset(rows), found, unused)
+def _seconds(front_end: FrontEnd, n_windows: int) -> float:
+    """Audio that windows one after the other cover."""
+    return (n_windows - 1) * (front_end.hop_seconds or 0) + (front_end.window_seconds or 0)
 
 
 def _free_run(config: Config, fit: FitConfig) -> RunFolder:
@@ -272,7 +253,6 @@ def _keep_scores(
     labels: Labels,
     fitted: Fitted,
     decisions: Decisions,
-    task: str,
 ) -> None:
     clips = clips_of(index, [int(row) for row in fitted.rows])
     scores = fitted.scores
@@ -292,5 +272,5 @@ def _keep_scores(
         paths=clips.paths,
         artists=clips.artists,
         thresholds=thresholds,
-        task=task,
+        task=run.load_config().task.name,
     )

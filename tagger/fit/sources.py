@@ -1,13 +1,17 @@
 """Clips and what is known of their windows: heard by a model, kept in a store, or in a table."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from preprocess.clips.datasets import DATASETS
 from preprocess.clips.datasets.feature_table import feature_values
 from preprocess.clips.index import ClipIndex
+from preprocess.signal.features import FrontEnd
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError
 from tagger.base.log import failed
@@ -20,6 +24,9 @@ from tagger.tagging.tagger import Tagger
 
 # Name of what a table or a store has, in place of the embeddings of a model.
 VALUES = "values"
+
+# Of a window: seconds are no exact multiples of hops.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,39 @@ def read_clips(config: Config) -> Clips:
     elif fit.model == "none":
         found = _of_store(config)
     else:
-        found = _of_model(config, fit.model)
-    if fit.middle_windows is None:
-        return found
+        return _of_model(config, fit)
+    if fit.middle_seconds is not None:
+        raise ConfigError(
+            "fit.middle_seconds: only a model knows how long its windows are; set "
+            "fit.middle_windows to a number of them"
+        )
     return replace(found, outputs=[middle(one, fit.middle_windows) for one in found.outputs])
+
+
+def middle_windows(fit: FitConfig, front_end: FrontEnd) -> int | None:
+    """Windows in the middle of a clip that a config wants; None for all.
+
+    Parameters
+    ----------
+    fit : FitConfig
+        Its ``middle_windows`` or ``middle_seconds`` count.
+    front_end : FrontEnd
+        Of the model that hears them.
+
+    Raises
+    ------
+    ConfigError
+        If a window of the front end is a whole clip.
+    """
+    if fit.middle_seconds is None:
+        return fit.middle_windows
+    length, hop = front_end.window_seconds, front_end.hop_seconds
+    if length is None or hop is None:
+        raise ConfigError(
+            "fit.middle_seconds: the front end of this model makes one window of a whole clip; "
+            "leave it out"
+        )
+    return 1 + max(0, math.floor((fit.middle_seconds - length) / hop + _ROUNDING))
 
 
 def _of_table(config: Config, *, by_segment: bool) -> Clips:
@@ -95,18 +131,75 @@ def _of_store(config: Config) -> Clips:
     return Clips(store.index, outputs, (VALUES,))
 
 
-def _of_model(config: Config, model: str) -> Clips:
+def _of_model(config: Config, fit: FitConfig) -> Clips:
     index = DATASETS.create(config.data.name, config.data.params).index(config.data.root)
-    tagger = Tagger(LightModel(find_bundle(model)))
+    tagger = Tagger(LightModel(find_bundle(fit.model)))
     names = tuple(tagger.embeddings)
-    paths = [config.data.root / clip.path for clip in index.clips]
-    found, failures = features_of_clips(tagger, paths, outputs=names, make=dict)
-    for error in failures.values():
-        failed(str(error))
-    rows = [row for row, outputs in enumerate(found) if outputs is not None]
+    n_windows = middle_windows(fit, tagger.front_end)
+    found = heard(
+        tagger,
+        index,
+        config.data.root,
+        outputs=names,
+        make=lambda outputs: middle(outputs, n_windows),
+    )
+    return Clips(found.index, found.made, names)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Clips that a model has heard.
+
+    Parameters
+    ----------
+    index : ClipIndex
+        The clips that can be read.
+    made : list
+        Of each of these, what was made of the model's outputs.
+    unused : dict of str to str
+        The other clips: path -> reason.
+    """
+
+    index: ClipIndex
+    made: list[Any]
+    unused: dict[str, str]
+
+
+def heard(
+    tagger: Tagger,
+    index: ClipIndex,
+    root: Path,
+    *,
+    outputs: Sequence[str],
+    make: Callable[[Mapping[str, Floats]], Any],
+) -> Heard:
+    """Let a model hear clips; each one that cannot be read is told.
+
+    Parameters
+    ----------
+    tagger : Tagger
+        The model.
+    index : ClipIndex
+        The clips.
+    root : Path
+        Folder that their paths start from.
+    outputs, make
+        As of `features_of_clips`.
+
+    Raises
+    ------
+    ModelError
+        If no clip can be read.
+    """
+    paths = [root / clip.path for clip in index.clips]
+    made, failures = features_of_clips(tagger, paths, outputs=outputs, make=make)
+    unused = {index.clips[place].path: str(error) for place, error in failures.items()}
+    for message in unused.values():
+        failed(message)
+    rows = [row for row, one in enumerate(made) if one is not None]
     if not rows:
-        raise ModelError(f"{config.data.root}: no clip can be read; see above")
-    return Clips(index.subset(rows), [one for one in found if one is not None], names)
+        raise ModelError(f"{root}: no clip can be read; see above")
+    return Heard(index.subset(rows), [made[row] for row in rows], unused)
 
 
 def middle(outputs: Mapping[str, Floats], n_windows: int | None) -> Outputs:

@@ -17,7 +17,13 @@ from tagger.evaluate.table import figure
 _GOOD, _FAIR = 0.5, 0.2
 
 
-def verdict(evaluation: Evaluation, counts: npt.NDArray[np.int64], *, run: Path) -> tuple[str, ...]:
+def verdict(
+    evaluation: Evaluation,
+    counts: npt.NDArray[np.int64],
+    *,
+    run: Path,
+    middle_seconds: float | None = None,
+) -> tuple[str, ...]:
     """Say how good a model is.
 
     Parameters
@@ -28,6 +34,8 @@ def verdict(evaluation: Evaluation, counts: npt.NDArray[np.int64], *, run: Path)
         Clips that carry each tag.
     run : Path
         Where it is.
+    middle_seconds : float, optional
+        What it has heard of the middle of each clip; None for all of it.
     """
     measured = evaluation.measured
     if isinstance(measured, LabelMeasured):
@@ -51,10 +59,11 @@ def verdict(evaluation: Evaluation, counts: npt.NDArray[np.int64], *, run: Path)
     if n_few:
         kind = "labels" if isinstance(measured, LabelMeasured) else "tags"
         details.append(f"{n_few} of {len(counts)} {kind} have fewer than {FEW_OF_A_TAG} clips")
-    return (
-        "; ".join([head, *details]),
-        f"next: tagger predict-tags --model {shlex.quote(str(run))} SONG",
-    )
+    model = f"--model {shlex.quote(str(run))}"
+    if middle_seconds is not None:
+        # Measured on the middle: whole songs are another matter.
+        model += f" --window-middle {middle_seconds:.3g}"
+    return ("; ".join([head, *details]), f"next: tagger predict-tags {model} SONG")
 
 
 def _grade(value: float, guessing: float) -> str:

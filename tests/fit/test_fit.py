@@ -110,6 +110,23 @@ def test_several_tags_become_a_model_of_tags_by_artist(train, tags_csv, tmp_path
     assert {len(parts) for parts in folds.values()} == {1}
 
 
+def test_the_middle_of_clips_is_all_that_is_learned_from_and_the_next_command_says_so(
+    train, music, tmp_path, command, without_pictures
+):
+    code, out, _ = train(music, "--window-middle", "1", "--set", "model.clip_head.name=classifier")
+    assert code == 0
+    following = out.strip().splitlines()[-1]
+    model = f"--model {tmp_path / 'run'}"
+    assert following == f"next: tagger predict-tags {model} --window-middle 0.96 SONG"
+    assert load_config(tmp_path / "run/config.yaml").fit.middle_seconds == 1
+    for wrong, message in [
+        (("--window-middle", "nan"), "--window-middle"),
+        (("--window-middle", "1", "--set", "fit.middle_windows=1"), "say the same"),
+    ]:
+        code, _, err = train(music, *wrong, run=tmp_path / "other")
+        assert code == 2 and message in err, err
+
+
 def test_clips_are_heard_once(train, music, monkeypatch, tmp_path, without_pictures):
     assert train(music)[0] == 0
     first = np.load(tmp_path / "run/evaluation/folds/scores.npz")["est"]

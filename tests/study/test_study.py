@@ -172,6 +172,9 @@ def test_windows_in_the_middle_are_all_that_is_heard(study, tmp_path):
     result = run_study(study(REGRESSION, middle), tmp_path / "out", n_jobs=1)
     found = {name: json.dumps(value["found"]) for name, value in result.results.items()}
     assert "of 40 decisions" in found["middle"] and "of 120 decisions" in found["regression"]
+    seconds = {**REGRESSION, "set": {**REGRESSION["set"], "fit.middle_seconds": 7.0}}
+    with pytest.raises(ConfigError, match="no variant could be fitted"):
+        run_study(study(seconds), tmp_path / "seconds", n_jobs=1)
 
 
 @pytest.mark.parametrize(
