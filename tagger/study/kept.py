@@ -8,7 +8,8 @@ from tagger.base.files import json_hash
 from tagger.config import Config
 
 SCORES, RESULT = "scores.npz", "result.json"
-SCHEMA_VERSION = 1
+# 2: clips that were tested in each fold
+SCHEMA_VERSION = 2
 
 
 def folder_of(folder: Path, name: str) -> Path:

@@ -1,5 +1,6 @@
 """The verb ``study run``: fits what is missing of a study, then writes its page."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,15 +19,16 @@ from tagger.base.files import write_json
 from tagger.base.log import failed, notice, progress_bar
 from tagger.config import Config, FitConfig
 from tagger.fit.chosen_head import chosen_head
-from tagger.fit.cross_fit import cross_fit
+from tagger.fit.cross_fit import Fitted, cross_fit
 from tagger.fit.sources import Clips, read_clips
 from tagger.metrics.columns import ArrayColumns
-from tagger.metrics.score_files import read_scores, write_scores
+from tagger.metrics.score_files import write_scores
 from tagger.scoring.clip_heads import ClipHead, Labels, save_clip_head
 from tagger.scoring.scorer import Floats
 from tagger.study.kept import RESULT, SCHEMA_VERSION, SCORES, digest, folder_of, known_result
 from tagger.study.page import write_page
 from tagger.study.study_file import Study, Variant, config_of, read_study
+from tagger.study.votes import training_scores, vote
 
 # Clips that are scored again to see how long one takes.
 _TIMED_CLIPS = 50
@@ -86,11 +88,18 @@ def run_study(
     fitted = [variant for variant in study.variants if not variant.vote_of]
     votes = [variant for variant in study.variants if variant.vote_of]
     failures: dict[str, str] = {}
-    missing = [v for v in fitted if known_result(folder, v.name, configs[v.name]) is None]
+    # Votes that learn their weights do so on training clips, which folds score then.
+    scored = {name for v in votes if v.vote_by != "mean" for name in v.vote_of}
+    missing = [
+        v
+        for v in fitted
+        if known_result(folder, v.name, configs[v.name]) is None
+        or (v.name in scored and not training_scores(folder_of(folder, v.name), 0).exists())
+    ]
     if len(missing) < len(fitted):
         notice(f"{len(fitted) - len(missing)} of {len(fitted)} variants are there already")
     with progress_bar("study", len(missing)) as advance:
-        for variant, error in _fit_all(missing, configs, folder, n_jobs=n_jobs):
+        for variant, error in _fit_all(missing, configs, folder, scored=scored, n_jobs=n_jobs):
             if error is not None:
                 failures[variant.name] = error
                 failed(f"{variant.name}: {error}")
@@ -106,7 +115,7 @@ def run_study(
             failures[variant.name] = f"{lacking[0]!r}, which takes part in the vote, was not fitted"
             failed(f"{variant.name}: {failures[variant.name]}")
         else:
-            results[variant.name] = _vote(folder, variant, configs[variant.name], results)
+            results[variant.name] = vote(folder, variant, configs[variant.name], results)
     if not results:
         raise ConfigError(f"{path}: no variant could be fitted; see above")
 
@@ -116,12 +125,18 @@ def run_study(
 
 
 def _fit_all(
-    variants: list[Variant], configs: dict[str, Config], folder: Path, *, n_jobs: int
+    variants: list[Variant],
+    configs: dict[str, Config],
+    folder: Path,
+    *,
+    scored: set[str],
+    n_jobs: int,
 ) -> Iterator[tuple[Variant, str | None]]:
     """Fit variants, some at once; the reason comes with one that cannot be fitted."""
     if n_jobs == 1 or len(variants) < 2:
         for variant in variants:
-            yield variant, fit_variant(configs[variant.name], folder_of(folder, variant.name))
+            own, by_folds = folder_of(folder, variant.name), variant.name in scored
+            yield variant, fit_variant(configs[variant.name], own, by_folds=by_folds)
         return
     import multiprocessing
 
@@ -129,7 +144,9 @@ def _fit_all(
         n_jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
     ) as pool:
         pending = {
-            pool.submit(fit_variant, configs[v.name], folder_of(folder, v.name)): v
+            pool.submit(
+                fit_variant, configs[v.name], folder_of(folder, v.name), by_folds=v.name in scored
+            ): v
             for v in variants
         }
         try:
@@ -146,7 +163,7 @@ def _one_thread() -> None:
     threadpool_limits(1)
 
 
-def fit_variant(config: Config, folder: Path) -> str | None:
+def fit_variant(config: Config, folder: Path, *, by_folds: bool = False) -> str | None:
     """Fit a variant in each of its folds, and keep what it says of the test clips.
 
     Parameters
@@ -155,6 +172,8 @@ def fit_variant(config: Config, folder: Path) -> str | None:
         Of the variant.
     folder : Path
         Of the variant.
+    by_folds : bool
+        Also keep what it says of each training clip when that is left out of the fit.
 
     Returns
     -------
@@ -162,13 +181,13 @@ def fit_variant(config: Config, folder: Path) -> str | None:
         Why it cannot be fitted; None where it was.
     """
     try:
-        _fit_variant(config, folder)
+        _fit_variant(config, folder, by_folds=by_folds)
     except TaggerError as error:
         return str(error)
     return None
 
 
-def _fit_variant(config: Config, folder: Path) -> None:
+def _fit_variant(config: Config, folder: Path, *, by_folds: bool) -> None:
     clips = read_clips(config)
     vocabulary = resolve_vocabulary(clips.index, config.data.tags)
     labels = vocabulary.labels(clips.index.labels, clips.index.tags)
@@ -176,27 +195,34 @@ def _fit_variant(config: Config, folder: Path) -> None:
     features = head.together([head.features(outputs) for outputs in clips.outputs])
     groups = groups_of(clips.index, (config.fit or FitConfig()).group)
     rows, scores, seconds, said = [], [], [], []
-    for train, test in _sides(config, clips):
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(path: Path, kept: npt.NDArray[np.intp], of_these: Floats) -> None:
+        records = [clips.index.clips[int(row)] for row in kept]
+        write_scores(
+            path,
+            ArrayColumns(labels[kept], of_these),
+            tags=vocabulary.tags,
+            clip_ids=[record.id for record in records],
+            paths=[record.path for record in records],
+            artists=[record.artist for record in records],
+            task=config.task.name,
+        )
+
+    for fold, (train, test) in enumerate(_sides(config, clips)):
         begun = time.perf_counter()
         near = [groups[row] for row in train]
-        fitted = _fitted(head, features[train], labels[train], near, config)
+        fitted, by_fold = _fitted(
+            head, features[train], labels[train], near, config, by_folds=by_folds
+        )
         seconds.append(time.perf_counter() - begun)
+        if by_folds and by_fold is not None:
+            keep(training_scores(folder, fold), train[by_fold.rows], by_fold.scores)
         rows.append(test)
         scores.append(fitted.scores(features[test]))
         said.append(fitted.describe())
-    tested = np.concatenate(rows)
-    folder.mkdir(parents=True, exist_ok=True)
     save_clip_head(fitted, folder / "clip_head.npz")
-    records = [clips.index.clips[int(row)] for row in tested]
-    write_scores(
-        folder / SCORES,
-        ArrayColumns(labels[tested], np.concatenate(scores)),
-        tags=vocabulary.tags,
-        clip_ids=[record.id for record in records],
-        paths=[record.path for record in records],
-        artists=[record.artist for record in records],
-        task=config.task.name,
-    )
+    keep(folder / SCORES, np.concatenate(rows), np.concatenate(scores))
     config.save(folder / "config.yaml")
     # Comes last and makes it count.
     write_json(
@@ -206,6 +232,7 @@ def _fit_variant(config: Config, folder: Path) -> None:
             "config_hash": digest(config),
             "n_train": len(train),
             "n_folds": len(rows),
+            "n_tested": [len(tested) for tested in rows],
             "fit_seconds": float(np.mean(seconds)),
             "ms_per_clip": _ms_per_clip(fitted, clips),
             "bytes": (folder / "clip_head.npz").stat().st_size,
@@ -234,12 +261,19 @@ def _sides(
 
 
 def _fitted(
-    head: ClipHead, features: Floats, labels: Labels, groups: list[str], config: Config
-) -> ClipHead:
+    head: ClipHead,
+    features: Floats,
+    labels: Labels,
+    groups: list[str],
+    config: Config,
+    *,
+    by_folds: bool,
+) -> tuple[ClipHead, Fitted | None]:
     """Fit a head; where it fits in several ways, folds of the training clips choose."""
-    heads = list(head.fits(features, labels, groups=groups))
-    if len(heads) == 1:
-        return heads[0]
+    if not by_folds:
+        heads = list(itertools.islice(head.fits(features, labels, groups=groups), 2))
+        if len(heads) == 1:
+            return heads[0], None
     fit = config.fit or FitConfig()
     chosen = cross_fit(
         head,
@@ -250,7 +284,7 @@ def _fitted(
         n_tested=fit.folds,
         seed=fit.seed,
     )
-    return chosen.head
+    return chosen.head, chosen
 
 
 def _ms_per_clip(head: ClipHead, clips: Clips) -> float:
@@ -261,42 +295,3 @@ def _ms_per_clip(head: ClipHead, clips: Clips) -> float:
     for outputs in some:
         head(outputs)
     return 1000 * (time.perf_counter() - begun) / len(some)
-
-
-def _vote(
-    folder: Path, variant: Variant, config: Config, results: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """Mean of the scores of other variants, of the clips that all of them were tested on."""
-    archives = [read_scores(folder_of(folder, name) / SCORES) for name in variant.vote_of]
-    first = archives[0]
-    if any(archive.clip_ids != first.clip_ids for archive in archives):
-        raise ConfigError(
-            f"{variant.name}: the variants of its vote were tested on other clips; give them all "
-            "the same split"
-        )
-    mean = np.mean([archive.columns.scores for archive in archives], axis=0).astype(np.float32)
-    own = folder_of(folder, variant.name)
-    own.mkdir(parents=True, exist_ok=True)
-    write_scores(
-        own / SCORES,
-        ArrayColumns(first.columns.labels, mean),
-        tags=first.tags,
-        clip_ids=first.clip_ids,
-        paths=first.paths,
-        artists=first.artists,
-        task=config.task.name,
-    )
-    parts = [results[name] for name in variant.vote_of]
-    found = {
-        "schema_version": SCHEMA_VERSION,
-        "config_hash": digest(config),
-        "n_train": parts[0]["n_train"],
-        "n_folds": parts[0]["n_folds"],
-        **{
-            key: float(sum(part[key] for part in parts))
-            for key in ("fit_seconds", "ms_per_clip", "bytes")
-        },
-        "found": f"mean of {', '.join(variant.vote_of)}",
-    }
-    write_json(own / RESULT, found)
-    return found

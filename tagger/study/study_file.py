@@ -47,7 +47,11 @@ class Variant(_Part):
     published : list of Published
         Figures to hold it against.
     vote_of : tuple of str
-        In place of a fit: the mean of the probabilities of these variants.
+        In place of a fit: the probabilities of these variants together.
+    vote_by : str
+        ``"mean"`` of them; ``"weights"``: a mean whose weights make the labels of the training
+        clips most likely; ``"stacking"``: a logistic regression on all of them. The last two
+        learn from scores that folds of the training clips give, for one label per clip.
     note : str
         A sentence for the page.
     """
@@ -56,6 +60,7 @@ class Variant(_Part):
     set: dict[str, Any] = {}
     published: tuple[Published, ...] = ()
     vote_of: tuple[str, ...] = ()
+    vote_by: Literal["mean", "weights", "stacking"] = "mean"
     note: str = ""
 
 

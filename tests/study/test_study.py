@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tagger.base.errors import ConfigError
 from tagger.study.run_study import run_study
 from tagger.study.study_file import read_study
+from tagger.study.votes import mixture_weights
 
 ROOT = Path(__file__).parents[2]
 GENRES = ("blues", "classical", "country")
@@ -101,6 +104,44 @@ def test_a_study_ends_with_a_page_and_a_table(study, tmp_path, command):
     assert "tempo by label" in page and "McNemar" in page
     assert "Taggram of country.00003" in page
     assert "class=alarm" not in page
+
+
+def test_a_vote_learns_its_weights_on_training_clips(study, tmp_path):
+    noise = {"name": "noise", "set": head("nearest_neighbours", k=[57])}
+    votes = [
+        {"name": by, "vote_of": ["regression", "noise"], "vote_by": by}
+        for by in ("mean", "weights", "stacking")
+    ]
+    result = run_study(study(REGRESSION, noise, *votes), tmp_path / "out", n_jobs=1)
+    said = result.results["weights"]["found"]
+    # Neighbours that are nearly all clips say next to nothing.
+    assert said.startswith("weighted mean: 0.9") or said.startswith("weighted mean: 1.0"), said
+    rows = {row["variant"]: row for row in csv.DictReader(result.files["table"].open())}
+    for by in ("weights", "stacking"):
+        assert float(rows[by]["accuracy"]) >= float(rows["regression"]["accuracy"]) - 0.05
+
+
+def test_a_vote_that_comes_later_has_its_variants_scored_by_folds(study, tmp_path):
+    out = tmp_path / "out"
+    run_study(study(REGRESSION, NEAREST), out, n_jobs=1)
+    vote = {"name": "vote", "vote_of": ["regression", "nearest"], "vote_by": "weights"}
+    result = run_study(study(REGRESSION, NEAREST, vote), out, n_jobs=1)
+    assert result.results["vote"]["n_tested"] == [20, 20, 20]
+
+
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_no_other_weights_make_the_labels_more_likely(n_models, n_clips, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.dirichlet(np.ones(3), (n_models, n_clips))
+    labels = np.eye(3, dtype=np.uint8)[rng.integers(0, 3, n_clips)]
+    weights = mixture_weights(scores, labels)
+
+    def likelihood(shares):
+        return np.log((np.tensordot(shares, scores, axes=1) * labels).sum(axis=1)).sum()
+
+    assert weights.min() >= 0 and weights.sum() == pytest.approx(1)
+    for other in rng.dirichlet(np.ones(n_models), 50):
+        assert likelihood(other) <= likelihood(weights) + 1e-3
 
 
 def test_what_is_there_is_not_fitted_again_and_what_has_changed_is(study, tmp_path, monkeypatch):

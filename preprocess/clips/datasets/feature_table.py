@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from preprocess.clips.datasets import DATASETS, Dataset, read_table
+from preprocess.clips.gtzan_clips import clip_name, known_clips
 from preprocess.clips.index import ClipIndex, ClipRecord, refuse_repeats
 from tagger.base.addresses import is_remote
 from tagger.base.errors import ConfigError
@@ -53,6 +54,10 @@ class FeatureTableParams(Params):
         "length",
     )
     array: Annotated[str, Field(description="of a .npz file: the array of values")] = "X"
+    artists: Annotated[
+        Literal["", "gtzan"],
+        Field(description="take artists from what is known of the clips of this data set"),
+    ] = ""
 
     @field_validator("group")
     @classmethod
@@ -142,6 +147,7 @@ class FeatureTable(Dataset):
 
     def _clips(self, table: _Table) -> list[ClipRecord]:
         clips = []
+        known = known_clips() if self.params.artists else {}
         for name, part in zip(table.names, table.parts, strict=True):
             match = re.search(self.params.group, name)
             track = (match[1] if match.re.groups else match[0]) if match else ""
@@ -155,7 +161,9 @@ class FeatureTable(Dataset):
                     f"{table.path}: row {name!r} has the part {part!r}; use train, validation or "
                     "test, or leave it empty"
                 )
-            clips.append(ClipRecord(name, name, track=track, part=part))
+            found = known.get(clip_name(name))
+            artist = "" if found is None else found.artist
+            clips.append(ClipRecord(name, name, artist=artist, track=track, part=part))
         return clips
 
 

@@ -11,6 +11,12 @@ from tagger.scoring.scorer import Floats
 N_STATISTICS = 3
 
 
+def means(outputs: Mapping[str, npt.NDArray[np.floating]], layers: Sequence[str]) -> Floats:
+    """Mean over time alone; else as of `statistics`."""
+    found = [outputs[layer].mean(axis=0, dtype=np.float64) for layer in layers]
+    return np.concatenate(found).astype(np.float32)
+
+
 def statistics(outputs: Mapping[str, npt.NDArray[np.floating]], layers: Sequence[str]) -> Floats:
     """Mean, maximum and deviation over time: all three of the first layer, then of the next.
 

@@ -12,7 +12,7 @@ from tagger.base.registry import Params
 from tagger.classifiers.kinds import CLASSIFIERS
 from tagger.classifiers.onnx_scorer import OnnxScorer
 from tagger.scoring.clip_heads import ClipHead, Labels
-from tagger.scoring.clip_heads._statistics import N_STATISTICS, statistics
+from tagger.scoring.clip_heads._statistics import N_STATISTICS, means, statistics
 from tagger.scoring.scorer import Floats
 
 
@@ -24,10 +24,11 @@ class ClassifierHeadParams(Params):
     )
     classifier_params: Annotated[dict[str, Any], Field(default_factory=dict)]
     over: Annotated[
-        Literal["statistics", "windows", "vote"],
+        Literal["statistics", "mean", "windows", "vote"],
         Field(
-            description="statistics: of the clip's embeddings over time; windows: each window by "
-            "itself, and the mean of their probabilities; vote: the share of the windows"
+            description="statistics: of the clip's embeddings over time; mean: that one alone; "
+            "windows: each window by itself, and the mean of their probabilities; vote: the share "
+            "of the windows"
         ),
     ] = "statistics"
     layers: Annotated[
@@ -88,12 +89,14 @@ class ClassifierHead(ClipHead):
 
     @property
     def _by_window(self) -> bool:
-        return self.params.over != "statistics"
+        return self.params.over in ("windows", "vote")
 
     def features(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> Floats:
-        """Statistics over time; or for each window [shape=(n_windows, n_features)] all layers."""
-        if not self._by_window:
+        """Statistics or mean over time; or each window's values [shape=(n_windows, n_features)]."""
+        if self.params.over == "statistics":
             return statistics(outputs, self.outputs)
+        if self.params.over == "mean":
+            return means(outputs, self.outputs)
         layers = [outputs[layer] for layer in self.outputs]
         return np.concatenate(layers, axis=1).astype(np.float32, copy=False)
 
@@ -180,7 +183,7 @@ class ClassifierHead(ClipHead):
             raise ValueError("the ONNX model is no bytes")
         self.found = str(arrays["found"])
         n_features = sum(sizes[layer] for layer in self.outputs)
-        if not self._by_window:
+        if self.params.over == "statistics":
             n_features *= N_STATISTICS
         self._take(content.tobytes(), n_features=n_features, n_tags=n_tags)
 
