@@ -225,13 +225,15 @@ def export_model(
     lines = []
     if run is not None:
         run.warn_of_vm()
-        lines = export_run(run, clips=clips)
+        # One that was fitted has its bundle from the first, with the network of another one.
+        lines = [] if run.is_fitted else export_run(run, clips=clips)
         if lines and (format_, quantize) == (DEFAULT_FORMAT, DEFAULT_QUANTIZE):
             run.push()
             return lines
     bundle = find_bundle(model if run is None else run.root)
     front_end = load_config(bundle.verified(CONFIG)).make_front_end()
-    windows = parity_windows(front_end, clips=clips, run=run)
+    trained = None if run is None or run.is_fitted else run
+    windows = parity_windows(front_end, clips=clips, run=trained)
     export = add_export(bundle, format_=format_, quantize=quantize, windows=windows)
     place = bundle.root
     if run is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from preprocess.store.store import MANIFEST, Store
 from tagger.base.addresses import is_remote
-from tagger.bundle.find import describe_bundle
+from tagger.bundle.find import describe_bundle, find_bundle
 from tagger.bundle.read import DESCRIPTION, Bundle
 from tagger.cloud.locations import location
 from tagger.config import Config
@@ -15,6 +15,7 @@ _MAX_TAGS_SHOWN = 12
 # MagnaTagATune's, for a network described without any data.
 _DEFAULT_N_TAGS = 188
 # Of a run at an address.
+# Its bundle first, which a fitted one is described by.
 _NOT_NEEDED = ("bundle", "checkpoints", "evaluation", "tensorboard")
 
 
@@ -75,6 +76,9 @@ def describe_run(root: Path) -> list[str]:
 
     run = RunFolder.at(root)
     run.pull(leave=_NOT_NEEDED)
+    if run.is_fitted:
+        run.pull(leave=_NOT_NEEDED[1:])
+        return [f"run: {run.address}", *describe_bundle(find_bundle(run.root))]
     description = run.require()
     config = run.load_config()
     vocabulary = run.load_vocabulary()
@@ -114,12 +118,15 @@ def describe(config: Config, path: Path | None) -> list[str]:
     if path is not None and not is_remote(path) and Bundle.is_at(path):
         return describe_bundle(Bundle(path))
 
+    lines = [] if path is None else describe_run(path)
+    if path is not None and RunFolder.at(path).is_fitted:
+        return lines
+
     from tagger.bundle.find_weights import load_backbone_weights
     from tagger.network.devices import choose_precision, cpu_flags, find_device
     from tagger.network.model import build_model
 
     if path is not None:
-        lines = describe_run(path)
         run = RunFolder.at(path)
         config, tags = run.load_config(), run.load_vocabulary().tags
     else:

@@ -93,14 +93,19 @@ def refit_decisions(root: Path, *, overrides: list[str] | None = None) -> list[s
     Raises
     ------
     ModelError
-        If there is no such run, or its validation scores are not kept.
+        If there is no such run, it was fitted, or its validation scores are not kept.
     """
     from tagger.bundle.export import export_run
     from tagger.metrics.score_files import read_scores
 
     run = RunFolder.at(root)
     run.pull(leave=("checkpoints", "tensorboard"))
-    run.require()
+    if run.is_fitted:
+        raise ModelError(
+            f"{run.address}: was fitted to what a pretrained model says, with its thresholds; fit "
+            "it again (tagger train MUSIC), with --set calibration.method=isotonic or so, which "
+            "takes seconds as all clips are known"
+        )
     run.warn_of_vm()
     trained = run.load_config(overrides)
     config = trained.calibration

@@ -183,10 +183,14 @@ def test_the_bundle_is_one_like_any_other(train, music, base, tmp_path, command,
     assert (code, "24 clips, 3 labels" in out) == (0, True)
     code, out, _ = command("compare", run, run, "--draws", "300")
     assert code == 0 and "McNemar" in out
-    code, out, err = command("export", run / "bundle", "--format", "savedmodel")
-    assert code == 0, err
+    for model, form in ((run, "litert"), (run / "bundle", "savedmodel")):
+        code, out, err = command("export", model, "--format", form)
+        assert code == 0, err
     assert {export.format for export in Bundle(run / "bundle").exports} == {"litert", "savedmodel"}
-    assert "clip head: linear on" in command("info", run / "bundle")[1]
+    for described in (run, run / "bundle"):
+        assert "clip head: linear on" in command("info", described)[1]
+    code, _, err = command("calibrate", run)
+    assert code == 2 and "fit it again (tagger train MUSIC)" in err
 
 
 @pytest.mark.parametrize(
