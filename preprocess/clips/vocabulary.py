@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from preprocess.clips.index import ClipIndex, refuse_repeats
 from tagger.base.errors import ConfigError
+from tagger.base.shipped import given_or_shipped
 from tagger.untrusted import yaml as safe_yaml
 
 
@@ -91,13 +92,14 @@ class Vocabulary:
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:
-    """Read a synonym map: a YAML file of ``tag: [column, column, ...]``.
+    """Read a synonym map: a YAML file of ``tag: [column, column, ...]``, or a shipped one's name.
 
     Raises
     ------
     ConfigError
         If the file is missing or not such a map, or merges one column into two tags.
     """
+    path = given_or_shipped(path, "synonyms")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -15,12 +15,14 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tagger.base.errors import ConfigError
+from tagger.base.suggest import did_you_mean
 
 EntryT = TypeVar("EntryT")
 _LONGEST_SHOWN = 200
@@ -52,19 +54,39 @@ class Entry(ABC):
         self.params = params
 
 
-def describe_validation_error(error: ValidationError) -> str:
-    """Put every problem that pydantic found into one line: ``key: problem``."""
+def describe_validation_error(
+    error: ValidationError, *, model: type[BaseModel] | None = None
+) -> str:
+    """Put every problem that pydantic found into one line: ``key: problem``.
+
+    Parameters
+    ----------
+    error : ValidationError
+        As pydantic raised it.
+    model : type, optional
+        Of what was validated, whose keys are suggested in place of unknown ones.
+    """
     problems = []
     for item in error.errors():
         # The names that pydantic gives to validators among them are of no use.
         key = ".".join(str(part) for part in item["loc"] if "[" not in str(part))
         if item["type"] == "extra_forbidden":
-            problems.append(f"{key}: unknown key")
+            keys = _keys_beside(model, item["loc"])
+            problems.append(f"{key}: unknown key{did_you_mean(str(item['loc'][-1]), keys)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if item["type"] == "value_error" else f" (given: {_shown(item['input'])})"
             problems.append(f"{key}: {message}{given}" if key else f"{message}{given}")
     return "; ".join(problems)
+
+
+def _keys_beside(model: type[BaseModel] | None, place: Sequence[int | str]) -> list[str]:
+    """Names of the keys that a model has where an unknown one was given."""
+    for part in place[:-1]:
+        field = model.model_fields.get(str(part)) if model is not None else None
+        kind = None if field is None else field.annotation
+        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return [] if model is None else list(model.model_fields)
 
 
 def _shown(value: Any) -> str:
@@ -118,7 +140,11 @@ class Registry(Generic[EntryT]):
             return cast(type[EntryT], module.ENTRY)
         point = _installed(self.package).get(name)
         if point is None:
-            raise ConfigError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
+            names = self.names()
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}{did_you_mean(name, names)}; known: "
+                f"{', '.join(names)}"
+            )
         try:
             entry: Any = point.load()
         except (ImportError, AttributeError) as error:
@@ -143,7 +169,8 @@ class Registry(Generic[EntryT]):
             return entry.Params.model_validate(given)
         except ValidationError as error:
             raise ConfigError(
-                f"parameters of {self.kind} {name!r}: {describe_validation_error(error)}"
+                f"parameters of {self.kind} {name!r}: "
+                f"{describe_validation_error(error, model=entry.Params)}"
             ) from None
 
     def create(self, name: str, given: dict[str, Any]) -> EntryT:

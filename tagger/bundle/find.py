@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tagger.base.errors import ModelError
 from tagger.base.files import sha256_of_file
+from tagger.base.suggest import did_you_mean
 from tagger.bundle.models import (
     DEFAULT_MODEL,
     GS_PREFIX,
@@ -33,13 +34,17 @@ def newest_run(folder: Path) -> Path | None:
     Runs that can be used come before one that is still training and has no bundle yet.
     """
     runs = []
-    for run in (path.parent for path in folder.rglob(_RUN_DESCRIPTION)):
+    for run in _runs_below(folder):
         # One that was fitted has no weights of its own.
         made = [run / _RUN_WEIGHTS, run / _RUN_BUNDLE / DESCRIPTION]
         times = [path.stat().st_mtime for path in made if path.exists()]
         if times:
             runs.append((Bundle.is_at(run / _RUN_BUNDLE), times[0], run))
     return max(runs)[2] if runs else None
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob(_RUN_DESCRIPTION))
 
 
 def is_model_folder(path: Path) -> bool:
@@ -80,9 +85,12 @@ def find_bundle(model: str | Path) -> Bundle:
 
             notice(f"{name}: not here yet; pulling it into {pulled_bundle(name)}")
         return pull(name)
+    names = registered_models()
+    known = [*names, *(str(run) for run in _runs_below(_RUNS))]
     raise ModelError(
-        f"{name}: no such folder, and no registered model ({', '.join(registered_models())}); "
-        "give the folder of a training run or of a bundle, or one of these names"
+        f"{name}: no such folder, and no registered model ({', '.join(names)})"
+        f"{did_you_mean(name, known)}; give the folder of a training run or of a bundle, or one "
+        "of these names"
     )
 
 

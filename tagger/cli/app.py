@@ -9,6 +9,7 @@ import typer
 
 from tagger.base.errors import ConfigError
 from tagger.base.log import LOG_FORMAT_VARIABLE, set_log_format
+from tagger.base.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from tagger.config import Config
@@ -45,7 +46,9 @@ def _options(
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="YAML config; see configs/base.yaml."),
+    typer.Option(
+        "--config", metavar="FILE", help="YAML config, or a shipped one's name; see 'config show'."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -90,4 +93,5 @@ def finite(option: str, value: float | None) -> None:
 def choice(option: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is none of those that are allowed."""
     if value not in allowed:
-        raise ConfigError(f"{option} {value}: choose one of {', '.join(allowed)}")
+        hint = did_you_mean(value, allowed)
+        raise ConfigError(f"{option} {value}{hint}: choose one of {', '.join(allowed)}")

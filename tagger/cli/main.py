@@ -13,10 +13,10 @@ from tagger.cli.app import EXIT_INTERRUPTED, EXIT_USAGE, app
 
 # isort: off
 # The help lists verbs in the order in which they are imported.
-from tagger.cli import preparing, training, studies, evaluating, tagging, models, corpora
+from tagger.cli import preparing, training, studies, evaluating, tagging, models, configs, corpora
 # isort: on
 
-VERBS = (preparing, training, studies, evaluating, tagging, models, corpora)
+VERBS = (preparing, training, studies, evaluating, tagging, models, configs, corpora)
 
 
 def main(arguments: list[str] | None = None) -> None:

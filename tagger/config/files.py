@@ -9,9 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tagger.base.addresses import is_remote
 from tagger.base.errors import ConfigError
 from tagger.base.nested import merged
 from tagger.base.registry import describe_validation_error
+from tagger.base.shipped import given_or_shipped, shipped_names
+from tagger.base.suggest import did_you_mean
 from tagger.cloud.locations import location
 from tagger.config.sections import Config
 from tagger.untrusted import yaml as safe_yaml
@@ -27,7 +30,8 @@ def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; check --config") from None
+        hint = did_you_mean(path.stem, shipped_names())
+        raise ConfigError(f"{path}: no such config file{hint}; check --config") from None
     except (OSError, ValueError) as error:
         # A ValueError: what is no UTF-8, or a name that no file can have.
         raise ConfigError(f"{path}: cannot be read ({error}); check --config") from None
@@ -39,14 +43,19 @@ def _read_yaml(path: Path, depth: int = 0) -> list[dict[str, Any]]:
         return []
     if not isinstance(content, dict):
         raise ConfigError(
-            f"{path}: a config file holds 'section: ...' lines; see configs/base.yaml"
+            f"{path}: a config file holds 'section: ...' lines; see: tagger config show"
         )
     parent = content.pop("extends", None)
     if parent is None:
         return [content]
     if not isinstance(parent, str):
         raise ConfigError(f"{path}: extends: give the name of one config file")
-    return [*_read_yaml(path.parent / parent, depth + 1), content]
+    own = path.parent / parent
+    found = own if is_remote(own) or own.exists() else given_or_shipped(Path(parent))
+    if found == Path(parent):
+        # Neither here nor shipped: named as it would lie here.
+        found = own
+    return [*_read_yaml(found, depth + 1), content]
 
 
 def override(text: str) -> tuple[str, Any]:
@@ -112,7 +121,7 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
     Parameters
     ----------
     path : Path, optional
-        YAML file; without it the defaults hold.
+        YAML file, or the name of a shipped one, e.g. ``demo``; without it the defaults hold.
     overrides : list of str, optional
         Applied in order, e.g. ``["train.epochs=5", "data.tags=50"]``.
 
@@ -132,7 +141,7 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
     if path is not None:
         # One after the other: whether a name is another one than before shows only against the
         # defaults.
-        for changes in _read_yaml(path):
+        for changes in _read_yaml(given_or_shipped(path)):
             content = merged(content, changes)
     for text in overrides or []:
         content = merged(content, _nested(*override(text)))
@@ -144,5 +153,6 @@ def _validated(content: dict[str, Any], *, where: str = "") -> Config:
         return Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(
-            f"{where}{describe_validation_error(error)}; configs/base.yaml lists every key"
+            f"{where}{describe_validation_error(error, model=Config)}; tagger config show lists "
+            "every key"
         ) from None

@@ -406,6 +406,11 @@ class Config(Section):
         """Plain values, as written to YAML."""
         return self.model_dump(mode="json")
 
+    def to_yaml(self) -> str:
+        """Effective configuration as text: loading it reruns the same thing."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return text
+
     def save(self, path: Path) -> None:
-        """Write the effective configuration: loading it reruns the same thing."""
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+        """Write the effective configuration."""
+        write_text(path, self.to_yaml())

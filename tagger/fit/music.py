@@ -8,6 +8,7 @@ import numpy as np
 from preprocess.clips.datasets import DATASETS
 from tagger.base.errors import ConfigError
 from tagger.base.log import notice
+from tagger.base.suggest import did_you_mean
 from tagger.classifiers.kinds import CLASSIFIERS
 from tagger.config import Config
 from tagger.scoring.clip_heads import CLIP_HEADS
@@ -76,8 +77,9 @@ def head_of(name: str) -> dict[str, str]:
     if name in CLASSIFIERS.names():
         return {"model.clip_head.name": "classifier", "model.clip_head.params.classifier": name}
     if name not in CLIP_HEADS.names():
-        known = ", ".join(["linear", *CLASSIFIERS.names()])
-        raise ConfigError(f"unknown head {name!r}; known: {known}")
+        known = ["linear", *CLASSIFIERS.names()]
+        hint = did_you_mean(name, known)
+        raise ConfigError(f"unknown head {name!r}{hint}; known: {', '.join(known)}")
     return {"model.clip_head.name": name}
 
 

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tagger.base.errors import ConfigError
 from tagger.base.registry import describe_validation_error
+from tagger.base.shipped import given_or_shipped, shipped_names
+from tagger.base.suggest import did_you_mean
 from tagger.config import Config, load_config, override, with_overrides
 from tagger.untrusted import yaml as safe_yaml
 
@@ -127,20 +129,24 @@ class Study(_Part):
 
 
 def read_study(path: Path) -> Study:
-    """Read the file of a study.
+    """Read the file of a study, or the shipped one of a name.
 
     Raises
     ------
     ConfigError
         If it is missing, or not such a file.
     """
+    path = given_or_shipped(path, "studies")
     try:
         content = safe_yaml.loads(path.read_text(encoding="utf-8"))
         return Study.model_validate(content)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the file of a study") from None
+        hint = did_you_mean(path.stem, shipped_names("studies"))
+        raise ConfigError(f"{path}: no such file{hint}; give the file of a study") from None
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe_validation_error(error)}; fix it") from None
+        raise ConfigError(
+            f"{path}: {describe_validation_error(error, model=Study)}; fix it"
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a study ({error}); fix it") from None
 

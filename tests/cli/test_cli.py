@@ -285,7 +285,7 @@ def test_an_unknown_config_key_is_one_line(refusal, verb, tmp_path):
     assert "train.epoch: unknown key" in refusal(verb, "--set", "train.epoch=5")
     (tmp_path / "a.yaml").write_text("trian: {}\n")
     line = refusal(verb, "--config", tmp_path / "a.yaml")
-    assert f"{tmp_path / 'a.yaml'}: trian: unknown key; configs/base.yaml" in line
+    assert f"{tmp_path / 'a.yaml'}: trian: unknown key (did you mean train?); tagger" in line
 
 
 @pytest.mark.parametrize("verb", ["preprocess", "train", "info"])

@@ -193,7 +193,7 @@ def test_a_refusal_names_the_file_and_where_to_look(tmp_path):
     path = write(tmp_path / "a.yaml", "train: {epoch: 5}\n")
     message = refusal(path)
     assert message.startswith(f"{path}: train.epoch: unknown key")
-    assert message.endswith("configs/base.yaml lists every key")
+    assert message.endswith("tagger config show lists every key")
 
 
 def test_every_problem_is_named_at_once():
