@@ -7,7 +7,6 @@ from tagger.base.errors import ModelError
 from tagger.bundle.find import find_bundle, is_model_folder
 from tagger.bundle.models import registered_models
 from tagger.bundle.models.vggish import CHECKPOINT
-from tagger.bundle.read import WEIGHTS
 from tagger.cloud.download import RemoteFile, cached_download
 from tagger.network.weights import CHECKPOINT_SUFFIXES
 
@@ -36,7 +35,7 @@ def resolve_weights(name: str) -> Path:
         return path
     models = registered_models()
     if is_model_folder(path) or name in models:
-        return find_bundle(name).verified(WEIGHTS)
+        return find_bundle(name).weights()
     raise ModelError(
         f"{name}: no such weight file, no model's folder and no registered name "
         f"({', '.join(dict.fromkeys((*REGISTERED, *models)))}); check model.backbone.weights"

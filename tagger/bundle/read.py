@@ -1,8 +1,9 @@
 """Model bundles: one folder with everything that prediction needs, and no code.
 
-``bundle.json`` describes it and holds the checksum of every other file: ``weights.h5``, exported
-models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``, ``metrics.json``,
-``MODEL_CARD.md`` and, where there are such, ``clip_head.npz`` and ``calibration.json``.
+``bundle.json`` describes it and holds the checksum of every other file: ``weights.h5`` (or
+``weights.npz``), exported models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``,
+``metrics.json``, ``MODEL_CARD.md`` and, where there are such, ``clip_head.npz`` and
+``calibration.json``.
 """
 
 import json
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
-WEIGHTS = "weights.h5"
+# As Keras trained them, or as NumPy put them together.
+WEIGHTS, WEIGHT_ARRAYS = "weights.h5", "weights.npz"
 CONFIG = "config.yaml"
 VOCABULARY = "vocabulary.json"
 THRESHOLDS = "thresholds.json"
@@ -38,7 +40,7 @@ CLIP_HEAD = "clip_head.npz"
 METRICS = "metrics.json"
 MODEL_CARD = "MODEL_CARD.md"
 # What a model is: these files and the front end decide its version, its exports do not.
-_IDENTITY = (WEIGHTS, CONFIG, VOCABULARY, CALIBRATION, CLIP_HEAD)
+_IDENTITY = (WEIGHTS, WEIGHT_ARRAYS, CONFIG, VOCABULARY, CALIBRATION, CLIP_HEAD)
 _MAX_REASON = 200
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -60,6 +62,7 @@ def _front_end_spec(spec: dict[str, Any]) -> dict[str, Any]:
 _FileName = Annotated[str, AfterValidator(_inside)]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+Aggregate = Literal["mean", "max", "autopool"]
 # What comes from a file: nothing is converted, so that no wrong type comes through.
 _STRICT = ConfigDict(strict=True)
 
@@ -142,7 +145,7 @@ class Description:
     front_end_hash: str
     input_shapes: dict[str, list[int]]
     outputs: dict[str, Annotated[int, Field(ge=1)]]
-    aggregate: Literal["mean", "max", "autopool"]
+    aggregate: Aggregate
     alpha: list[_Finite] | None
     card: dict[str, str]
     decides_one: bool = False
@@ -321,6 +324,16 @@ class Bundle:
         if found != self.checksums.get(name):
             raise self._damaged(name, "another checksum than in bundle.json")
         return path
+
+    def weights(self) -> Path:
+        """File of the network's weights.
+
+        Raises
+        ------
+        ModelError
+            If it is missing or has changed.
+        """
+        return self.verified(WEIGHT_ARRAYS if WEIGHT_ARRAYS in self.checksums else WEIGHTS)
 
     def verify(self) -> None:
         """Check every file.

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from preprocess.signal.features import FrontEnd
 from preprocess.store.store import Store
@@ -15,6 +16,7 @@ from tagger.base.files import (
     atomic_folder,
     remove_temporary_files,
     temporary_folder,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -37,7 +39,9 @@ from tagger.bundle.read import (
     MODEL_CARD,
     THRESHOLDS,
     VOCABULARY,
+    WEIGHT_ARRAYS,
     WEIGHTS,
+    Aggregate,
     Bundle,
     Description,
     Export,
@@ -121,37 +125,115 @@ def write_bundle(
     ModelError
         If the exported model differs from Keras by more than its limit.
     """
-    front_end = source.config.make_front_end()
     alpha = model.alpha
-    description = Description(
+    description = describe_source(
+        source,
+        outputs={name: int(array.shape[-1]) for name, array in model.output_model.output.items()},
+        aggregate=model.aggregate,
+        alpha=None if alpha is None else [float(value) for value in alpha],
+    )
+    with atomic_folder(root) as folder:
+        model.save_weights(folder / WEIGHTS)
+        write_source(folder, source)
+        export = _export(
+            folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows
+        )
+        finish_bundle(folder, description, [export], tags=source.tags, metrics=source.metrics)
+    return Bundle(root)
+
+
+def write_converted_bundle(
+    root: Path,
+    content: bytes,
+    weights: Mapping[str, npt.NDArray[np.floating]],
+    *,
+    source: Source,
+    outputs: dict[str, int],
+    answers: npt.NDArray[np.float32],
+) -> Bundle:
+    """Write a bundle of a LiteRT model that was made without Keras.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder; a bundle that is there is replaced, in one step.
+    content : bytes
+        The LiteRT file.
+    weights : mapping of str to np.ndarray
+        Of our network, by name.
+    source : Source
+        The rest.
+    outputs : dict of str to int
+        Length of each output.
+    answers : np.ndarray [shape=(n_windows, n_tags), dtype=float32]
+        Scores of Keras, of the windows of `windows_of_demo`.
+
+    Raises
+    ------
+    ModelError
+        If the model's scores differ from those of Keras by more than its limit.
+    """
+    windows = windows_of_demo(source.config.make_front_end())
+    aggregate = source.config.model.aggregate
+    description = describe_source(source, outputs=outputs, aggregate=aggregate, alpha=None)
+    exporter = EXPORTERS.get(DEFAULT_FORMAT)()
+    with atomic_folder(root) as folder:
+        np.savez(folder / WEIGHT_ARRAYS, **weights)  # type: ignore[arg-type]
+        write_source(folder, source)
+        name = exporter.file_name(DEFAULT_QUANTIZE)
+        write_bytes(folder / name, content)
+        given = exporter.run(folder / name, windows.windows)
+        difference = largest_difference({SCORES: answers}, {SCORES: given[SCORES]})
+        limit = LIMITS[DEFAULT_QUANTIZE]
+        if not difference <= limit:
+            raise ModelError(
+                f"{source.name}: the converted model's scores differ from Keras by up to "
+                f"{difference:.2g}, more than {limit:g}; report this processor and system"
+            )
+        export = Export(
+            file=name,
+            format=DEFAULT_FORMAT,
+            quantize=DEFAULT_QUANTIZE,
+            max_difference=difference,
+            limit=limit,
+            n_windows=len(windows),
+            clips=windows.source,
+        )
+        finish_bundle(folder, description, [export], tags=source.tags, metrics=source.metrics)
+    return Bundle(root)
+
+
+def describe_source(
+    source: Source, *, outputs: dict[str, int], aggregate: Aggregate, alpha: list[float] | None
+) -> Description:
+    """Put together what ``bundle.json`` says of a model, besides exports and checksums."""
+    front_end = source.config.make_front_end()
+    return Description(
         name=source.name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         tagger_version=VERSION,
         front_end=front_end.spec(),
         front_end_hash=front_end.spec_hash(),
         input_shapes={name: list(shape) for name, shape in front_end.input_shapes.items()},
-        outputs={name: int(output.shape[-1]) for name, output in model.output_model.output.items()},
-        aggregate=model.aggregate,
-        alpha=None if alpha is None else [float(value) for value in alpha],
+        outputs=outputs,
+        aggregate=aggregate,
+        alpha=alpha,
         card=dict(source.card),
         decides_one=TASKS.get(source.config.task.name).decides_one,
     )
-    with atomic_folder(root) as folder:
-        model.save_weights(folder / WEIGHTS)
-        source.config.save(folder / CONFIG)
-        members = source.members or tuple((tag,) for tag in source.tags)
-        write_json(folder / VOCABULARY, {"tags": source.tags, "members": members})
-        write_json(folder / THRESHOLDS, {"thresholds": source.thresholds})
-        if source.calibration is not None:
-            write_json(folder / CALIBRATION, source.calibration.to_json())
-        if source.clip_head is not None:
-            save_clip_head(source.clip_head, folder / CLIP_HEAD)
-        write_json(folder / METRICS, source.metrics)
-        export = _export(
-            folder, model, format_=DEFAULT_FORMAT, quantize=DEFAULT_QUANTIZE, windows=windows
-        )
-        finish_bundle(folder, description, [export], tags=source.tags, metrics=source.metrics)
-    return Bundle(root)
+
+
+def write_source(folder: Path, source: Source) -> None:
+    """Write the files of a bundle that do not depend on the network."""
+    source.config.save(folder / CONFIG)
+    members = source.members or tuple((tag,) for tag in source.tags)
+    write_json(folder / VOCABULARY, {"tags": source.tags, "members": members})
+    write_json(folder / THRESHOLDS, {"thresholds": source.thresholds})
+    if source.calibration is not None:
+        write_json(folder / CALIBRATION, source.calibration.to_json())
+    if source.clip_head is not None:
+        save_clip_head(source.clip_head, folder / CLIP_HEAD)
+    write_json(folder / METRICS, source.metrics)
 
 
 def add_export(
@@ -217,7 +299,7 @@ def load_model(bundle: Bundle) -> "TaggerModel":
     if bundle.description.n_tags is not None:
         names = tuple(map(str, range(bundle.outputs.get(SCORES, 0))))
     model = build_model(config, front_end, names)
-    model.load_weights(bundle.verified(WEIGHTS))
+    model.load_weights(bundle.weights())
     return model
 
 

@@ -63,16 +63,20 @@ def models_list() -> None:
 def models_pull(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Of 'models list'.")],
     again: Annotated[bool, typer.Option("--again", help="Even if it is here already.")] = False,
-    clips: Annotated[
-        list[Path] | None,
-        typer.Option("--clips", help="Audio files to check it with; default synthesised ones."),
-    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FILE|FOLDER|ADDRESS",
+            help="Take the published file from there in place of the network.",
+        ),
+    ] = "",
 ) -> None:
-    """Fetch registered models and convert them (needs the extra 'train'; using them does not)."""
+    """Fetch registered models and convert them; vggish alone needs the extra 'train'."""
     from tagger.bundle.models import pull
 
     for name in names:
-        bundle = pull(name, again=again, clips=tuple(clips or ()))
+        bundle = pull(name, again=again, source=source)
         print(f"{bundle.name}: {bundle.root} (version {bundle.version})")
         for item in bundle.exports:
             print(f"  {item.describe()}")

@@ -1,25 +1,12 @@
 """The bundle of a pretrained model, with a clip head that was fitted to other labels."""
 
-import datetime
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from tagger.base.files import atomic_folder, write_json
-from tagger.base.version import VERSION
-from tagger.bundle.read import (
-    CALIBRATION,
-    CLIP_HEAD,
-    CONFIG,
-    METRICS,
-    THRESHOLDS,
-    VOCABULARY,
-    WEIGHTS,
-    Bundle,
-)
-from tagger.bundle.write import Source, finish_bundle
-from tagger.network.task import TASKS
-from tagger.scoring.clip_heads import save_clip_head
+from tagger.base.files import atomic_folder
+from tagger.bundle.read import Bundle
+from tagger.bundle.write import Source, describe_source, finish_bundle, write_source
 
 
 def write_fitted_bundle(root: Path, base: Bundle, *, source: Source) -> Bundle:
@@ -46,23 +33,13 @@ def write_fitted_bundle(root: Path, base: Bundle, *, source: Source) -> Bundle:
     assert source.clip_head is not None
     export = base.export("litert")
     description = replace(
-        base.description,
-        name=source.name,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        tagger_version=VERSION,
-        card=dict(source.card),
-        decides_one=TASKS.get(source.config.task.name).decides_one,
+        describe_source(source, outputs=base.outputs, aggregate=base.aggregate, alpha=base.alpha),
         n_tags=len(source.tags),
     )
+    weights = base.weights()
     with atomic_folder(root) as folder:
-        for name in (WEIGHTS, export.file):
-            shutil.copyfile(base.verified(name), folder / name)
-        source.config.save(folder / CONFIG)
-        write_json(folder / VOCABULARY, {"tags": source.tags, "members": source.members})
-        write_json(folder / THRESHOLDS, {"thresholds": source.thresholds})
-        write_json(folder / METRICS, source.metrics)
-        if source.calibration is not None:
-            write_json(folder / CALIBRATION, source.calibration.to_json())
-        save_clip_head(source.clip_head, folder / CLIP_HEAD)
+        for path in (weights, base.verified(export.file)):
+            shutil.copyfile(path, folder / path.name)
+        write_source(folder, source)
         finish_bundle(folder, description, [export], tags=source.tags, metrics=source.metrics)
     return Bundle(root)

@@ -18,9 +18,14 @@ from tagger.network.pooling import pooling_layer
 from tagger.network.task import TASKS, Task
 from tagger.scoring.clip_heads import ClipHead, pooling_head
 from tagger.scoring.scorer import SCORES
+from tagger.untrusted.npz import read_arrays
 
 if TYPE_CHECKING:
     from tagger.config import Config
+
+
+# Of a weight file: many times what a network holds.
+_MOST_BYTES = 8 << 30
 
 
 class TaggerModel:
@@ -242,24 +247,17 @@ class TaggerModel:
                 h5.create_dataset(name, data=variable.numpy())
 
     def load_weights(self, path: Path) -> None:
-        """Read weights that `save_weights` wrote.
+        """Read weights that `save_weights` wrote, or an archive of arrays of the same names.
 
         Raises
         ------
         ModelError
             If the file is missing or damaged, or a weight is missing, unknown or of another shape.
         """
-        import h5py
-
-        found: dict[str, npt.NDArray[Any]] = {}
-
-        def visit(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                found[name] = item[()]
-
         try:
-            with h5py.File(path, "r") as h5:
-                h5.visititems(visit)
+            found = (
+                read_arrays(path, most_bytes=_MOST_BYTES) if path.suffix == ".npz" else _h5(path)
+            )
         except FileNotFoundError:
             raise ModelError(f"{path}: no such weight file; train first, or copy it") from None
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -278,6 +276,21 @@ class TaggerModel:
             raise ModelError(f"{path}: does not fit the network: {shown}; use its own config")
         for name, variable in weights.items():
             variable.assign(found[name])
+
+
+def _h5(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an HDF5 file by their names."""
+    import h5py
+
+    found: dict[str, npt.NDArray[Any]] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(path, "r") as h5:
+        h5.visititems(visit)
+    return found
 
 
 def _as_tensors(windows: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.base.errors import ModelError
+from tagger.untrusted.npz import read_arrays
 
 CHECKPOINT_SUFFIXES = (".index", ".meta")
+_MOST_BYTES = 8 << 30
 # Kinds of variables, as TensorFlow 1 and Keras call them.
 _KERNEL_NAMES = frozenset({"weights", "kernel"})
 _BIAS_NAMES = frozenset({"biases", "bias"})
@@ -25,12 +27,12 @@ _NOT_WEIGHTS = (
 
 
 def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read every tensor of a TensorFlow checkpoint or a Keras .h5 weight file.
+    """Read every tensor of a TensorFlow checkpoint, or of a .h5 or .npz weight file.
 
     Parameters
     ----------
     path : Path
-        A checkpoint (its prefix or single file) or an HDF5 file.
+        A checkpoint (its prefix or single file), an HDF5 file, or an archive of arrays.
 
     Returns
     -------
@@ -44,6 +46,11 @@ def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     """
     if path.suffix.lower() in (".h5", ".hdf5", ".keras"):
         return _read_h5(path)
+    if path.suffix.lower() == ".npz":
+        try:
+            return read_arrays(path, most_bytes=_MOST_BYTES)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: not a weight file ({error}); copy it again") from None
     from tagger.network.keras import tf
 
     try:

@@ -225,7 +225,6 @@ def folder(tmp_path_factory):
         (["train", "--config", "config.yaml", "--set", "run.root=other"], "train"),
         (["export", "run", "--quantize", "dynamic"], "train"),
         (["export", "run/bundle", "--format", "onnx"], "train"),
-        (["models", "pull", "musicnn-mtt"], "train"),
         (["models", "pull", "vggish"], "train"),
         (["evaluate", "run"], "train"),
         (["info", "--config", "config.yaml"], "train"),

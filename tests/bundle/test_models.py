@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from campaigns import quick_some
-from published_musicnn import OUTPUTS, run_published
+from published_musicnn import OUTPUTS, extract_published, run_published
 from published_vggish import BODY, FULLY_CONNECTED, published_tensors, write_checkpoint
 from small_bundle import make_bundle, small_model
 
@@ -222,11 +222,10 @@ def test_a_converted_model_answers_as_the_published_graph(
     librosas = np.concatenate([librosa_windows(path) for path in clips])
     np.testing.assert_allclose(ours, librosas, rtol=0, atol=1e-5)
 
-    bundle = pull(name, clips=tuple(clips))
-    assert bundle.exports[0].clips.startswith("4 files such as ")
+    bundle = pull(name)
     keras = load_model(bundle).output_model({"log_mel": ours}, training=False)
     litert = Runtime(bundle.verified("model.tflite"))({"log_mel": ours})
-    prefix = extract_checkpoint(cached_wheel(), entry.checkpoint, tmp_path)
+    prefix = extract_published(cached_wheel(), entry.checkpoint, tmp_path)
     for log_mel in (ours, librosas):
         published = run_published(prefix, OUTPUTS[entry.backbone], log_mel)
         assert published.keys() == keras.keys() == litert.keys()
@@ -310,6 +309,35 @@ def test_a_wheel_that_was_damaged_in_the_cache_is_fetched_again(cache, own_cache
     assert zipfile.is_zipfile(cached_wheel())
 
 
+def test_the_wheel_may_come_from_a_file_a_folder_or_a_mirror(
+    cache, own_cache, tmp_path, monkeypatch, command
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAGGER_CACHE", str(cache))
+        (tmp_path / "mirror").mkdir()
+        shutil.copy(cached_wheel(), tmp_path / "mirror")
+    monkeypatch.setattr(subprocess, "run", None)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with server_of(tmp_path / "mirror") as url:
+        sources = [tmp_path / "mirror", tmp_path / "mirror" / WHEEL, url, f"{url}/{WHEEL}"]
+        for source in sources:
+            code, _, err = command("models", "pull", "vgg-mtt", "--from", source)
+            assert code == 0, err
+            shutil.rmtree(own_cache / "models")
+        code, _, err = command("models", "pull", "vgg-mtt", "--from", f"{url}/nowhere/")
+        # What came from the mirror before is still known.
+        assert code == 0, err
+        shutil.rmtree(own_cache / "published")
+        code, _, err = command("models", "pull", "vgg-mtt", "--again", "--from", f"{url}/nowhere/")
+        assert code == 2 and "no such file; check the address" in err
+    other_wheel(tmp_path / "mirror" / WHEEL)
+    code, _, err = command("models", "pull", "vgg-mtt", "--again", "--from", tmp_path / "mirror")
+    assert code == 2 and "it is not the published musicnn" in err
+    code, _, err = command("models", "pull", "vgg-mtt", "--again", "--from", tmp_path / "none")
+    assert code == 2 and "no such file; give musicnn-0.1.0" in err
+
+
 def test_without_a_package_index_one_line_says_what_to_do(own_cache, local_index, command):
     code, _, err = command("models", "pull", "vgg-mtt")
     assert code == 2
@@ -317,7 +345,7 @@ def test_without_a_package_index_one_line_says_what_to_do(own_cache, local_index
     assert errors == [err.splitlines()[-1]]
     assert errors[0] == (
         "error: musicnn==0.1.0: pip download failed (see above); check your package index and "
-        f"network, or set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a folder that holds {WHEEL}"
+        f"network, or give --from a folder or address that holds {WHEEL}"
     )
     assert "Traceback" not in err
     assert not (own_cache / "models").exists()

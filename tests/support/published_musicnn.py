@@ -1,8 +1,11 @@
 """The published networks of musicnn 0.1.0, run from their own graphs."""
 
+import zipfile
+
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from tagger.bundle.models.musicnn import extract_checkpoint
 from tagger.network.keras import tf
 
 # The published names of what our networks call so.
@@ -15,6 +18,15 @@ OUTPUTS = {
     },
     "vgg": {"scores": "model/Sigmoid:0", "pooled": "model/Flatten/flatten/Reshape:0"},
 }
+
+
+def extract_published(wheel, name, folder):
+    """Prefix of a checkpoint of the package, with the graph that belongs to it."""
+    prefix = extract_checkpoint(wheel, name, folder)
+    with zipfile.ZipFile(wheel) as archive:
+        meta = archive.read(f"musicnn/{name}/.meta")
+    prefix.with_name(prefix.name + ".meta").write_bytes(meta)
+    return prefix
 
 
 def run_published(prefix, outputs, log_mel):

@@ -46,15 +46,16 @@ class RegisteredModel(ABC):
     published: dict[str, float] = field(default_factory=dict)
 
     @abstractmethod
-    def pull(self, root: Path, *, clips: tuple[Path, ...] = ()) -> Bundle:
+    def pull(self, root: Path, *, source: str = "") -> Bundle:
         """Fetch the weights, convert them and write a bundle.
 
         Parameters
         ----------
         root : Path
             Folder of the bundle.
-        clips : tuple of Path
-            Audio files to check the exported model with; default synthesised clips.
+        source : str
+            File, folder or address (https) to take the published file from, in place of where it
+            is published.
 
         Raises
         ------
@@ -92,15 +93,15 @@ def pulled_bundle(name: str) -> Path:
     return cache_folder() / "models" / name
 
 
-def pull(name: str, *, clips: tuple[Path, ...] = (), again: bool = False) -> Bundle:
+def pull(name: str, *, source: str = "", again: bool = False) -> Bundle:
     """Bundle of a registered model, pulled if it is not there yet.
 
     Parameters
     ----------
     name : str
         Of the model.
-    clips : tuple of Path
-        Audio files to check the exported model with; default synthesised clips.
+    source : str
+        As of `RegisteredModel.pull`.
     again : bool
         Pull it even if it is there.
 
@@ -113,4 +114,4 @@ def pull(name: str, *, clips: tuple[Path, ...] = (), again: bool = False) -> Bun
     root = pulled_bundle(name)
     if not again and Bundle.is_at(root):
         return Bundle(root)
-    return model.pull(root, clips=clips)
+    return model.pull(root, source=source)

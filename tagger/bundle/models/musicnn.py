@@ -15,11 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tagger.base.cache import cache_folder
 from tagger.base.errors import ModelError
 from tagger.base.files import remove_temporary_files, sha256_of_file, temporary_folder
 from tagger.bundle.models import RegisteredModel
+from tagger.bundle.models._source import file_from
+from tagger.bundle.models._template import read_template
 from tagger.bundle.read import Bundle
+from tagger.untrusted.tensor_bundle import DATA_SUFFIX, INDEX_SUFFIX, read_tensor_bundle
 
 if TYPE_CHECKING:
     from tagger.config import Config
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 REQUIREMENT = "musicnn==0.1.0"
 WHEEL = "musicnn-0.1.0-py3-none-any.whl"
 WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
-_SUFFIXES = (".index", ".data-00000-of-00001", ".meta")
+_SUFFIXES = (INDEX_SUFFIX, DATA_SUFFIX)
 _PREFIX = "model.ckpt"
 _DOWNLOAD_SECONDS = 900
 _STDERR = 2
@@ -173,7 +179,7 @@ def fetch_wheel(folder: Path) -> Path:
             f"{REQUIREMENT}: is fetched with pip, which {sys.executable} does not have; "
             f"install it with: {sys.executable} -m ensurepip"
         )
-    by_hand = f"set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a folder that holds {WHEEL}"
+    by_hand = f"give --from a folder or address that holds {WHEEL}"
     try:
         # pip's own progress bar goes to stderr: results alone go to stdout. By its number, as in a
         # notebook sys.stderr is no file.
@@ -253,36 +259,70 @@ class MusicnnModel(RegisteredModel):
         from tagger.config import load_config
 
         settings = ["front_end.name=musicnn", f"data.tags={list(self.tags)}"]
-        if self.checkpoint == "MSD_vgg":
+        if self._separate_pools:
             settings.append("model.backbone.params.separate_pools=true")
         return load_config(None, [*_SETTINGS[self.backbone], *settings])
 
-    def pull(self, root: Path, *, clips: tuple[Path, ...] = ()) -> Bundle:  # noqa: D102
-        from tagger.base.log import notice
-        from tagger.bundle.write import Source, parity_windows, write_bundle
-        from tagger.network.model import build_model
-        from tagger.network.weights import read_tensors
+    @property
+    def network(self) -> str:
+        """Name of the template of its network."""
+        return f"{self.backbone}_separate_pools" if self._separate_pools else self.backbone
 
-        config = self.config()
-        front_end = config.make_front_end()
-        wheel = cached_wheel()
-        model = build_model(config, front_end, self.tags)
-        variables = model.weights
-        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-        with tempfile.TemporaryDirectory() as temporary:
-            tensors = read_tensors(extract_checkpoint(wheel, self.checkpoint, Path(temporary)))
-        for name, tensor in published_weights(tensors, shapes, self.backbone).items():
-            variables[name].assign(tensor)
+    @property
+    def _separate_pools(self) -> bool:
+        return self.checkpoint == "MSD_vgg"
+
+    def pull(self, root: Path, *, source: str = "") -> Bundle:  # noqa: D102
+        from tagger.base.log import notice
+        from tagger.bundle.write import Source, write_converted_bundle
+
+        template = read_template(self.network)
+        wheel = file_from(source, WHEEL, sha256=WHEEL_SHA256) if source else cached_wheel()
+        weights = published_tensors(self, template.shapes, wheel)
         notice(f"{self.name}: converting and checking")
-        source = Source(
+        about = Source(
             name=self.name,
-            config=config,
+            config=self.config(),
             tags=self.tags,
             metrics={"published by the authors": self.published},
             card={"Model": self.summary, "Source": self.source, "Licence": self.licence},
         )
-        windows = parity_windows(front_end, clips=clips)
-        return write_bundle(root, model, source=source, windows=windows)
+        return write_converted_bundle(
+            root,
+            template.filled(weights),
+            weights,
+            source=about,
+            outputs=template.outputs,
+            answers=template.answers[self.name],
+        )
+
+
+def published_tensors(
+    model: MusicnnModel, shapes: Mapping[str, tuple[int, ...]], wheel: Path
+) -> dict[str, npt.NDArray[np.floating]]:
+    """Weights of a published model, by our names.
+
+    Parameters
+    ----------
+    model : MusicnnModel
+        Which one.
+    shapes : mapping of str to tuple of int
+        Of our weights.
+    wheel : Path
+        The package.
+
+    Raises
+    ------
+    ModelError
+        If the wheel does not hold them.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        prefix = extract_checkpoint(wheel, model.checkpoint, Path(temporary))
+        try:
+            tensors = read_tensor_bundle(prefix)
+        except ValueError as error:
+            raise ModelError(f"{wheel}: {model.checkpoint}: {error}; fetch it again") from None
+    return published_weights(tensors, shapes, model.backbone)
 
 
 _SOURCE = f"Python package {REQUIREMENT}, Jordi Pons and Xavier Serra, 2019"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tagger.base.errors import ModelError
 from tagger.bundle.models import RegisteredModel
+from tagger.bundle.models._source import file_from
 from tagger.bundle.read import Bundle
 from tagger.cloud.download import RemoteFile, cached_download
 
@@ -21,7 +22,7 @@ CHECKPOINT = RemoteFile(
 class VggishModel(RegisteredModel):
     """VGGish as published."""
 
-    def pull(self, root: Path, *, clips: tuple[Path, ...] = ()) -> Bundle:  # noqa: D102
+    def pull(self, root: Path, *, source: str = "") -> Bundle:  # noqa: D102
         from tagger.base.log import notice
         from tagger.bundle.write import Source, parity_windows, write_bundle
         from tagger.config import load_config
@@ -32,7 +33,8 @@ class VggishModel(RegisteredModel):
         )
         front_end = config.make_front_end()
         model = build_model(config, front_end, ())
-        model.backbone.load_weights(model.embedding_model, cached_download(CHECKPOINT))
+        path = file_from(source, CHECKPOINT.name, sha256=None) if source else None
+        model.backbone.load_weights(model.embedding_model, path or cached_download(CHECKPOINT))
         test = model.backbone.smoke_test(model.embedding_model)
         if test is not None:
             # The authors give no checksum: this tells whether the right weights arrived.
@@ -42,14 +44,14 @@ class VggishModel(RegisteredModel):
                     "delete them from the cache and pull again"
                 )
             notice(f"{self.name}: published smoke test: {test}")
-        source = Source(
+        about = Source(
             name=self.name,
             config=config,
             tags=(),
             card={"Model": self.summary, "Source": self.source, "Licence": self.licence},
         )
-        windows = parity_windows(front_end, clips=clips)
-        return write_bundle(root, model, source=source, windows=windows)
+        windows = parity_windows(front_end)
+        return write_bundle(root, model, source=about, windows=windows)
 
 
 ENTRIES = (
