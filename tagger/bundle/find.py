@@ -125,10 +125,12 @@ def describe_model(model: str) -> list[str]:
     if entry is not None and not Bundle.is_at(pulled_bundle(model)):
         return [
             f"{entry.name}: {entry.summary}",
-            f"tags: {entry.n_tags}",
+            f"good for: {entry.good_for}",
+            f"tags ({entry.n_tags}): {', '.join(entry.tags)}" if entry.tags else "tags: none",
             *(f"published {name}: {value:.4f}" for name, value in entry.published.items()),
             f"source: {entry.source}",
-            f"licence: {entry.licence}",
+            f"licence: {entry.licence}, {entry.rights}",
+            f"size: {entry.megabytes:g} MB",
             f"not here yet; fetch it with: tagger models pull {entry.name}",
         ]
     return describe_bundle(find_bundle(model))

@@ -51,12 +51,13 @@ def models_list() -> None:
     from tagger.bundle.models import pulled_bundle, registered_models
     from tagger.bundle.read import Bundle
 
-    print(f"{'name':14} {'tags':>4} {'ROC-AUC':>8} {'PR-AUC':>7}  {'here':4} what")
+    print(f"{'name':12} {'gives':10} {'MB':>4}  {'licence':10} {'here':4} good for")
     for name, entry in registered_models().items():
-        figures = [entry.published.get(key) for key in ("roc_auc_macro", "pr_auc_macro")]
-        roc_auc, pr_auc = ("-" if value is None else f"{value:.4f}" for value in figures)
         here = "yes" if Bundle.is_at(pulled_bundle(name)) else "no"
-        print(f"{name:14} {entry.n_tags:4d} {roc_auc:>8} {pr_auc:>7}  {here:4} {entry.summary}")
+        print(
+            f"{name:12} {entry.gives:10} {entry.megabytes:4.3g}  {entry.licence:10} {here:4} "
+            f"{entry.good_for}"
+        )
 
 
 @models_app.command(name="pull")

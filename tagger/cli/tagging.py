@@ -167,6 +167,14 @@ def predict_tags(
         bool, typer.Option("--segments", help="Tags of each window, with its times.")
     ] = False,
     merge: MergeOption = False,
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(
+            "--synonyms",
+            metavar="NAME|FILE",
+            help="Put tags that mean the same together: magnatagatune, million_song, or a file.",
+        ),
+    ] = None,
     format_: FormatOption = "table",
     output: OutputOption = None,
     overwrite: Annotated[
@@ -186,6 +194,7 @@ def predict_tags(
 ) -> None:
     """Tag audio files. Without a model of your own, musicnn-mtt is fetched and used."""
     _one_thread_per_product()
+    from preprocess.clips.vocabulary import read_synonyms
     from tagger.tagging.records import Selection
     from tagger.tagging.tag_files import Options, refuse_impossible, tag_files, undo_tags
     from tagger.tagging.writers import WRITERS
@@ -213,6 +222,7 @@ def predict_tags(
             ),
             middle_seconds=middle,
             taggram=taggram,
+            synonyms=None if synonyms is None else read_synonyms(synonyms),
             write_tags=write_tags,
             overwrite=overwrite,
         )

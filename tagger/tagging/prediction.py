@@ -1,6 +1,7 @@
 """What a model says of one clip; the only thing that output formats need to know."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,41 @@ class Prediction:
         # NaN is no threshold, and nothing is below it.
         too_low = self.thresholds is not None and self.scores[best] < self.thresholds[best]
         return (UNKNOWN if too_low else self.tags[best]), score
+
+    def merged(self, synonyms: Mapping[str, Sequence[str]]) -> "Prediction":
+        """Put tags that mean the same together.
+
+        Parameters
+        ----------
+        synonyms : mapping of str to sequence of str
+            Name -> the tags that it stands for, as `preprocess.clips.vocabulary.read_synonyms`
+            gives them.
+
+        Returns
+        -------
+        Prediction
+            One tag where there were several. It scores what the highest of these does, and has the
+            highest of their thresholds: whoever says either is asked for no less.
+        """
+        name_of = {tag: name for name, tags in synonyms.items() for tag in (name, *tags)}
+        columns: dict[str, list[int]] = {}
+        for column, tag in enumerate(self.tags):
+            columns.setdefault(name_of.get(tag, tag), []).append(column)
+        groups = list(columns.values())
+
+        def highest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            return np.stack([values[..., group].max(axis=-1) for group in groups], axis=-1)
+
+        return replace(
+            self,
+            tags=tuple(columns),
+            scores=highest(self.scores),
+            taggram=highest(self.taggram),
+            # Of tags one of which has no threshold of its own, the others' counts.
+            thresholds=None
+            if self.thresholds is None
+            else np.stack([np.fmax.reduce(self.thresholds[group]) for group in groups]),
+        )
 
     def top(self, k: int | None = None, *, threshold: float = 0.0) -> list[tuple[str, float]]:
         """Tags with the highest scores.

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,8 @@ class Options:
         Only so much of the middle of each file.
     taggram : Path, optional
         Pictures besides: a ``.png`` file, or a folder.
+    synonyms : mapping of str to list of str, optional
+        Tags that are put together: name -> tags.
     write_tags : bool
         Write the tags into the audio files as well.
     overwrite : bool
@@ -53,6 +55,7 @@ class Options:
     selection: Selection = field(default_factory=Selection)
     middle_seconds: float | None = None
     taggram: Path | None = None
+    synonyms: Mapping[str, Sequence[str]] | None = None
     write_tags: bool = False
     overwrite: bool = False
 
@@ -192,6 +195,8 @@ class _Run:
             self._failed(path, str(result))
             return False
         prediction = replace(result, path=path)
+        if self.options.synonyms:
+            prediction = prediction.merged(self.options.synonyms)
         record = make_record(prediction, self.options.selection)
         if prediction.padded:
             from tagger.base.log import warn
@@ -242,6 +247,7 @@ def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
         "selection": asdict(options.selection),
         "middle_seconds": options.middle_seconds,
         "format": options.format,
+        "synonyms": options.synonyms,
         # Else files that were tagged without it would be left without their tags.
         "write_tags": options.write_tags,
         "tagger": VERSION,

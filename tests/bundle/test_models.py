@@ -121,9 +121,18 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_a_model_that_is_not_here_is_described_with_the_command_that_fetches_it(own_cache):
     lines = describe_model("vgg-msd")
     assert lines[0] == "vgg-msd: VGG trained on the Million Song Dataset"
-    assert "tags: 50" in lines
+    assert f"tags (50): {', '.join(MSD_TAGS)}" in lines
     assert lines[-1] == "not here yet; fetch it with: tagger models pull vgg-msd"
     assert not own_cache.exists()
+
+
+def test_the_list_says_what_each_model_is_good_for_within_80_columns(own_cache, command):
+    code, out, _ = command("models", "list")
+    assert code == 0
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert (
+        "musicnn-msd  50 tags     6.5  ISC        no   genres, decades, moods of songs" in out
+    )
 
 
 # The package musicnn

@@ -10,7 +10,8 @@ import pytest
 from tagger.bundle.models import pull
 from tagger.bundle.models._make_templates import make_template, networks
 from tagger.bundle.models._template import FOLDER, read_template
-from tagger.bundle.models.musicnn import ENTRIES, cached_wheel, published_tensors
+from tagger.bundle.models._thresholds import MSD_THRESHOLD
+from tagger.bundle.models.musicnn import ENTRIES, MTT_TAGS, cached_wheel, published_tensors
 from tagger.bundle.parity import windows_of_demo
 from tagger.bundle.runtime import Runtime
 from tagger.bundle.write import load_model
@@ -93,3 +94,49 @@ def test_nothing_heavy_is_imported_to_pull(musicnn_cache, tmp_path):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert done.stdout == "musicnn-mtt\n", done.stderr
+
+
+# Thresholds
+
+
+def reference(shared):
+    folder = shared / "magnatagatune"
+    with np.load(folder / "reference/musicnn_mtat_won_test.npz") as kept:
+        scores, labels = kept["est"], kept["gt"]
+    return scores, labels, (folder / "top50_tags.txt").read_text().split("\n")[:50]
+
+
+def test_thresholds_are_those_of_the_published_scores(shared):
+    from tagger.bundle.models._thresholds import fit_thresholds, magnatagatune_thresholds
+
+    _, _, tags = reference(shared)
+    path = shared / "magnatagatune/reference/musicnn_mtat_won_test.npz"
+    found = fit_thresholds(path, tags)
+    assert [found[tag] for tag in tags] == magnatagatune_thresholds(tags)
+
+
+def test_with_thresholds_nearly_every_clip_gets_tags(shared):
+    scores, labels, tags = reference(shared)
+    known = dict(zip(MTT_TAGS, ENTRIES[0].thresholds(), strict=True))
+    n_true = labels.sum(axis=1).mean()
+    said = scores >= np.array([known[tag] for tag in tags])
+    assert (said.sum(axis=1) == 0).mean() < 0.01 < 0.25 < ((scores >= 0.5).sum(axis=1) == 0).mean()
+    assert n_true < said.sum(axis=1).mean() < 2 * n_true
+    # What is said of the tags for which none could be fitted, checked where some could be.
+    f1 = 2 * (said & (labels > 0)).sum(axis=0) / (said.sum(axis=0) + labels.sum(axis=0))
+    pr_auc = np.mean([average_precision(labels[:, i], scores[:, i]) for i in range(50)])
+    assert f1.mean() / pr_auc == pytest.approx(1.10, abs=0.01)
+    assert pytest.approx(1.10 * 0.289 / 2, abs=0.005) == MSD_THRESHOLD
+
+
+def average_precision(labels, scores):
+    order = np.argsort(-scores, kind="stable")
+    hits = labels[order].cumsum()
+    return (hits / np.arange(1, len(order) + 1))[labels[order] == 1].mean()
+
+
+def test_a_pulled_model_has_thresholds_and_says_where_they_come_from(cache):
+    bundle = pull("musicnn-mtt")
+    assert bundle.thresholds() == ENTRIES[0].thresholds()
+    assert bundle.card["Thresholds"].startswith("highest F1 of each tag")
+    assert "none could be fitted" in ENTRIES[2].about_thresholds

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from preprocess.clips.vocabulary import read_synonyms
 from tagger.base.errors import ConfigError
+from tagger.bundle.models.musicnn import MSD_TAGS
 from tagger.config import Config, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -82,10 +83,12 @@ def test_a_variant_holds_only_what_differs_from_its_parent(path):
 
 @pytest.mark.parametrize("path", SYNONYMS, ids=lambda path: path.stem)
 def test_synonyms_name_only_tags_of_the_data_set(path, shared):
-    with (shared / path.stem / "annotations_final.csv").open(encoding="utf-8") as file:
-        columns = set(next(csv.reader(file, delimiter="\t")))
+    columns = set(MSD_TAGS)
+    if path.stem == "magnatagatune":
+        with (shared / path.stem / "annotations_final.csv").open(encoding="utf-8") as file:
+            columns = set(next(csv.reader(file, delimiter="\t")))
     named = {name for names in read_synonyms(path).values() for name in names}
-    assert len(named) > 20
+    assert len(named) > 5
     assert named <= columns
 
 

@@ -203,3 +203,18 @@ def test_the_record_of_a_failed_file_holds_its_error_alone():
     record = failed_record("a.mp3", "a.mp3: empty file; copy it again")
     assert record == Record("a.mp3", 0.0, False, (), "a.mp3: empty file; copy it again")
     assert Record.from_dict(record.to_dict()) == record
+
+
+# Tags that mean the same
+
+
+def test_tags_that_mean_the_same_become_one_with_the_highest_score_and_threshold():
+    thresholds = np.array([0.2, 0.6, 0.3, np.nan, np.nan], np.float32)
+    item = prediction([[0.1, 0.5, 0.2, 0.3, 0.4], [0.3, 0.1, 0.2, 0.3, 0.4]], thresholds=thresholds)
+    found = item.merged({"z": ["b", "a"], "d": ["d", "e"], "unknown": ["x"]})
+    assert found.tags == ("z", "c", "d")
+    np.testing.assert_allclose(found.taggram, [[0.5, 0.2, 0.4], [0.3, 0.2, 0.4]])
+    a, b, c, d, e = item.scores
+    np.testing.assert_allclose(found.scores, [max(a, b), c, max(d, e)])
+    np.testing.assert_allclose(found.thresholds, [0.6, 0.3, np.nan])
+    assert item.merged({}).tags == item.tags

@@ -30,10 +30,16 @@ class RegisteredModel(ABC):
         One line.
     n_tags : int
         Zero for a model of embeddings alone.
+    good_for : str
+        What one would take it for.
+    megabytes : float
+        Of its bundle.
     source : str
         Where it comes from.
     licence : str
-        Of its weights.
+        Of its weights: a short name.
+    rights : str
+        Who holds them.
     published : dict of str to float
         Figures that its authors give.
     """
@@ -41,9 +47,31 @@ class RegisteredModel(ABC):
     name: str
     summary: str
     n_tags: int
+    good_for: str
+    megabytes: float
     source: str
     licence: str
+    rights: str
     published: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gives(self) -> str:
+        """What it gives, for people."""
+        return f"{self.n_tags} tags" if self.n_tags else "embeddings"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of its scores."""
+        return ()
+
+    def card(self) -> dict[str, str]:
+        """Lines of the model card: title -> text."""
+        return {
+            "Model": self.summary,
+            "Good for": self.good_for,
+            "Source": self.source,
+            "Licence": f"{self.licence}, {self.rights}",
+        }
 
     @abstractmethod
     def pull(self, root: Path, *, source: str = "") -> Bundle:

@@ -24,6 +24,7 @@ from tagger.base.files import remove_temporary_files, sha256_of_file, temporary_
 from tagger.bundle.models import RegisteredModel
 from tagger.bundle.models._source import file_from
 from tagger.bundle.models._template import read_template
+from tagger.bundle.models._thresholds import MSD_THRESHOLD, magnatagatune_thresholds
 from tagger.bundle.read import Bundle
 from tagger.untrusted.tensor_bundle import DATA_SUFFIX, INDEX_SUFFIX, read_tensor_bundle
 
@@ -248,7 +249,27 @@ class MusicnnModel(RegisteredModel):
     @property
     def tags(self) -> tuple[str, ...]:
         """Names of the scores."""
-        return MTT_TAGS if self.checkpoint.startswith("MTT") else MSD_TAGS
+        return MTT_TAGS if self._is_mtt else MSD_TAGS
+
+    @property
+    def _is_mtt(self) -> bool:
+        return self.checkpoint.startswith("MTT")
+
+    def thresholds(self) -> list[float | None]:
+        """Score from which each tag applies."""
+        if self._is_mtt:
+            return magnatagatune_thresholds(self.tags)
+        return [MSD_THRESHOLD] * len(self.tags)
+
+    @property
+    def about_thresholds(self) -> str:
+        """Where the thresholds come from."""
+        if self._is_mtt:
+            return "highest F1 of each tag, by a published musicnn on 4,332 clips of MagnaTagATune"
+        return (
+            f"{MSD_THRESHOLD:g} for all tags, half of the F1 that the published PR-AUC promises; "
+            "none could be fitted"
+        )
 
     def config(self) -> "Config":
         """Config of the network and its front end.
@@ -284,8 +305,9 @@ class MusicnnModel(RegisteredModel):
             name=self.name,
             config=self.config(),
             tags=self.tags,
+            thresholds=self.thresholds(),
             metrics={"published by the authors": self.published},
-            card={"Model": self.summary, "Source": self.source, "Licence": self.licence},
+            card={**self.card(), "Thresholds": self.about_thresholds},
         )
         return write_converted_bundle(
             root,
@@ -326,18 +348,28 @@ def published_tensors(
 
 
 _SOURCE = f"Python package {REQUIREMENT}, Jordi Pons and Xavier Serra, 2019"
-_LICENCE = "ISC, Copyright (c) Music Technology Group, Universitat Pompeu Fabra 2019"
+_RIGHTS = "Copyright (c) Music Technology Group, Universitat Pompeu Fabra 2019"
 
 
 def _entry(
-    name: str, summary: str, *, checkpoint: str, backbone: str, roc_auc: float, pr_auc: float
+    name: str,
+    summary: str,
+    good_for: str,
+    *,
+    checkpoint: str,
+    backbone: str,
+    roc_auc: float,
+    pr_auc: float,
 ) -> MusicnnModel:
     return MusicnnModel(
         name=name,
         summary=summary,
         n_tags=50,
+        good_for=good_for,
+        megabytes=6.5 if backbone == "musicnn" else 5.0,
         source=_SOURCE,
-        licence=_LICENCE,
+        licence="ISC",
+        rights=_RIGHTS,
         published={"roc_auc_macro": roc_auc, "pr_auc_macro": pr_auc},
         checkpoint=checkpoint,
         backbone=backbone,
@@ -349,6 +381,7 @@ ENTRIES = (
     _entry(
         "musicnn-mtt",
         "MusiCNN trained on MagnaTagATune",
+        "instruments, voices, tempo, styles",
         checkpoint="MTT_musicnn",
         backbone="musicnn",
         roc_auc=0.9067,
@@ -357,6 +390,7 @@ ENTRIES = (
     _entry(
         "vgg-mtt",
         "VGG trained on MagnaTagATune",
+        "like musicnn-mtt, another network",
         checkpoint="MTT_vgg",
         backbone="vgg",
         roc_auc=0.9030,
@@ -365,6 +399,7 @@ ENTRIES = (
     _entry(
         "musicnn-msd",
         "MusiCNN trained on the Million Song Dataset",
+        "genres, decades, moods of songs",
         checkpoint="MSD_musicnn",
         backbone="musicnn",
         roc_auc=0.8802,
@@ -373,6 +408,7 @@ ENTRIES = (
     _entry(
         "vgg-msd",
         "VGG trained on the Million Song Dataset",
+        "like musicnn-msd, another network",
         checkpoint="MSD_vgg",
         backbone="vgg",
         roc_auc=0.8768,

@@ -48,7 +48,7 @@ class VggishModel(RegisteredModel):
             name=self.name,
             config=config,
             tags=(),
-            card={"Model": self.summary, "Source": self.source, "Licence": self.licence},
+            card=self.card(),
         )
         windows = parity_windows(front_end)
         return write_bundle(root, model, source=about, windows=windows)
@@ -59,7 +59,10 @@ ENTRIES = (
         name="vggish",
         summary="VGGish trained on AudioSet: embeddings of 128 and 512 values, no tags",
         n_tags=0,
+        good_for="learning on sounds of all kinds",
+        megabytes=560.0,
         source="storage.googleapis.com/audioset, Hershey et al., ICASSP 2017",
-        licence="Apache 2.0",
+        licence="Apache-2.0",
+        rights="The TensorFlow Authors",
     ),
 )
