@@ -16,35 +16,32 @@ from tagger.bundle.models import (
 from tagger.bundle.read import DESCRIPTION, WEIGHTS, Bundle
 
 _RUNS = Path("runs")
+# Journal of a search, which lies above the runs of its trials.
+_SEARCH = "optuna.jsonl"
 _RUN_DESCRIPTION, _RUN_WEIGHTS, _RUN_BUNDLE = "run.json", "best.weights.h5", "bundle"
 
 
 def default_model() -> str:
-    """Name what is used by default: ``$TAGGER_MODEL``, the newest run here, or musicnn."""
-    configured = os.environ.get("TAGGER_MODEL")
-    if configured:
-        return configured
-    run = newest_run(_RUNS)
-    return DEFAULT_MODEL if run is None else str(run)
+    """Name what is used by default: ``$TAGGER_MODEL``, else musicnn."""
+    return os.environ.get("TAGGER_MODEL") or DEFAULT_MODEL
 
 
-def newest_run(folder: Path) -> Path | None:
-    """Run below `folder` whose weights are the newest; None if there is none.
-
-    Runs that can be used come before one that is still training and has no bundle yet.
-    """
+def newest_run(folder: Path = _RUNS) -> Path | None:
+    """Run below `folder` that can be used and whose weights are the newest; None without any."""
     runs = []
     for run in _runs_below(folder):
         # One that was fitted has no weights of its own.
         made = [run / _RUN_WEIGHTS, run / _RUN_BUNDLE / DESCRIPTION]
         times = [path.stat().st_mtime for path in made if path.exists()]
-        if times:
-            runs.append((Bundle.is_at(run / _RUN_BUNDLE), times[0], run))
-    return max(runs)[2] if runs else None
+        if times and Bundle.is_at(run / _RUN_BUNDLE):
+            runs.append((times[0], run))
+    return max(runs)[1] if runs else None
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.rglob(_RUN_DESCRIPTION))
+    """Find runs below a folder; not the trials of a search: who wants one of these names it."""
+    runs = sorted(path.parent for path in folder.rglob(_RUN_DESCRIPTION))
+    return [run for run in runs if not any((above / _SEARCH).exists() for above in run.parents)]
 
 
 def is_model_folder(path: Path) -> bool:

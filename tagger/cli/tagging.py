@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tagger.base.errors import ConfigError
-from tagger.cli.app import EXIT_SOME_FAILED, QUANTIZATIONS, app, choice, finite
+from tagger.cli.app import (
+    EXIT_SOME_FAILED,
+    QUANTIZATIONS,
+    ConfigOption,
+    app,
+    choice,
+    config_of,
+    finite,
+)
 from tagger.cloud.locations import location, require_local
 
 if TYPE_CHECKING:
@@ -21,9 +29,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        envvar="TAGGER_MODEL",
-        help="Run or bundle (folder or gs://), or a name of 'tagger models list'; default the "
-        "newest run below runs/, else musicnn-mtt.",
+        help="Run or bundle (folder or gs://), or a name of 'tagger models list'; default the run "
+        "of --config, $TAGGER_MODEL, or musicnn-mtt.",
     ),
 ]
 QuantizeOption = Annotated[
@@ -104,14 +111,20 @@ def _inputs(
     return files
 
 
-def _load_tagger(model: str | None, quantize: str, jobs: int | None) -> "Tagger":
+def _load_tagger(
+    model: str | None, config: Path | None, *, quantize: str, jobs: int | None
+) -> "Tagger":
     from tagger.base.log import notice
-    from tagger.bundle.find import default_model
+    from tagger.bundle.find import default_model, newest_run
     from tagger.tagging.tagger import Tagger
 
+    if model is not None and config is not None:
+        raise ConfigError("--model and --config both name a model; give one of them")
+    if config is not None:
+        model = str(config_of(config, None).run.root)
     if model is None:
-        model = default_model()
-        notice(f"model: {model}")
+        model, run = default_model(), newest_run()
+        notice(f"model: {model}" + (f" (yours: --model {run})" if run is not None else ""))
     return Tagger.load(model, quantize=quantize, jobs=jobs)
 
 
@@ -161,6 +174,7 @@ def predict_tags(
     files_from: FilesFromOption = None,
     null: NullOption = False,
     model: ModelOption = None,
+    config: ConfigOption = None,
     top_k: TopOption = None,
     threshold: ThresholdOption = None,
     segments: Annotated[
@@ -227,7 +241,8 @@ def predict_tags(
             overwrite=overwrite,
         )
         refuse_impossible(files, options)
-        n_failed = tag_files(_load_tagger(model, quantize, jobs), files, options)
+        tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs)
+        n_failed = tag_files(tagger, files, options)
     if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -253,6 +268,7 @@ def embed(
     files_from: FilesFromOption = None,
     null: NullOption = False,
     model: ModelOption = None,
+    config: ConfigOption = None,
     layer: Annotated[
         str | None,
         typer.Option(
@@ -276,7 +292,7 @@ def embed(
     refuse_suffix(output)
     require_local(output, "--output")
     files = _inputs(inputs, files_from, null=null)
-    tagger = _load_tagger(model, quantize, jobs)
+    tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs)
     n_failed = embed_files(
         tagger, files, output=output, layer=layer, mean=mean, middle_seconds=middle
     )

@@ -85,7 +85,7 @@ class Tagger:
         model : str or Path, optional
             A bundle or training run by its folder, a ``gs://`` URI of a bundle, or a registered
             name such as ``"musicnn-mtt"``, which is pulled at first use. Default ``$TAGGER_MODEL``,
-            else the newest run below ``runs/``, else ``"musicnn-mtt"``.
+            else ``"musicnn-mtt"``.
         quantize : str
             Which of its exported models: ``"none"``, ``"dynamic"`` or ``"float16"``.
         jobs : int, optional

@@ -26,7 +26,7 @@ import tagger
 from preprocess.signal.windows import windows_of_file
 from tagger.base.errors import ModelError
 from tagger.bundle import models
-from tagger.bundle.find import default_model, describe_model, find_bundle
+from tagger.bundle.find import default_model, describe_model, find_bundle, newest_run
 from tagger.bundle.models import pull, registered_models
 from tagger.bundle.models.musicnn import (
     ENTRIES,
@@ -130,9 +130,7 @@ def test_the_list_says_what_each_model_is_good_for_within_80_columns(own_cache, 
     code, out, _ = command("models", "list")
     assert code == 0
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert (
-        "musicnn-msd  50 tags     6.5  ISC        no   genres, decades, moods of songs" in out
-    )
+    assert "musicnn-msd  50 tags     6.5  ISC        no   genres, decades, moods of songs" in out
 
 
 # The package musicnn
@@ -606,34 +604,48 @@ def test_a_copied_run_does_not_warn(run, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_by_default_the_newest_run_is_taken_else_musicnn(no_runs, monkeypatch):
+def made_of_names(folder, *, seconds, with_bundle=True):
+    """What is looked at of a run when runs are listed."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    (folder / "best.weights.h5").write_text("")
+    age(folder / "best.weights.h5", seconds)
+    if with_bundle:
+        (folder / "bundle").mkdir()
+        (folder / "bundle" / "bundle.json").write_text("{}")
+
+
+def test_by_default_musicnn_answers_whatever_runs_there_are(no_runs, monkeypatch):
+    made_of_names(no_runs / "runs" / "mine", seconds=1000)
     assert default_model() == "musicnn-mtt"
-    for name, seconds in (("older", 1000), ("newer", 2000)):
-        folder = no_runs / "runs" / name
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text("{}")
-        (folder / "best.weights.h5").write_text("")
-        age(folder / "best.weights.h5", seconds)
-    assert default_model() == str(Path("runs") / "newer")
     monkeypatch.setenv("TAGGER_MODEL", "vgg-msd")
     assert default_model() == "vgg-msd"
     monkeypatch.setenv("TAGGER_MODEL", "")
-    assert default_model() == str(Path("runs") / "newer")
-
-
-def test_a_run_that_is_still_training_is_not_the_default(no_runs):
-    for name, seconds in (("finished", 1000), ("training", 2000)):
-        folder = no_runs / "runs" / name
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text("{}")
-        (folder / "best.weights.h5").write_text("")
-        age(folder / "best.weights.h5", seconds)
-    (no_runs / "runs" / "finished" / "bundle").mkdir()
-    (no_runs / "runs" / "finished" / "bundle" / "bundle.json").write_text("{}")
-    assert default_model() == str(Path("runs") / "finished")
-
-
-def test_a_run_before_its_first_epoch_is_not_the_default(no_runs):
-    (no_runs / "runs" / "started").mkdir(parents=True)
-    (no_runs / "runs" / "started" / "run.json").write_text("{}")
     assert default_model() == "musicnn-mtt"
+
+
+def test_the_newest_run_that_can_be_used_is_hinted_at(no_runs):
+    runs = no_runs / "runs"
+    assert newest_run() is None
+    (runs / "started").mkdir(parents=True)
+    (runs / "started" / "run.json").write_text("{}")
+    made_of_names(runs / "training", seconds=9000, with_bundle=False)
+    assert newest_run() is None
+    made_of_names(runs / "older", seconds=1000)
+    made_of_names(runs / "newer", seconds=2000)
+    made_of_names(runs / "search" / "trials" / "0", seconds=5000)
+    (runs / "search" / "optuna.jsonl").write_text("")
+    assert newest_run() == Path("runs/newer")
+
+
+def test_the_hint_names_a_run_and_a_config_chooses_one(no_runs, made_run, cache, command):
+    shutil.copytree(made_run, no_runs / "runs" / "mine")
+    soundfile.write("clip.wav", 0.1 * np.sin(np.arange(3 * RATE)), RATE)
+    code, out, err = command("predict-tags", "clip.wav")
+    assert code == 0
+    assert "model: musicnn-mtt (yours: --model runs/mine)" in err
+    Path("mine.yaml").write_text("run: {root: runs/mine}\n")
+    code, out, err = command("predict-tags", "clip.wav", "--config", "mine.yaml")
+    assert code == 0 and "tag 0" in out and "model: " not in err
+    code, _, err = command("predict-tags", "clip.wav", "--config", "mine.yaml", "--model", "x")
+    assert code == 2 and "give one of them" in err

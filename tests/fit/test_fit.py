@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from signals import RATE, noise, sine
 from small_bundle import make_bundle
 
 from tagger.base.errors import ConfigError, ModelError
-from tagger.bundle.find import default_model, find_bundle
+from tagger.bundle.find import find_bundle, newest_run
 from tagger.bundle.read import Bundle
 from tagger.config import load_config
 from tagger.fit.fit_run import fit_run
@@ -253,11 +254,10 @@ def test_an_unknown_head_is_refused_with_those_that_there_are(train, music):
     assert code == 2 and "unknown head 'svm'; known: linear, gradient_boosting" in err
 
 
-def test_a_fitted_run_is_what_is_used_by_default(train, music, tmp_path, monkeypatch):
+def test_a_fitted_run_is_hinted_at(train, music, tmp_path, monkeypatch):
     assert train(music, run=tmp_path / "runs/mine")[0] == 0
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TAGGER_MODEL", raising=False)
-    assert default_model() == "runs/mine"
+    assert newest_run() == Path("runs/mine")
 
 
 def test_no_tensorflow_is_needed(music, base, tmp_path):
