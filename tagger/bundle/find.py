@@ -44,6 +44,11 @@ def _runs_below(folder: Path) -> list[Path]:
     return [run for run in runs if not any((above / _SEARCH).exists() for above in run.parents)]
 
 
+def known_models() -> list[str]:
+    """Names that models can be found by: the registered ones, and runs here."""
+    return [*registered_models(), *(str(run) for run in _runs_below(_RUNS))]
+
+
 def is_model_folder(path: Path) -> bool:
     """Whether a folder is that of a training run or of a bundle."""
     return (path / _RUN_DESCRIPTION).exists() or Bundle.is_at(path)
@@ -82,12 +87,10 @@ def find_bundle(model: str | Path) -> Bundle:
 
             notice(f"{name}: not here yet; pulling it into {pulled_bundle(name)}")
         return pull(name)
-    names = registered_models()
-    known = [*names, *(str(run) for run in _runs_below(_RUNS))]
     raise ModelError(
-        f"{name}: no such folder, and no registered model ({', '.join(names)})"
-        f"{did_you_mean(name, known)}; give the folder of a training run or of a bundle, or one "
-        "of these names"
+        f"{name}: no such folder, and no registered model ({', '.join(registered_models())})"
+        f"{did_you_mean(name, known_models())}; give the folder of a training run or of a bundle, "
+        "or one of these names"
     )
 
 

@@ -10,6 +10,15 @@ import typer
 from tagger.base.errors import ConfigError
 from tagger.base.log import LOG_FORMAT_VARIABLE, set_log_format
 from tagger.base.suggest import did_you_mean
+from tagger.cli.shape import (
+    Command,
+    Group,
+    completed,
+    config_keys,
+    configs,
+    examples,
+    show_version,
+)
 
 if TYPE_CHECKING:
     from tagger.config import Config
@@ -18,19 +27,62 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+# Groups of options in the help pages.
+SETTINGS = "Configuration"
 QUANTIZATIONS = ("none", "dynamic", "float16")
 
 app = typer.Typer(
     name="tagger",
-    help="Tag music: train a tagger on your own labels, tag any audio.",
+    cls=Group,
+    help="Tag music: any audio at once, with published models or with your own labels.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-@app.callback()
+def verb(
+    name: str,
+    *more: str,
+    short: str,
+    of: typer.Typer | None = None,
+    examples_: tuple[str, ...],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a verb.
+
+    Parameters
+    ----------
+    name : str
+        Of the verb.
+    *more : str
+        Other names that are understood.
+    short : str
+        What it does, for the list of verbs.
+    of : Typer, optional
+        Group of verbs; default the programme itself.
+    examples_ : tuple of str
+        Lines for the end of its help.
+    """
+    group, epilog = of or app, examples(*examples_)
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        for number, given in enumerate((name, *more)):
+            group.command(
+                name=given, cls=Command, short_help=short, epilog=epilog, hidden=number > 0
+            )(function)
+        return function
+
+    return register
+
+
+@app.callback(
+    epilog=examples(
+        "tagger song.mp3",
+        "tagger tag my_music --format csv --output tags.csv",
+        "tagger train my_music --output runs/mine",
+    )
+)
 def _options(
     log_format: Annotated[
         str,
@@ -40,20 +92,33 @@ def _options(
             help="What is said on stderr: text, or json with an object per line. With any verb.",
         ),
     ] = "text",
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
+    del version
     set_log_format(log_format)
 
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="YAML config, or a shipped one's name; see 'config show'."
+        "--config",
+        metavar="FILE",
+        help="YAML config, or a shipped one's name; see 'config show'.",
+        autocompletion=completed(configs),
+        rich_help_panel=SETTINGS,
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key, e.g. train.epochs=5. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. train.epochs=5. Repeatable.",
+        autocompletion=completed(config_keys),
+        rich_help_panel=SETTINGS,
     ),
 ]
 

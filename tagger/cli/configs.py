@@ -8,20 +8,23 @@ import typer
 
 from tagger.base.errors import ConfigError
 from tagger.base.suggest import did_you_mean
-from tagger.cli.app import ConfigOption, SetOption, app, config_of
+from tagger.cli.app import ConfigOption, SetOption, app, config_of, verb
 
-config_app = typer.Typer(
-    name="config", help="Configs: what keys there are, and files to start from."
-)
+config_app = typer.Typer(name="config", help="Show configs, and write one to start from.")
 app.add_typer(config_app)
 
 
-@config_app.command(name="show")
+@verb(
+    "show",
+    short="Print every key, or a config.",
+    of=config_app,
+    examples_=(
+        "tagger config show",
+        "tagger config show --config magnatagatune --set train.epochs=5",
+    ),
+)
 def show(config: ConfigOption = None, set_: SetOption = None) -> None:
-    """Print every key: with what it means, or with its value in a config.
-
-    Examples: tagger config show; tagger config show --config magnatagatune --set train.epochs=5
-    """
+    """Print every key: with what it means, or with its value in a config."""
     if config is None and not set_:
         from tagger.base.shipped import shipped_folder
 
@@ -30,7 +33,12 @@ def show(config: ConfigOption = None, set_: SetOption = None) -> None:
     print(config_of(config, set_).to_yaml(), end="")
 
 
-@config_app.command(name="list")
+@verb(
+    "list",
+    short="List what comes with the programme.",
+    of=config_app,
+    examples_=("tagger config list",),
+)
 def list_() -> None:
     """List the configs, studies and synonyms that come with the programme."""
     from itertools import takewhile
@@ -47,17 +55,22 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#")
 
 
-@config_app.command(name="new")
+@verb(
+    "new",
+    short="Write a config file to start from.",
+    of=config_app,
+    examples_=(
+        "tagger config new mine.yaml",
+        "tagger config new mine.yaml --from magnatagatune",
+    ),
+)
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Is not there yet.")],
     start: Annotated[
         str, typer.Option("--from", metavar="NAME", help="Of 'config list'.")
     ] = "base",
 ) -> None:
-    """Write a config file to start from.
-
-    Examples: tagger config new mine.yaml; tagger config new mine.yaml --from magnatagatune
-    """
+    """Write a config file to start from."""
     from tagger.base.files import write_text
     from tagger.base.shipped import shipped_folder, shipped_names
 

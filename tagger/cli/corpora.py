@@ -1,19 +1,20 @@
 """Verbs that make or fetch clips."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tagger.base.errors import ConfigError
-from tagger.cli.app import app, differences
+from tagger.cli.app import differences, verb
 from tagger.cloud.locations import require_local
 
-if TYPE_CHECKING:
-    pass
 
-
-@app.command(name="demo-corpus")
+@verb(
+    "demo-corpus",
+    short="Synthesise a small labelled corpus.",
+    examples_=("tagger demo-corpus demo/corpus",),
+)
 def demo_corpus(
     root: Annotated[Path, typer.Argument(help="Folder to write; made if missing.")],
     n_clips: Annotated[int, typer.Option(min=16, help="A multiple of 16.")] = 256,
@@ -38,7 +39,11 @@ def demo_corpus(
     print(f"{annotations}: {n_clips} clips of {seconds:g} s")
 
 
-@app.command(name="fetch-magnatagatune")
+@verb(
+    "fetch-magnatagatune",
+    short="Fetch MagnaTagATune's clips and tables.",
+    examples_=("tagger fetch-magnatagatune data/magnatagatune",),
+)
 def fetch_magnatagatune(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if missing.")],
     source: Annotated[

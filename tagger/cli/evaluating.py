@@ -2,17 +2,21 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tagger.base.errors import ConfigError
 from tagger.base.log import failed
-from tagger.cli.app import EXIT_SOME_FAILED, ConfigOption, SetOption, app, choice, config_of, unused
-
-if TYPE_CHECKING:
-    pass
-
+from tagger.cli.app import (
+    EXIT_SOME_FAILED,
+    ConfigOption,
+    SetOption,
+    choice,
+    config_of,
+    unused,
+    verb,
+)
 
 DrawsOption = Annotated[
     int, typer.Option("--draws", min=0, help="Bootstrap draws of the intervals; 0 for none.")
@@ -63,7 +67,15 @@ ResultsOption = Annotated[
 ]
 
 
-@app.command()
+@verb(
+    "evaluate",
+    short="Measure a model on labelled clips; write a report.",
+    examples_=(
+        "tagger evaluate runs/mine",
+        "tagger evaluate musicnn-mtt --set data.root=data/magnatagatune",
+        "tagger evaluate scores.npz",
+    ),
+)
 def evaluate(
     source: SourceArgument,
     protocol: ProtocolOption = "own",
@@ -148,7 +160,11 @@ def _is_model(source: Path) -> bool:
     return Bundle.is_at(source) or (not source.exists() and str(source) in registered_models())
 
 
-@app.command()
+@verb(
+    "compare",
+    short="Say which differences of two models are real.",
+    examples_=("tagger compare runs/first runs/second",),
+)
 def compare(
     first: Annotated[
         Path, typer.Argument(metavar="A", help="An evaluated run, or scores of any model (.npz).")
@@ -174,7 +190,14 @@ def compare(
     print(result.to_json_text() if format_ == "json" else result.table())
 
 
-@app.command()
+@verb(
+    "calibrate",
+    short="Fit thresholds and calibration of a run anew.",
+    examples_=(
+        "tagger calibrate runs/mine --method isotonic",
+        "tagger calibrate runs/mine --precision 0.9",
+    ),
+)
 def calibrate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
     method: Annotated[

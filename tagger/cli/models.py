@@ -1,17 +1,18 @@
 """Verbs that export, list and describe models."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tagger.cli.app import QUANTIZATIONS, ConfigOption, SetOption, app, choice, config_of
-
-if TYPE_CHECKING:
-    pass
+from tagger.cli.app import QUANTIZATIONS, ConfigOption, SetOption, app, choice, config_of, verb
 
 
-@app.command()
+@verb(
+    "export",
+    short="Export a model to LiteRT, ONNX or SavedModel.",
+    examples_=("tagger export runs/mine --format onnx",),
+)
 def export(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Training run, bundle, or registered name.")
@@ -45,7 +46,12 @@ models_app = typer.Typer(
 app.add_typer(models_app)
 
 
-@models_app.command(name="list")
+@verb(
+    "list",
+    short="List them.",
+    of=models_app,
+    examples_=("tagger models list",),
+)
 def models_list() -> None:
     """List the registered models."""
     from tagger.bundle.models import pulled_bundle, registered_models
@@ -60,7 +66,15 @@ def models_list() -> None:
         )
 
 
-@models_app.command(name="pull")
+@verb(
+    "pull",
+    short="Fetch them.",
+    of=models_app,
+    examples_=(
+        "tagger models pull musicnn-msd",
+        "tagger models pull musicnn-mtt --from wheels/",
+    ),
+)
 def models_pull(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Of 'models list'.")],
     again: Annotated[bool, typer.Option("--again", help="Even if it is here already.")] = False,
@@ -83,7 +97,12 @@ def models_pull(
             print(f"  {item.describe()}")
 
 
-@models_app.command(name="info")
+@verb(
+    "info",
+    short="Describe one: tags, embeddings, source.",
+    of=models_app,
+    examples_=("tagger models info musicnn-msd",),
+)
 def models_info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, bundle or training run.")],
 ) -> None:
@@ -94,7 +113,14 @@ def models_info(
         print(line)
 
 
-@app.command()
+@verb(
+    "info",
+    short="Describe a run, bundle, store or config.",
+    examples_=(
+        "tagger info runs/mine",
+        "tagger info --config magnatagatune",
+    ),
+)
 def info(
     path: Annotated[
         Path | None,

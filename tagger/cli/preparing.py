@@ -6,14 +6,21 @@ import typer
 
 from tagger.base.errors import ConfigError
 from tagger.base.log import failed
-from tagger.cli.app import EXIT_SOME_FAILED, ConfigOption, SetOption, app, choice, config_of
+from tagger.cli.app import EXIT_SOME_FAILED, ConfigOption, SetOption, choice, config_of, verb
 
 if TYPE_CHECKING:
     from preprocess.engines.run import Engine
     from tagger.config import Config
 
 
-@app.command()
+@verb(
+    "preprocess",
+    short="Slice clips into log-mel patches.",
+    examples_=(
+        "tagger preprocess --config magnatagatune --set data.root=FOLDER",
+        "tagger preprocess --config mine.yaml --check",
+    ),
+)
 def preprocess(
     beam_options: Annotated[
         list[str] | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tagger.cli.app import EXIT_SOME_FAILED, SetOption, app
+from tagger.cli.app import EXIT_SOME_FAILED, SetOption, app, verb
 from tagger.cloud.locations import require_local
 
 study_app = typer.Typer(
@@ -22,7 +22,15 @@ def _verbs() -> None:
     pass
 
 
-@study_app.command(name="run")
+@verb(
+    "run",
+    short="Fit what is missing, and write the page.",
+    of=study_app,
+    examples_=(
+        "tagger study run gtzan_classical --set data.root=gtzan",
+        "tagger study run mine.yaml --output studies/mine --jobs 4",
+    ),
+)
 def run(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="YAML: variants, folds, published figures.")

@@ -12,17 +12,23 @@ from tagger.cli.app import (
     EXIT_SOME_FAILED,
     QUANTIZATIONS,
     ConfigOption,
-    app,
     choice,
     config_of,
     finite,
+    verb,
 )
+from tagger.cli.shape import choices, completed, models
 from tagger.cloud.locations import location, require_local
 
 if TYPE_CHECKING:
     from tagger.tagging.inputs import Input
     from tagger.tagging.tagger import Tagger
 
+
+# Groups of options in the help pages.
+MODEL_GROUP, INPUT_GROUP, SHOWN_GROUP = "Model", "Input", "What is shown"
+OUTPUT_GROUP, FILES_GROUP = "Output", "Tags in the files themselves"
+_FORMATS = ("table", "json", "jsonl", "csv", "parquet", "audacity", "npz", "png")
 
 ModelOption = Annotated[
     str | None,
@@ -31,20 +37,36 @@ ModelOption = Annotated[
         metavar="MODEL",
         help="Run or bundle (folder or gs://), or a name of 'tagger models list'; default the run "
         "of --config, $TAGGER_MODEL, or musicnn-mtt.",
+        rich_help_panel=MODEL_GROUP,
+        autocompletion=completed(models),
     ),
 ]
 QuantizeOption = Annotated[
     str,
-    typer.Option("--quantize", help="Which of the model's exports: none, dynamic or float16."),
+    typer.Option(
+        "--quantize",
+        help="Which of the model's exports: none, dynamic or float16.",
+        rich_help_panel=MODEL_GROUP,
+        autocompletion=choices(*QUANTIZATIONS),
+    ),
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Threads that decode and compute; default the processors."),
+    typer.Option(
+        "--jobs",
+        min=1,
+        help="Threads that decode and compute; default the processors.",
+        rich_help_panel=MODEL_GROUP,
+    ),
 ]
 MiddleOption = Annotated[
     float | None,
     typer.Option(
-        "--window-middle", metavar="SECONDS", min=0.01, help="Only so much of a file's middle."
+        "--window-middle",
+        metavar="SECONDS",
+        min=0.01,
+        help="Only so much of a file's middle.",
+        rich_help_panel=INPUT_GROUP,
     ),
 ]
 InputsArgument = Annotated[
@@ -57,12 +79,20 @@ InputsArgument = Annotated[
 FilesFromOption = Annotated[
     Path | None,
     typer.Option(
-        "--files-from", metavar="LIST", help="File with a name per line; - is standard input."
+        "--files-from",
+        metavar="LIST",
+        help="File with a name per line; - is standard input.",
+        rich_help_panel=INPUT_GROUP,
     ),
 ]
 NullOption = Annotated[
     bool,
-    typer.Option("-0", "--null", help="Names of the list end in NUL, as 'find -print0' has them."),
+    typer.Option(
+        "-0",
+        "--null",
+        help="Names of the list end in NUL, as 'find -print0' has them.",
+        rich_help_panel=INPUT_GROUP,
+    ),
 ]
 
 
@@ -134,6 +164,7 @@ TopOption = Annotated[
         "--top-k",
         min=1,
         help="At most so many tags of each file; default 10, or the one that a model decides for.",
+        rich_help_panel=SHOWN_GROUP,
     ),
 ]
 ThresholdOption = Annotated[
@@ -142,33 +173,63 @@ ThresholdOption = Annotated[
         "--threshold",
         metavar="SCORE|auto",
         help="Only tags that score this; auto: the model's own threshold of each tag.",
+        rich_help_panel=SHOWN_GROUP,
+        autocompletion=choices("auto"),
     ),
 ]
 MergeOption = Annotated[
     bool,
-    typer.Option("--merge", help="Tags of segments: neighbouring windows over the threshold."),
+    typer.Option(
+        "--merge",
+        help="Tags of segments: neighbouring windows over the threshold.",
+        rich_help_panel=SHOWN_GROUP,
+    ),
 ]
 FormatOption = Annotated[
     str,
-    typer.Option("--format", help="table, json, jsonl, csv, parquet, audacity, npz or png."),
+    typer.Option(
+        "--format",
+        help=f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}.",
+        rich_help_panel=OUTPUT_GROUP,
+        autocompletion=choices(*_FORMATS),
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="File, or folder of audacity, npz and png; default stdout."
+        "--output",
+        "-o",
+        help="File, or folder of audacity, npz and png; default stdout.",
+        rich_help_panel=OUTPUT_GROUP,
     ),
 ]
 TaggramOption = Annotated[
     Path | None,
-    typer.Option(help="Also draw tags over time: a .png file, or a folder for several files."),
+    typer.Option(
+        help="Also draw tags over time: a .png file, or a folder for several files.",
+        rich_help_panel=OUTPUT_GROUP,
+    ),
 ]
 YesOption = Annotated[
     bool,
-    typer.Option("--yes", help="Write into the files of a whole disk or home folder as well."),
+    typer.Option(
+        "--yes",
+        help="Write into the files of a whole disk or home folder as well.",
+        rich_help_panel=FILES_GROUP,
+    ),
 ]
 
 
-@app.command(name="predict-tags")
+@verb(
+    "tag",
+    "predict-tags",
+    short="Tag audio files.",
+    examples_=(
+        "tagger song.mp3",
+        "tagger tag my_music --threshold auto --format csv --output tags.csv",
+        "tagger tag song.mp3 --model musicnn-msd --taggram song.png",
+    ),
+)
 def predict_tags(
     inputs: InputsArgument = None,
     files_from: FilesFromOption = None,
@@ -178,7 +239,10 @@ def predict_tags(
     top_k: TopOption = None,
     threshold: ThresholdOption = None,
     segments: Annotated[
-        bool, typer.Option("--segments", help="Tags of each window, with its times.")
+        bool,
+        typer.Option(
+            "--segments", help="Tags of each window, with its times.", rich_help_panel=SHOWN_GROUP
+        ),
     ] = False,
     merge: MergeOption = False,
     synonyms: Annotated[
@@ -187,19 +251,36 @@ def predict_tags(
             "--synonyms",
             metavar="NAME|FILE",
             help="Put tags that mean the same together: magnatagatune, million_song, or a file.",
+            rich_help_panel=SHOWN_GROUP,
+            autocompletion=choices("magnatagatune", "million_song"),
         ),
     ] = None,
     format_: FormatOption = "table",
     output: OutputOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew instead of going on with the output.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Start anew instead of going on with the output.",
+            rich_help_panel=OUTPUT_GROUP,
+        ),
     ] = False,
     taggram: TaggramOption = None,
     write_tags: Annotated[
-        bool, typer.Option("--write-tags", help="Also write them into the files, as their genre.")
+        bool,
+        typer.Option(
+            "--write-tags",
+            help="Also write them into the files, as their genre.",
+            rich_help_panel=FILES_GROUP,
+        ),
     ] = False,
     undo_write_tags: Annotated[
-        bool, typer.Option("--undo-write-tags", help="Only give the files their old genre back.")
+        bool,
+        typer.Option(
+            "--undo-write-tags",
+            help="Only give the files their old genre back.",
+            rich_help_panel=FILES_GROUP,
+        ),
     ] = False,
     yes: YesOption = False,
     middle: MiddleOption = None,
@@ -259,7 +340,11 @@ def _threshold(text: str | None) -> float | None:
     return score
 
 
-@app.command()
+@verb(
+    "embed",
+    short="Write embeddings of audio files.",
+    examples_=("tagger embed my_music --output embeddings.npz --mean",),
+)
 def embed(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .npz or .parquet file.", show_default=False)

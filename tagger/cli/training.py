@@ -11,18 +11,39 @@ from tagger.cli.app import (
     EXIT_SOME_FAILED,
     ConfigOption,
     SetOption,
-    app,
     config_of,
     finite,
     unused,
+    verb,
 )
+from tagger.cli.shape import choices, completed, models
 from tagger.cloud.locations import require_local
 
 if TYPE_CHECKING:
     from tagger.config import Config
 
+# Groups of options in the help pages.
+MUSIC_GROUP, NETWORK_GROUP = "With MUSIC", "Training a network"
+_HEADS = (
+    "linear",
+    "logistic_regression",
+    "linear_svm",
+    "rbf_svm",
+    "nearest_neighbours",
+    "gradient_boosting",
+    "xgboost",
+    "random_forest",
+)
 
-@app.command()
+
+@verb(
+    "train",
+    short="Learn your own labels, or train a network.",
+    examples_=(
+        "tagger train my_music --output runs/mine",
+        "tagger train --config magnatagatune --set data.root=FOLDER --resume",
+    ),
+)
 def train(
     music: Annotated[
         Path | None,
@@ -33,17 +54,26 @@ def train(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="RUN", help="With MUSIC: the run.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="RUN", help="The run.", rich_help_panel=MUSIC_GROUP),
     ] = None,
     on: Annotated[
         str | None,
-        typer.Option("--on", metavar="MODEL", help="With MUSIC: pretrained model, bundle or run."),
+        typer.Option(
+            "--on",
+            metavar="MODEL",
+            help="Pretrained model, bundle or run.",
+            rich_help_panel=MUSIC_GROUP,
+            autocompletion=completed(models),
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             "--task",
-            help="With MUSIC: single_label or multilabel; default by the labels of the clips.",
+            help="single_label or multilabel; default by the labels of the clips.",
+            rich_help_panel=MUSIC_GROUP,
+            autocompletion=choices("single_label", "multilabel"),
         ),
     ] = None,
     head: Annotated[
@@ -51,8 +81,9 @@ def train(
         typer.Option(
             "--head",
             metavar="NAME",
-            help="With MUSIC: linear (default), or a classifier: logistic_regression, linear_svm, "
-            "rbf_svm, nearest_neighbours, gradient_boosting, xgboost, random_forest.",
+            help=f"linear (default), or a classifier: {', '.join(_HEADS[1:])}.",
+            rich_help_panel=MUSIC_GROUP,
+            autocompletion=choices(*_HEADS),
         ),
     ] = None,
     middle: Annotated[
@@ -61,16 +92,27 @@ def train(
             "--window-middle",
             metavar="SECONDS",
             min=0.01,
-            help="With MUSIC: only so much of the middle of each clip.",
+            help="Only so much of the middle of each clip.",
+            rich_help_panel=MUSIC_GROUP,
         ),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in run.root if there is one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in run.root if there is one.",
+            rich_help_panel=NETWORK_GROUP,
+        ),
     ] = False,
     profile_input: Annotated[
-        bool, typer.Option("--profile-input", help="Say how long training waits for data.")
+        bool,
+        typer.Option(
+            "--profile-input",
+            help="Say how long training waits for data.",
+            rich_help_panel=NETWORK_GROUP,
+        ),
     ] = False,
 ) -> None:
     """Learn your labels: from a folder of music in a minute, or a network from a patch store."""
@@ -143,7 +185,11 @@ def _fit(settings: "Config") -> None:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-@app.command()
+@verb(
+    "search",
+    short="Try settings within a space, with Optuna.",
+    examples_=("tagger search --config mine.yaml --space space.yaml --output runs/search",),
+)
 def search(
     config: ConfigOption = None,
     set_: SetOption = None,

@@ -28,6 +28,7 @@ from tagger.base.files import (
     write_text,
 )
 from tagger.base.log import warn
+from tagger.base.suggest import did_you_mean
 from tagger.base.version import VERSION
 from tagger.cloud.locations import location
 from tagger.cloud.mirror import Mirror, RunChangedError, local_copy
@@ -179,8 +180,10 @@ class RunFolder:
         try:
             content = json.loads(self.description.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
+            hint = did_you_mean(self.address.name, self._beside())
             raise ModelError(
-                f"{self.address}: no training run here; give the folder that 'tagger train' wrote"
+                f"{self.address}: no training run here{hint}; give the folder that 'tagger train' "
+                "wrote"
             ) from None
         except _UNREADABLE as error:
             remedy = "delete the folder and train again"
@@ -197,6 +200,12 @@ class RunFolder:
                 f"{FORMAT_VERSION}; use the release that wrote it, or train again"
             )
         return dict(content)
+
+    def _beside(self) -> list[str]:
+        """List the runs in the same folder."""
+        if self._mirror is not None:
+            return []
+        return [str(path.parent) for path in self.address.parent.glob(f"*/{self.description.name}")]
 
     @property
     def is_fitted(self) -> bool:

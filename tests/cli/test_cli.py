@@ -28,10 +28,13 @@ VERBS = [
     "evaluate",
     "compare",
     "calibrate",
-    "predict-tags",
+    "tag",
     "embed",
     "export",
     "models",
+    "study",
+    "search",
+    "config",
     "info",
     "demo-corpus",
     "fetch-magnatagatune",
@@ -130,7 +133,9 @@ LIGHT = {
 }
 
 
-@pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)], ids=lambda verb: "".join(verb))
+@pytest.mark.parametrize(
+    "verb", [[], ["predict-tags"], *([verb] for verb in VERBS)], ids=lambda verb: "".join(verb)
+)
 def test_help_imports_nothing_heavy(verb):
     done = subprocess.run(
         [sys.executable, "-c", HELP, *verb], capture_output=True, text=True, cwd=ROOT, check=True
@@ -212,7 +217,7 @@ def test_an_evaluation_can_be_evaluated_again_as_a_file_of_scores(tagger, run):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["evaluate"], ["tag"], ["evaluate", "a", "--colour"], ["embed", "a.wav"], ["models", "pull"]],
+    [["evaluate"], ["tga"], ["evaluate", "a", "--colour"], ["embed", "a.wav"], ["models", "pull"]],
 )
 def test_a_command_line_that_cannot_be_parsed_exits_with_2(tagger, arguments):
     code, out, err = tagger(*arguments)
