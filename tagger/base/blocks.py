@@ -21,6 +21,13 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a hurried reader takes away."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """Short texts, one a line."""
 
@@ -119,7 +126,25 @@ class Player:
     label: str
 
 
-Block: TypeAlias = Heading | Paragraph | Listing | Code | Table | Picture | Player
+@dataclass(frozen=True)
+class Taggram:
+    """Scores of a clip over time.
+
+    Parameters
+    ----------
+    html : str
+        As `tagger.tagging.taggram_html` writes it: all text in it is escaped.
+    rows : sequence of (str, str, str)
+        Tag, score of the clip, and a line of blocks that stand for its scores over time.
+    """
+
+    html: str
+    rows: Sequence[tuple[str, str, str]]
+
+
+Block: TypeAlias = (
+    Heading | Paragraph | Listing | Code | Table | Picture | Player | Taggram | Verdict
+)
 
 
 @dataclass(frozen=True)

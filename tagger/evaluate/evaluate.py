@@ -25,6 +25,7 @@ from tagger.evaluate.protocols import Selection
 from tagger.evaluate.report.clip_views import Taggrams
 from tagger.evaluate.report.from_evaluation import report_evaluation, taggrams_of_store
 from tagger.evaluate.score_clips import scores_of_audio, scores_of_run, scores_of_store
+from tagger.evaluate.verdict import verdict
 from tagger.metrics.bootstrap import N_RESAMPLES
 from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.measured import Measured
@@ -117,7 +118,9 @@ def with_report(
     taggrams: Taggrams | None = None,
 ) -> Evaluation:
     """Write the report of an evaluation; returns it with the files that were written."""
-    written = report_evaluation(evaluation, location(folder), run=run, taggrams=taggrams)
+    written = report_evaluation(
+        evaluation, location(folder), run=run, taggrams=taggrams, verdict=verdict(evaluation)
+    )
     return replace(evaluation, files=evaluation.files | written)
 
 

@@ -9,6 +9,7 @@ from tagger.base.files import write_json
 from tagger.evaluate.evaluate import with_report
 from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.protocol_names import Clips, use_of
+from tagger.evaluate.report.clip_views import Taggrams
 from tagger.metrics.bootstrap import N_RESAMPLES
 from tagger.metrics.score_files import read_scores
 from tagger.network.task import TASKS
@@ -25,6 +26,7 @@ def evaluate_fitted(
     seed: int = 0,
     report: Path | None = None,
     failures: dict[str, str] | None = None,
+    taggrams: Taggrams | None = None,
 ) -> Evaluation:
     """Measure a fitted run on clips that were not used in the fit that scored them.
 
@@ -38,6 +40,8 @@ def evaluate_fitted(
         Folder of the report; default that of the evaluation.
     failures : dict of str to str, optional
         Clips that could not be used: path -> reason.
+    taggrams : callable, optional
+        Scores over time of the clip at a row, for the report; default by tagging it again.
 
     Raises
     ------
@@ -88,4 +92,4 @@ def evaluate_fitted(
         model=str(run.address),
     )
     write_json(files["metrics"], evaluation.to_json())
-    return with_report(evaluation, report or folder)
+    return with_report(evaluation, report or folder, taggrams=taggrams)

@@ -1,6 +1,7 @@
 """The verb ``train`` with a pretrained model: clips -> embeddings -> fitted clip head -> run."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,11 @@ from tagger.config import Config, FitConfig, load_config
 from tagger.evaluate.evaluate_fitted import FOLDS, evaluate_fitted
 from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.protocol_names import clips_of
+from tagger.evaluate.verdict import verdict
 from tagger.fit.chosen_head import chosen_head
 from tagger.fit.cross_fit import Fitted, cross_fit
 from tagger.fit.fitted_bundle import write_fitted_bundle
-from tagger.fit.sources import heard, middle, middle_windows
-from tagger.fit.verdict import verdict
+from tagger.fit.sources import heard, heard_one, middle, middle_windows
 from tagger.metrics.bootstrap import N_RESAMPLES
 from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.decisions import Decisions
@@ -36,6 +37,7 @@ from tagger.network.task import TASKS
 from tagger.runs.folder import FITTED, RunFolder
 from tagger.scoring.clip_heads import ClipHead, Labels
 from tagger.scoring.scorer import Floats
+from tagger.tagging.prediction import Prediction
 from tagger.tagging.tagger import Tagger
 
 _MANY_CLIPS = 1000
@@ -131,11 +133,17 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
         metrics={"clips that were not used in the fit": _figures(effective, labels, fitted)},
         card=_card(effective, base, fitted, n_clips=len(labels)),
     )
-    write_fitted_bundle(run.bundle, base, source=source)
-    evaluation = evaluate_fitted(run, n_draws=n_draws, failures=clips.unused)
-    counts = labels.sum(axis=0, dtype=np.int64)
+    made = Tagger(LightModel(write_fitted_bundle(run.bundle, base, source=source)))
+
+    def taggram(place: int) -> Prediction:
+        """Scores over time, by what was kept of a clip's windows."""
+        path = config.data.root / clips.index.clips[int(fitted.rows[place])].path
+        known = heard_one(tagger, path, outputs=head.outputs)
+        return made.predict_outputs(known, path=str(path))
+
+    evaluation = evaluate_fitted(run, n_draws=n_draws, failures=clips.unused, taggrams=taggram)
     seconds = None if n_windows is None else _seconds(tagger.front_end, n_windows)
-    said = verdict(evaluation, counts, run=run.root, middle_seconds=seconds)
+    said = (verdict(evaluation), _next(run.root, middle_seconds=seconds))
     return FitResult(run.root, evaluation, said, clips.unused)
 
 
@@ -146,6 +154,13 @@ def _card(config: Config, base: Bundle, fitted: Fitted, *, n_clips: int) -> dict
         "Network": f"{base.name} (version {base.version}), as it was",
         "Clip head": f"{head.name} on {', '.join(head.outputs)}, {head.describe()}",
     }
+
+
+def _next(run: Path, *, middle_seconds: float | None) -> str:
+    """Command that uses the model; of one that knows the middle of clips alone, on that."""
+    model = f"--model {shlex.quote(str(run))}"
+    middle = "" if middle_seconds is None else f" --window-middle {middle_seconds:.3g}"
+    return f"next: tagger tag SONG {model}{middle}"
 
 
 def _seconds(front_end: FrontEnd, n_windows: int) -> float:

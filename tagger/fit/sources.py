@@ -202,6 +202,20 @@ def heard(
     return Heard(index.subset(rows), [made[row] for row in rows], unused)
 
 
+def heard_one(tagger: Tagger, path: Path, *, outputs: Sequence[str]) -> Outputs:
+    """Ask what a model says of one clip, kept or computed.
+
+    Raises
+    ------
+    TaggerError
+        If it cannot be read.
+    """
+    (found,), failures = features_of_clips(tagger, [path], outputs=outputs, make=dict)
+    if found is None:
+        raise failures[0]
+    return found
+
+
 def middle(outputs: Mapping[str, Floats], n_windows: int | None) -> Outputs:
     """Take some windows in the middle of a clip; all where there are no more."""
 

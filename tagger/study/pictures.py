@@ -12,6 +12,7 @@ from tagger.base.blocks import Block, Heading, Picture
 from tagger.base.errors import ConfigError
 from tagger.config import Config
 from tagger.study.study_file import Plot, Study
+from tagger.tagging.taggram import ORANGE, QUIET
 
 _HEIGHT = 5.2
 # The columns with the highest means.
@@ -103,8 +104,8 @@ def _boxes(
     axes.boxplot(
         [values[label == number] for number in range(len(names))],
         tick_labels=names,
-        medianprops={"color": figures.SECOND},
-        flierprops={"markersize": 3, "markeredgecolor": figures.QUIET},
+        medianprops={"color": ORANGE},
+        flierprops={"markersize": 3, "markeredgecolor": QUIET},
     )
     axes.set_ylabel(title)
     figures.style(axes, grid="y")

@@ -18,7 +18,7 @@ from tagger.base.errors import ModelError, TaggerError
 from tagger.bundle.light_model import LightModel
 from tagger.cloud.locations import file_or_object
 from tagger.scoring.model import Model
-from tagger.scoring.scorer import SCORES
+from tagger.scoring.scorer import SCORES, Outputs
 from tagger.tagging.pipeline import ClipOutputs, Pipeline, WorkerPool
 from tagger.tagging.prediction import Prediction
 
@@ -215,7 +215,24 @@ class Tagger:
             outputs = scorer({k: array.astype(np.float32) for k, array in windows.items()})
         finally:
             self._scorers.give_back(scorer)
-        starts = self.front_end.window_starts(len(next(iter(windows.values()))))
+        return self.predict_outputs(outputs, path=path)
+
+    def predict_outputs(self, outputs: "Outputs", *, path: str = "") -> Prediction:
+        """Tag a clip by what was computed of its windows before.
+
+        Parameters
+        ----------
+        outputs : dict of str to np.ndarray [shape=(n_windows, n_dimensions)]
+            All that the model's clip head asks for.
+        path : str
+            The file that they are of.
+
+        Returns
+        -------
+        Prediction
+            As of `predict_windows`.
+        """
+        starts = self.front_end.window_starts(len(next(iter(outputs.values()))))
         seconds = float(starts[-1]) + (self.front_end.window_seconds or 1.0)
         return self._prediction(path, ClipOutputs(outputs, 0.0, seconds, False))
 

@@ -2,35 +2,38 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from tagger.base.files import atomic_write
+from tagger.base.text import drawable
+from tagger.tagging.taggram_view import TaggramView, taggram_view, time_marks
 
 if TYPE_CHECKING:
     from tagger.tagging.prediction import Prediction
 
-_DPI = 120
-_N_TAGGRAM_TAGS = 20
-# The picture has hardly more pixels across.
-_TAGGRAM_COLUMNS = 1000
+_DPI = 150
+_WIDTH = 10.0
+_ROW, _WAVE, _EDGES = 0.215, 0.5, 0.95
+_LONGEST_NAME = 28
+# Colours, told apart also by those who see fewer (after Okabe and Ito).
+PAPER, INK, QUIET, GRID = "#ffffff", "#1c1e21", "#5c6269", "#dfe2e6"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+# Colour map of shares, from nothing to all.
+HEAT = "Blues"
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> Any:
     """Empty figure, in inches, that belongs to no window system and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    figure = new_figure(width, height)
-    return figure, figure.add_subplot()
 
 
 def write_png(figure: Any, file: BinaryIO, *, dpi: int) -> None:
@@ -43,12 +46,7 @@ def write_png(figure: Any, file: BinaryIO, *, dpi: int) -> None:
         figure.canvas.print_png(file)
 
 
-def _save(figure: Any, path: Path) -> None:
-    with atomic_write(path) as file:
-        write_png(figure, file, dpi=_DPI)
-
-
-def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGRAM_TAGS) -> None:
+def plot_taggram(prediction: "Prediction", path: Path) -> None:
     """Draw scores over time as a PNG.
 
     Parameters
@@ -57,64 +55,114 @@ def plot_taggram(prediction: "Prediction", path: Path, *, n_tags: int = _N_TAGGR
         What to draw.
     path : Path
         The picture.
-    n_tags : int
-        Tags with the highest clip scores, highest on top.
-
-    Notes
-    -----
-    A window is drawn up to the start of the next one. Time that no window covers stays empty. Of
-    more windows than the picture is wide, each column shows the highest score of several.
     """
-    columns = np.argsort(-prediction.scores, kind="stable")[:n_tags]
-    names = [drawable(prediction.tags[column]) for column in columns]
-    figure, axes = _figure(9, 1.4 + 0.24 * len(names))
-    edges, values = taggram_cells(prediction, columns)
-    mesh = axes.pcolormesh(
-        edges,
-        np.arange(len(names) + 1),
-        values.T,
-        vmin=0,
-        vmax=1,
-        cmap="magma",
-    )
-    # parse_math: names with two dollar signs are no formulas.
-    axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
-    axes.invert_yaxis()
-    axes.set_xlabel("time (seconds)")
-    title = drawable(Path(prediction.path).name) or "taggram"
-    axes.set_title(title, fontsize=10, parse_math=False)
-    figure.colorbar(mesh, ax=axes, label="score", pad=0.01)
-    _save(figure, path)
+    with atomic_write(path) as file:
+        write_png(taggram_figure(taggram_view(prediction)), file, dpi=_DPI)
 
 
-def drawable(name: str) -> str:
-    """Escape the bytes of a file name that is no Unicode, which fonts refuse."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+def taggram_figure(view: TaggramView) -> Any:
+    """Draw a taggram: loudness above, scores of the clip and thresholds at the side.
 
-
-def taggram_cells(
-    prediction: "Prediction", columns: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Edges of the cells in seconds, and what they show; NaN in gaps between windows.
+    Parameters
+    ----------
+    view : TaggramView
+        What to draw.
 
     Returns
     -------
-    np.ndarray [shape=(n_cells + 1,), dtype=float64]
-    np.ndarray [shape=(n_cells, n_shown_tags), dtype=float32]
+    matplotlib.figure.Figure
+        Time that no window covers stays empty.
     """
-    times = prediction.times
-    values = prediction.taggram[:, columns]
-    end = min(times[-1] + prediction.window_seconds, times[0] + prediction.seconds)
-    if end <= times[-1]:
-        end = times[-1] + prediction.window_seconds
-    per_cell = -(-len(times) // _TAGGRAM_COLUMNS)
-    firsts = np.arange(0, len(times), per_cell)
-    values = np.maximum.reduceat(values, firsts, axis=0)
-    starts = times[firsts]
-    lasts = np.append(firsts[1:], len(times)) - 1
-    nexts = np.append(starts[1:], end)
-    ends = np.minimum(times[lasts] + prediction.window_seconds, nexts)
-    # A gap that is narrower than the picture can show is none.
-    gaps = np.flatnonzero(nexts - ends > (end - times[0]) / _TAGGRAM_COLUMNS)
-    edges = np.insert(np.append(starts, end), gaps + 1, ends[gaps])
-    return edges, np.insert(values, gaps + 1, np.nan, axis=0)
+    has_wave = view.loudness is not None
+    n_tags = len(view.tags)
+    figure = new_figure(_WIDTH, _EDGES + _ROW * n_tags + (_WAVE if has_wave else 0))
+    figure.set_facecolor(PAPER)
+    grid = figure.add_gridspec(
+        2 if has_wave else 1,
+        2,
+        width_ratios=[8, 1],
+        height_ratios=[_WAVE, _ROW * n_tags] if has_wave else [1],
+    )
+    axes = figure.add_subplot(grid[-1, 0])
+    _heat(axes, view)
+    _scores(figure.add_subplot(grid[-1, 1], sharey=axes), view)
+    top = axes
+    if has_wave:
+        top = figure.add_subplot(grid[0, 0], sharex=axes)
+        _wave(top, view)
+    title = drawable(view.title) or "taggram"
+    top.set_title(title, fontsize=10, color=INK, loc="left", parse_math=False)
+    return figure
+
+
+def _heat(axes: Any, view: TaggramView) -> None:
+    n_tags = len(view.tags)
+    axes.set_facecolor("#f1f3f5")
+    axes.imshow(
+        # Low scores would hardly be seen: what people look at is not linear.
+        np.sqrt(view.cells),
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, view.seconds, n_tags, 0),
+        vmin=0,
+        vmax=1,
+        cmap=HEAT,
+    )
+    names = [_short(tag) for tag in view.tags]
+    axes.set_yticks(np.arange(n_tags) + 0.5, names, parse_math=False)
+    marks = time_marks(view.seconds)
+    axes.set_xticks([at for at, _ in marks], [text for _, text in marks])
+    axes.set_xlim(0, view.seconds)
+    axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=8, length=3)
+    axes.tick_params(axis="y", length=0)
+    for label, score, limit in zip(
+        axes.get_yticklabels(), view.scores, view.thresholds, strict=True
+    ):
+        label.set_fontweight("bold" if score >= limit else "normal")
+    _frame(axes, "left", "bottom")
+
+
+def _scores(axes: Any, view: TaggramView) -> None:
+    """Bars of the clip's scores, and where each tag begins to apply."""
+    rows = np.arange(len(view.tags)) + 0.5
+    axes.barh(rows, view.scores, height=0.72, color=BLUE, alpha=0.45)
+    known = np.isfinite(view.thresholds)
+    axes.plot(
+        view.thresholds[known],
+        rows[known],
+        linestyle="none",
+        marker="|",
+        markersize=9,
+        markeredgewidth=2,
+        color=ORANGE,
+    )
+    for row, score in zip(rows, view.scores, strict=True):
+        axes.text(1.04, row, f"{score:.2f}", fontsize=7.5, color=INK, va="center")
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 1], ["0", "1"])
+    axes.set_xlabel("clip | threshold" if known.any() else "clip", fontsize=8, color=QUIET)
+    axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=8, length=3)
+    axes.tick_params(axis="y", left=False, labelleft=False)
+    _frame(axes, "left", "bottom")
+
+
+def _wave(axes: Any, view: TaggramView) -> None:
+    assert view.loudness is not None
+    at = (np.arange(len(view.loudness)) + 0.5) * (view.seconds / len(view.loudness))
+    height = np.sqrt(view.loudness)
+    axes.fill_between(at, -height, height, color=QUIET, alpha=0.55, linewidth=0)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", bottom=False, labelbottom=False)
+    _frame(axes)
+
+
+def _frame(axes: Any, *sides: str) -> None:
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in sides)
+        spine.set_color(QUIET)
+
+
+def _short(name: str) -> str:
+    name = drawable(name)
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -87,7 +87,7 @@ def test_folders_of_music_become_a_model_of_labels_with_a_verdict(
     *_, verdict, following = out.strip().splitlines()
     assert re.match(r"accuracy (0\.9\d|1\.00), always the most frequent label 0\.33: good", verdict)
     assert "3 of 3 labels have fewer than 10 clips" in verdict
-    assert following == f"next: tagger predict-tags --model {run} SONG"
+    assert following == f"next: tagger tag SONG --model {run}"
     code, out, _ = command("predict-tags", "--model", run, music / "low/3.wav", "--format", "jsonl")
     (line,) = (json.loads(line) for line in out.splitlines() if "path" in line)
     assert code == 0
@@ -118,7 +118,7 @@ def test_the_middle_of_clips_is_all_that_is_learned_from_and_the_next_command_sa
     assert code == 0
     following = out.strip().splitlines()[-1]
     model = f"--model {tmp_path / 'run'}"
-    assert following == f"next: tagger predict-tags {model} --window-middle 0.96 SONG"
+    assert following == f"next: tagger tag SONG {model} --window-middle 0.96"
     assert load_config(tmp_path / "run/config.yaml").fit.middle_seconds == 1
     for wrong, message in [
         (("--window-middle", "nan"), "--window-middle"),
@@ -270,7 +270,7 @@ def test_no_tensorflow_is_needed(music, base, tmp_path):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "next: tagger predict-tags" in done.stdout
+    assert "next: tagger tag" in done.stdout
 
 
 def test_a_config_says_all_of_it(music, base, tmp_path, command, without_pictures):

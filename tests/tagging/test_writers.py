@@ -8,21 +8,17 @@ import os
 import subprocess
 import sys
 import unicodedata
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib import image
 
 from tagger.base.errors import ConfigError
-from tagger.tagging import taggram as plots
 from tagger.tagging.inputs import Input
 from tagger.tagging.prediction import Prediction
 from tagger.tagging.records import Record, Row, Selection, failed_record, make_record
-from tagger.tagging.taggram import plot_taggram
 from tagger.tagging.writers import WRITERS, Header, open_writer
 from tagger.tagging.writers._names import output_names
 from tagger.tagging.writers.table import clock
@@ -465,7 +461,7 @@ def test_npz_holds_the_whole_taggram(tmp_path):
 
 def test_png_is_the_picture_of_the_taggram(tmp_path):
     assert outputs("png", tmp_path, prediction()) == ["a.png"]
-    decoded(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize("format_", PER_FILE)
@@ -544,142 +540,3 @@ def test_long_names_are_cut_between_characters_and_stay_distinct():
     first, second = names("二" * 84 + "a.wav", "二" * 84 + "b.wav", suffix=".parquet")
     assert first != second
     assert all(len(name.encode()) <= 255 and name.startswith("二" * 70) for name in (first, second))
-
-
-# Pictures
-
-
-def decoded(path):
-    """Pixels of a PNG that is not all of one colour."""
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    pixels = image.imread(path)
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20
-    return pixels
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Figures as they were when they were saved."""
-    figures = []
-    save = plots._save
-
-    def remember(figure, path):
-        figures.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(plots, "_save", remember)
-    return figures
-
-
-def labels_of(axes):
-    return [label.get_text() for label in axes.get_yticklabels()]
-
-
-def test_a_taggram_is_a_png_with_its_time_in_seconds(tmp_path, drawn):
-    plot_taggram(prediction("folder/song.mp3", n_windows=10), tmp_path / "new" / "a.png")
-    decoded(tmp_path / "new" / "a.png")
-    axes = drawn[0].axes[0]
-    assert axes.get_xlabel() == "time (seconds)"
-    assert axes.get_xlim() == pytest.approx((0, 9.615))
-    assert axes.get_title() == "song.mp3"
-
-
-def test_a_taggram_has_the_highest_tag_on_top_and_its_own_scores(tmp_path, drawn):
-    item = prediction(tags="abc", scores=[0.2, 0.9, 0.5], n_windows=6)
-    plot_taggram(item, tmp_path / "a.png")
-    axes = drawn[0].axes[0]
-    assert labels_of(axes) == ["b", "c", "a"]
-    bottom, top = axes.get_ylim()
-    assert bottom > top
-    mesh = axes.collections[0].get_array().reshape(3, 6)
-    np.testing.assert_array_equal(mesh, item.taggram[:, [1, 2, 0]].T)
-
-
-def test_a_taggram_shows_as_many_tags_as_asked_for(tmp_path, drawn):
-    item = prediction(tags=[f"t{n}" for n in range(30)], scores=np.linspace(1, 0, 30))
-    plot_taggram(item, tmp_path / "a.png")
-    plot_taggram(item, tmp_path / "b.png", n_tags=5)
-    assert [len(labels_of(figure.axes[0])) for figure in drawn] == [20, 5]
-
-
-def test_a_taggram_of_a_single_window_or_of_a_waveform_is_drawn(tmp_path, drawn):
-    plot_taggram(prediction("", n_windows=1), tmp_path / "a.png")
-    decoded(tmp_path / "a.png")
-    assert drawn[0].axes[0].get_xlim() == pytest.approx((0, 0.975))
-    assert drawn[0].axes[0].get_title() == "taggram"
-
-
-def test_a_taggram_ends_with_the_audio(tmp_path, drawn):
-    plot_taggram(prediction(n_windows=10, seconds=9.0), tmp_path / "a.png")
-    plot_taggram(prediction(n_windows=1, seconds=0.5, padded=True), tmp_path / "b.png")
-    ends = [figure.axes[0].get_xlim()[1] for figure in drawn]
-    assert ends == pytest.approx([9.0, 0.5])
-
-
-def test_a_taggram_of_overlapping_windows_shows_each_up_to_the_next_one(tmp_path, drawn):
-    item = prediction(n_windows=6, hop=0.25)
-    plot_taggram(item, tmp_path / "a.png")
-    mesh = drawn[0].axes[0].collections[0]
-    np.testing.assert_allclose(
-        mesh.get_coordinates()[0, :, 0], [0, 0.25, 0.5, 0.75, 1, 1.25, 2.225]
-    )
-    assert mesh.get_array().shape == (5, 6)
-
-
-def test_a_taggram_with_gaps_between_windows_leaves_them_empty(tmp_path, drawn):
-    item = prediction(n_windows=3, hop=10.0)
-    plot_taggram(item, tmp_path / "a.png")
-    mesh = drawn[0].axes[0].collections[0]
-    expected = [0, 0.975, 10, 10.975, 20, 20.975]
-    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], expected)
-    cells = np.ma.filled(mesh.get_array(), np.nan)
-    assert np.isnan(cells[:, 1::2]).all()
-    np.testing.assert_array_equal(cells[0, ::2], item.taggram[:, 1])
-
-
-@pytest.mark.parametrize("hop", [0.96, 0.1, 2.0])
-def test_a_taggram_of_hours_has_few_cells_and_keeps_its_peaks(tmp_path, drawn, hop):
-    item = prediction(n_windows=11_000, hop=hop)
-    item.taggram[:] = 0.1
-    item.taggram[5_432, 1] = 0.95
-    plot_taggram(item, tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size < 200_000
-    axes = drawn[0].axes[0]
-    mesh = axes.collections[0].get_array()
-    assert mesh.shape[1] <= 1000 and not np.isnan(np.ma.filled(mesh, np.nan)).any()
-    assert mesh[0].max() == np.float32(0.95)
-    assert axes.get_xlim() == pytest.approx((0, item.seconds))
-
-
-def test_a_long_taggram_keeps_a_long_gap(tmp_path, drawn):
-    times = np.arange(5_000) + np.where(np.arange(5_000) < 2_500, 0, 5_000)
-    item = prediction(n_windows=5_000, times=times.astype(float), seconds=10_000)
-    plot_taggram(item, tmp_path / "a.png")
-    mesh = drawn[0].axes[0].collections[0].get_array()
-    assert np.isnan(np.ma.filled(mesh, np.nan)).any(axis=0).sum() == 1
-
-
-@pytest.mark.parametrize("name", ["Ke$ha - Tik $_$ Tok", r"$\frac$", "a_b^c{", r"$\alpha$"])
-def test_names_are_drawn_as_they_are_and_not_as_formulas(tmp_path, drawn, name):
-    plot_taggram(prediction(f"{name}.mp3", tags=[name], scores=[1]), tmp_path / "a.png")
-    decoded(tmp_path / "a.png")
-    axes = drawn[0].axes[0]
-    texts = [axes.title, axes.get_yticklabels()[0]]
-    assert [text.get_text() for text in texts] == [f"{name}.mp3", name]
-    assert not any(text.get_parse_math() for text in texts)
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_name_in_a_script_that_the_font_lacks_is_drawn_without_a_warning(tmp_path):
-    plot_taggram(prediction("二.mp3", tags=["二"], scores=[1]), tmp_path / "a.png")
-    decoded(tmp_path / "a.png")
-
-
-def test_a_picture_that_cannot_be_drawn_leaves_the_one_before(tmp_path):
-    path = tmp_path / "a.png"
-    plot_taggram(prediction(), path)
-    before = path.read_bytes()
-    with pytest.raises(IndexError):
-        plot_taggram(replace(prediction(), scores=np.ones(99)), path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]

@@ -7,8 +7,8 @@ from tagger.base.blocks import Picture, Player, Report
 from tagger.base.files import write_bytes, write_text
 
 HTML, MARKDOWN, FILES = "report.html", "report.md", "report"
-# Twice the pixels of a page, for screens that have them.
-_DPI = 200
+# Half as many pixels again as a page has, for screens that have them.
+_DPI = 150
 
 
 def write_report(report: Report, folder: Path) -> dict[str, Path]:

@@ -112,6 +112,10 @@ class Frame:
     ----------
     title : str
         First line.
+    verdict : str
+        How good it is, in a sentence.
+    about : str
+        What was evaluated, and when.
     history : sequence of dict
         Rows of a run's metrics per epoch.
     monitor : str
@@ -127,6 +131,8 @@ class Frame:
     """
 
     title: str
+    verdict: str = ""
+    about: str = ""
     history: Sequence[dict[str, float]] = ()
     monitor: str = "loss"
     leakage: Sequence[str] = ()

@@ -1,15 +1,15 @@
 """Pictures of a report, drawn from arrays for a light or a dark page."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from tagger.base.text import drawable
 from tagger.evaluate.report.contents import Floats, Reliability
 from tagger.evaluate.report.curves import RECALLS
-from tagger.tagging.prediction import Prediction
-from tagger.tagging.taggram import drawable, new_figure, taggram_cells
+from tagger.tagging.taggram import BLUE, GREEN, GRID, HEAT, INK, ORANGE, PAPER, QUIET, new_figure
 
 # Inches; at 100 pixels per inch a little less than a page of 1200.
 _WIDTH = 11.2
@@ -21,42 +21,34 @@ _FEW_BARS = 40
 _CURVES_PER_ROW = 6
 
 
-# Colours, told apart also by those who see fewer (after Okabe and Ito). A dark page shows the
-# pictures inverted, with the hues turned back.
-_PAPER, _INK, QUIET, _GRID = "#ffffff", "#1c1e21", "#5c6269", "#dfe2e6"
-_FIRST, SECOND, _THIRD = "#0072b2", "#d55e00", "#009e73"
-# Colour map of shares, from nothing to all.
-_HEAT = "Blues"
-
-
-def new_picture(height: float) -> Any:
+def new_picture(height: float, *, layout: Literal["constrained"] | None = "constrained") -> Any:
     """Make an empty figure of the page's width, with a height in inches."""
-    figure = new_figure(_WIDTH, height)
-    figure.set_facecolor(_PAPER)
+    figure = new_figure(_WIDTH, height, layout=layout)
+    figure.set_facecolor(PAPER)
     return figure
 
 
 def style(axes: Any, *, grid: str | None = "both") -> None:
     """Give axes the look of all pictures; `grid` is ``"x"``, ``"y"``, ``"both"`` or None."""
-    axes.set_facecolor(_PAPER)
-    axes.tick_params(colors=QUIET, labelcolor=_INK, labelsize=_SMALL, length=3)
+    axes.set_facecolor(PAPER)
+    axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=_SMALL, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(QUIET)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(_INK)
+        label.set_color(INK)
         label.set_fontsize(_TEXT)
     if grid is not None:
-        axes.grid(axis=grid, color=_GRID, linewidth=0.8)
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
 
 
 def _title(axes: Any, text: str) -> None:
-    axes.set_title(text, fontsize=_TEXT, color=_INK, parse_math=False)
+    axes.set_title(text, fontsize=_TEXT, color=INK, parse_math=False)
 
 
 def _legend(axes: Any, **where: Any) -> None:
-    legend = axes.legend(fontsize=_SMALL, labelcolor=_INK, frameon=False, **where)
+    legend = axes.legend(fontsize=_SMALL, labelcolor=INK, frameon=False, **where)
     # What lies behind shines through, but not so much that the text cannot be read.
     legend.set_zorder(5)
 
@@ -69,7 +61,7 @@ def _legend_above(figure: Any, axes: Any) -> None:
         loc="outside upper center",
         ncols=len(labels),
         fontsize=_SMALL,
-        labelcolor=_INK,
+        labelcolor=INK,
         frameon=False,
     )
 
@@ -97,13 +89,13 @@ def learning_curves(history: Sequence[dict[str, float]], *, monitor: str) -> Any
         values = [row.get(key, np.nan) for row in history]
         axes.plot(epochs, values, color=color, label=label, marker=".", linewidth=1.6)
 
-    draw(left, "train_loss", "training", _FIRST)
-    draw(left, "validation_loss", "validation", SECOND)
+    draw(left, "train_loss", "training", BLUE)
+    draw(left, "validation_loss", "validation", ORANGE)
     left.set_ylabel("loss (nats per tag)")
     key = f"validation_{monitor}"
-    draw(middle, key, "validation", SECOND)
+    draw(middle, key, "validation", ORANGE)
     middle.set_ylabel(_metric_name(monitor))
-    draw(right, "learning_rate", "learning rate", _THIRD)
+    draw(right, "learning_rate", "learning rate", GREEN)
     right.set_ylabel("learning rate at the end of the epoch")
     if any(row.get("learning_rate", 0) > 0 for row in history):
         right.set_yscale("log")
@@ -144,10 +136,10 @@ def average_curve(curves: Floats, *, positive_rate: float) -> Any:
     low, lower, median, upper, high = np.quantile(curves, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
     bands = ((low, high, 0.18, "8 of 10 tags"), (lower, upper, 0.34, "half of the tags"))
     for first, last, alpha, label in bands:
-        axes.fill_between(RECALLS, first, last, color=_FIRST, alpha=alpha, linewidth=0, label=label)
-    axes.plot(RECALLS, median, color=_FIRST, linestyle="--", label="median of the tags")
-    axes.plot(RECALLS, curves.mean(axis=0), color=_FIRST, linewidth=2.4, label="macro average")
-    axes.axhline(positive_rate, color=SECOND, linestyle=":", label="guessing")
+        axes.fill_between(RECALLS, first, last, color=BLUE, alpha=alpha, linewidth=0, label=label)
+    axes.plot(RECALLS, median, color=BLUE, linestyle="--", label="median of the tags")
+    axes.plot(RECALLS, curves.mean(axis=0), color=BLUE, linewidth=2.4, label="macro average")
+    axes.axhline(positive_rate, color=ORANGE, linestyle=":", label="guessing")
     axes.set_xlabel("recall (share of the clips with the tag that are found)")
     axes.set_ylabel("precision (share of the found that are right)")
     axes.set_xlim(0, 1)
@@ -171,15 +163,20 @@ def curve_grid(groups: Sequence[tuple[str, Sequence[tuple[str, Floats, float, fl
         for title, tags in groups
         for first in range(0, len(tags), _CURVES_PER_ROW)
     ]
-    figure = new_picture(0.4 + 1.75 * len(rows))
+    height = 0.4 + 1.75 * len(rows)
+    # Set by hand, as all are alike: finding out takes longer than drawing.
+    figure = new_picture(height, layout=None)
+    figure.subplots_adjust(
+        left=0.05, right=0.99, top=1 - 0.3 / height, bottom=0.5 / height, hspace=0.35, wspace=0.12
+    )
     grid = figure.subplots(len(rows), _CURVES_PER_ROW, sharex=True, sharey=True, squeeze=False)
     for (title, tags), line in zip(rows, grid, strict=True):
         for axes in line[len(tags) :]:
             axes.set_visible(False)
         for axes, (name, curve, area, rate) in zip(line, tags, strict=False):
-            axes.fill_between(RECALLS, curve, color=_FIRST, alpha=0.18, linewidth=0)
-            axes.plot(RECALLS, curve, color=_FIRST, linewidth=1.6)
-            axes.axhline(rate, color=SECOND, linestyle=":", linewidth=1.4)
+            axes.fill_between(RECALLS, curve, color=BLUE, alpha=0.18, linewidth=0)
+            axes.plot(RECALLS, curve, color=BLUE, linewidth=1.6)
+            axes.axhline(rate, color=ORANGE, linestyle=":", linewidth=1.4)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.04)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -228,10 +225,10 @@ def tag_bars(
     for number, axes in enumerate(lines):
         some = order[number * per_column : (number + 1) * per_column]
         rows = np.arange(len(some))
-        axes.barh(rows, values[some], height=0.68, color=_FIRST, alpha=0.45, label=label)
+        axes.barh(rows, values[some], height=0.68, color=BLUE, alpha=0.45, label=label)
         if low is not None and high is not None:
             axes.hlines(
-                rows, low[some], high[some], color=_INK, linewidth=1.3, label="95 % interval"
+                rows, low[some], high[some], color=INK, linewidth=1.3, label="95 % interval"
             )
         axes.plot(
             positive_rate[some],
@@ -240,7 +237,7 @@ def tag_bars(
             marker="|",
             markersize=8,
             markeredgewidth=2,
-            color=SECOND,
+            color=ORANGE,
             label="positive rate (guessing)",
         )
         axes.set_yticks(rows, [_short(names[tag]) for tag in some], parse_math=False)
@@ -266,7 +263,7 @@ def reliability_diagram(curves: Sequence[Reliability]) -> Any:
     left.plot([0, 1], [0, 1], color=QUIET, linestyle=":", label="perfect")
     styles = zip(
         curves,
-        (_FIRST, SECOND, _THIRD),
+        (BLUE, ORANGE, GREEN),
         ("o", "s", "^"),
         strict=False,
     )
@@ -310,48 +307,6 @@ def reliability_diagram(curves: Sequence[Reliability]) -> Any:
     return figure
 
 
-def taggram(prediction: Prediction, *, shown: Sequence[int], true: npt.NDArray[np.bool_]) -> Any:
-    """Scores of a clip's windows over time, the tags that it carries marked.
-
-    Parameters
-    ----------
-    prediction : Prediction
-        Scores.
-    shown : sequence of int
-        Tags, from top to bottom; at least one.
-    true : np.ndarray [shape=(n_tags,), dtype=bool]
-        Tags that the clip carries.
-    """
-    columns = np.array(shown, dtype=np.intp)
-    figure = new_picture(0.75 + 0.21 * len(columns))
-    axes = figure.subplots()
-    edges, values = taggram_cells(prediction, columns)
-    mesh = axes.pcolormesh(
-        edges,
-        np.arange(len(columns) + 1),
-        values.T,
-        vmin=0,
-        vmax=1,
-        cmap=_HEAT,
-    )
-    # Where those that the clip carries end.
-    axes.axhline(int(true[columns].sum()), color=QUIET, linewidth=1.2)
-    names = [
-        f"{'● ' if true[tag] else ''}{_short(prediction.tags[tag])}  {prediction.scores[tag]:.2f}"
-        for tag in columns
-    ]
-    axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
-    axes.invert_yaxis()
-    axes.set_xlabel("time (seconds)")
-    style(axes, grid=None)
-    axes.tick_params(axis="y", length=0)
-    for label, tag in zip(axes.get_yticklabels(), columns, strict=True):
-        label.set_color(SECOND if true[tag] else _INK)
-        label.set_fontweight("bold" if true[tag] else "normal")
-    _colour_bar(figure, mesh, axes, label="score")
-    return figure
-
-
 def _colour_bar(figure: Any, mesh: Any, axes: Any, *, label: str, counts: bool = False) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -359,8 +314,8 @@ def _colour_bar(figure: Any, mesh: Any, axes: Any, *, label: str, counts: bool =
     if counts:
         bar.locator = MaxNLocator(integer=True)
         bar.update_ticks()
-    bar.set_label(label, color=_INK, fontsize=_TEXT)
-    bar.ax.tick_params(colors=QUIET, labelcolor=_INK, labelsize=_SMALL)
+    bar.set_label(label, color=INK, fontsize=_TEXT)
+    bar.ax.tick_params(colors=QUIET, labelcolor=INK, labelsize=_SMALL)
     bar.outline.set_visible(False)
 
 
@@ -387,7 +342,7 @@ def confusion_map(
     figure = new_picture(1.9 + 0.27 * n_rows)
     axes = figure.subplots()
     highest = max(1, int(counts.max()))
-    mesh = axes.pcolormesh(counts, vmin=0, vmax=highest, cmap=_HEAT)
+    mesh = axes.pcolormesh(counts, vmin=0, vmax=highest, cmap=HEAT)
     for row, column in zip(*np.nonzero(counts), strict=True):
         shade = mesh.cmap(counts[row, column] / highest)
         # By perceived brightness, so that a number is read on its cell.

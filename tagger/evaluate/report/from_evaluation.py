@@ -1,5 +1,6 @@
 """What `tagger evaluate` found, as the contents of a report."""
 
+import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -8,7 +9,8 @@ from tagger.base.blocks import Report
 from tagger.base.errors import ModelError, TaggerError
 from tagger.base.extras import install_command
 from tagger.base.log import warn
-from tagger.bundle.read import CONFIG, MODEL_CARD
+from tagger.base.version import VERSION
+from tagger.bundle.read import CONFIG, MODEL_CARD, Bundle
 from tagger.evaluate.report.clip_views import ClipViews, Taggrams
 from tagger.evaluate.report.contents import Frame
 from tagger.evaluate.report.sections import framed
@@ -17,7 +19,6 @@ from tagger.tagging.prediction import Prediction
 
 if TYPE_CHECKING:
     from preprocess.store.store import Store
-    from tagger.bundle.read import Bundle
     from tagger.evaluate.evaluation import Evaluation
     from tagger.runs.folder import RunFolder
     from tagger.tagging.tagger import Tagger
@@ -31,6 +32,7 @@ def report_evaluation(
     *,
     run: "RunFolder | None" = None,
     taggrams: Taggrams | None = None,
+    verdict: str = "",
 ) -> dict[str, Path]:
     """Write the report of an evaluation.
 
@@ -45,6 +47,8 @@ def report_evaluation(
     taggrams : callable, optional
         Scores over time of the clip at a row; see `taggrams_of_store`. Of a bundle the audio is
         tagged again by default.
+    verdict : str
+        How good it is, in a sentence.
 
     Returns
     -------
@@ -58,7 +62,9 @@ def report_evaluation(
         return {}
     from tagger.evaluate.report import write_report
 
-    report = _report_of(evaluation, evaluation.columns(), run=run, taggrams=taggrams)
+    report = _report_of(
+        evaluation, evaluation.columns(), run=run, taggrams=taggrams, verdict=verdict
+    )
     return write_report(report, folder)
 
 
@@ -117,6 +123,7 @@ def _report_of(
     *,
     run: "RunFolder | None",
     taggrams: Taggrams | None,
+    verdict: str,
 ) -> Report:
     from tagger.runs.folder import versions
 
@@ -129,9 +136,13 @@ def _report_of(
         card, config = _text_of(bundle.root / MODEL_CARD), _text_of(bundle.root / CONFIG)
         if taggrams is None and audio is not None:
             taggrams = _tagged(bundle, audio)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    about = f"{_model_of(evaluation, run)}, evaluated on {today} with tagger {VERSION}."
     leaked = evaluation.leakage
     frame = Frame(
         title=f"{_name_of(evaluation.source)}: {_PARTS[evaluation.part]}",
+        verdict=verdict,
+        about=about,
         history=evaluation.history,
         monitor="loss" if run is None else run.load_config().train.monitor,
         leakage=[] if leaked is None else _sentences(leaked.lines(_side(evaluation))),
@@ -142,6 +153,19 @@ def _report_of(
     )
     clips = ClipViews(columns, taggrams, audio)
     return framed(frame, evaluation.measured.sections(evaluation, clips))
+
+
+def _model_of(evaluation: "Evaluation", run: "RunFolder | None") -> str:
+    """Name and version of the model, as far as they are known."""
+    bundle = None
+    if run is not None and Bundle.is_at(run.bundle):
+        bundle = Bundle(run.bundle)
+    elif run is None:
+        bundle = _bundle_of(evaluation)
+    if bundle is None:
+        return f"Scores of {_name_of(evaluation.source)}"
+    made = str(bundle.description.created)[:10]
+    return f"Model {bundle.name}, version {bundle.version}, made on {made}"
 
 
 _PARTS = {

@@ -18,9 +18,12 @@ from tagger.base.blocks import (
     Player,
     Report,
     Table,
+    Taggram,
+    Verdict,
 )
+from tagger.base.text import drawable
 from tagger.evaluate.report.excerpts import MEDIA_TYPES
-from tagger.tagging.taggram import drawable
+from tagger.tagging.taggram_html import SCRIPT, STYLE
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1c1e21; --quiet: #5c6269;
@@ -58,6 +61,8 @@ td.n { white-space: nowrap; }
 .long .n small { display: inline; margin-left: 6px; }
 tr.strong td { background: var(--strong); font-weight: 600; }
 tr.strong small { font-weight: 400; }
+.verdict { font-size: 19px; line-height: 1.35; padding: 10px 14px; border-left: 4px solid
+  var(--link); background: var(--strong); max-width: none; }
 .alarm { color: var(--alarm); font-weight: 600; }
 small { color: var(--quiet); font-size: 12px; }
 th button { all: unset; cursor: pointer; font: inherit; }
@@ -111,6 +116,10 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
 """
 
 
+# What pages and their taggrams need.
+_STYLES, _SCRIPTS = _STYLE + STYLE, _SCRIPT + SCRIPT
+
+
 def _hash(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
     return f"'sha256-{digest}'"
@@ -119,8 +128,8 @@ def _hash(text: str) -> str:
 def _policy() -> str:
     # No request, and no script or style but ours, whatever names may hold.
     return (
-        f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(_STYLE)}; "
-        f"script-src {_hash(_SCRIPT)}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(_STYLES)}; "
+        f"script-src {_hash(_SCRIPTS)}; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -163,7 +172,7 @@ def html_report(report: Report, pictures: Mapping[str, bytes]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(report.title)}</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{_STYLES}</style>",
         "</head>",
         "<body>",
         f"<h1>{_text(report.title)}</h1>",
@@ -178,7 +187,7 @@ def html_report(report: Report, pictures: Mapping[str, bytes]) -> str:
         else:
             parts += [f'<section id="{anchor}">', f"<h2>{_text(section.title)}</h2>"]
             parts += [*blocks, "</section>"]
-    parts += [f"<script>{_SCRIPT}</script>", "</body>", "</html>"]
+    parts += [f"<script>{_SCRIPTS}</script>", "</body>", "</html>"]
     return "\n".join(parts) + "\n"
 
 
@@ -188,6 +197,8 @@ def _block(block: Block, pictures: Mapping[str, bytes]) -> Iterator[str]:
             yield f"<h3>{_text(text)}</h3>"
         case Paragraph(text, alarm):
             yield f"<p{' class=alarm' if alarm else ''}>{_text(text)}</p>"
+        case Verdict(text):
+            yield f'<p class="verdict">{_text(text)}</p>'
         case Listing(items):
             yield "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in items) + "</ul>"
         case Code(text):
@@ -197,11 +208,14 @@ def _block(block: Block, pictures: Mapping[str, bytes]) -> Iterator[str]:
         case Picture(name, _, alt):
             source = _data(pictures[name], "image/png")
             yield f'<div class="picture"><img src="{source}" alt="{_text(alt)}"></div>'
-        case Player(_, content, suffix, label):
+        case Taggram(written):
+            yield written
+        case Player(name, content, suffix, label):
             source = _data(content, MEDIA_TYPES[suffix])
             yield (
                 f"<figure><figcaption>{_text(label)}</figcaption>"
-                f'<audio controls preload="metadata" src="{source}"></audio></figure>'
+                f'<audio id="{_anchor(name)}" controls preload="metadata" src="{source}"></audio>'
+                "</figure>"
             )
 
 

@@ -15,8 +15,10 @@ from tagger.base.blocks import (
     Player,
     Report,
     Table,
+    Taggram,
+    Verdict,
 )
-from tagger.tagging.taggram import drawable
+from tagger.base.text import drawable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 # What only at the start of a line is more than text.
@@ -65,6 +67,8 @@ def _block(block: Block, folder: str) -> Iterator[str]:
             yield f"### {_text(text)}"
         case Paragraph(text, alarm):
             yield f"**{_line(text)}**" if alarm else _line(text)
+        case Verdict(text):
+            yield f"> {_line(text)}"
         case Listing(items):
             yield "\n".join(f"- {_line(item)}" for item in items)
         case Code(text):
@@ -79,6 +83,9 @@ def _block(block: Block, folder: str) -> Iterator[str]:
                     *(_row([_cell(cell) for cell in row]) for row in rows),
                 ]
             )
+        case Taggram(_, rows):
+            header = [_row(["tag", "score", "over time"]), _row(["---", "---:", "---"])]
+            yield "\n".join([*header, *(_row([_text(cell) for cell in row]) for row in rows)])
         case Picture(name, _, alt):
             yield f"![{_text(alt)}]({folder}/{name}.png)"
         case Player(name, _, suffix, label):

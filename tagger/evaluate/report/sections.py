@@ -22,6 +22,8 @@ from tagger.base.blocks import (
     Report,
     Section,
     Table,
+    Taggram,
+    Verdict,
 )
 from tagger.base.errors import ModelError, TaggerError
 from tagger.evaluate.report.card import parse_card
@@ -29,6 +31,8 @@ from tagger.evaluate.report.contents import Contents, Estimate, Floats, Frame
 from tagger.evaluate.report.curves import clip_losses, clips_of, precision_over_recall
 from tagger.evaluate.report.excerpts import EXCERPT_SECONDS, LARGEST_FILE, excerpt
 from tagger.tagging.prediction import Prediction
+from tagger.tagging.taggram_html import taggram_html
+from tagger.tagging.taggram_view import sparklines, taggram_view
 
 # Pictures and sounds of each end of the ranking.
 _CLIPS_SHOWN = 4
@@ -60,11 +64,13 @@ def framed(frame: Frame, sections: Sequence[Section]) -> Report:
         Its pictures are not drawn yet.
     """
     first, *others = sections
+    begun = [Verdict(f"{frame.verdict[:1].upper()}{frame.verdict[1:]}.")] if frame.verdict else []
+    about = [Paragraph(frame.about)] if frame.about else []
     notes: list[Block] = []
     if frame.notes:
         notes = [Heading("Notes"), Listing(tuple(frame.notes))]
     whole = [
-        Section(first.title, [*first.blocks, *notes]),
+        Section(first.title, [*begun, *about, *first.blocks, *notes]),
         Section("Learning", list(_learning(frame))),
         *others,
         Section("Leakage", [Paragraph(sentence) for sentence in frame.leakage]),
@@ -352,7 +358,7 @@ def _one_clip(
     if sound is not None:
         yield Player(stem, *sound, label=name)
     try:
-        prediction = _measured(contents.taggram(clip), contents.tags, scores)
+        prediction = _measured(contents, contents.taggram(clip), scores)
     except TaggerError as error:
         # A file that has gone since is no reason to have no report.
         yield Paragraph(f"No scores over time: {error}.")
@@ -363,25 +369,31 @@ def _one_clip(
     # Of many true tags the lowest, which are the missed ones, matter too.
     true = true if len(true) <= _TAGGRAM_TAGS else [*true[: _TAGGRAM_TAGS // 2], *true[-7:]]
     shown = true + others[: max(3, _TAGGRAM_TAGS - len(true))]
-    yield Picture(
-        f"taggram_{stem}",
-        _drawing("taggram", prediction, shown=shown, true=label),
-        f"Scores of {len(shown)} tags over time",
-    )
+    if path is not None:
+        prediction = replace(prediction, path=str(path))
+    view = taggram_view(prediction, shown=shown, marked=label)
+    written = taggram_html(view, player="" if sound is None else stem.replace("_", "-"))
+    yield Taggram(written, sparklines(view))
 
 
-def _measured(found: Prediction, tags: tuple[str, ...], scores: Floats) -> Prediction:
+def _measured(contents: Contents, found: Prediction, scores: Floats) -> Prediction:
     """Restrict a prediction to the tags that were measured, of which a model may know more.
 
-    Its scores of the clip become those that were measured, which may be calibrated.
+    Its scores of the clip become those that were measured, which may be calibrated, and its
+    thresholds those that were used.
     """
+    tags, limits = contents.tags, contents.per_tag.thresholds
     column_of = {tag: column for column, tag in enumerate(found.tags)}
     unknown = [tag for tag in tags if tag not in column_of]
     if unknown:
         raise ModelError(f"the model does not know the tag {unknown[0]!r}")
     columns = [column_of[tag] for tag in tags]
     return replace(
-        found, tags=tags, taggram=found.taggram[:, columns], scores=scores.astype(np.float32)
+        found,
+        tags=tags,
+        taggram=found.taggram[:, columns],
+        scores=scores.astype(np.float32),
+        thresholds=None if limits is None else limits.astype(np.float32),
     )
 
 
