@@ -1,16 +1,26 @@
 """What a model says of one clip; the only thing that output formats need to know."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tagger.base.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What is said of a clip whose labels all score too low.
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+# Tags that a short description names.
+_FEW = 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """What a model says of one clip.
 
@@ -48,6 +58,65 @@ class Prediction:
     padded: bool = False
     thresholds: npt.NDArray[np.float32] | None = None
     decides_one: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is the same, value by value."""
+        if not isinstance(other, Prediction):
+            return NotImplemented
+        return all(
+            _same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.tags, self.scores.tobytes()))
+
+    def __getitem__(self, tag: str) -> float:
+        """Score of a tag.
+
+        Raises
+        ------
+        KeyError
+            If the model does not know it; the message names one that it does know.
+        """
+        try:
+            return float(self.scores[self.tags.index(tag)])
+        except ValueError:
+            raise KeyError(f"no tag {tag!r}{did_you_mean(tag, self.tags)}") from None
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{tag} {score:.2f}" for tag, score in self._ranked(_FEW))
+        more = ", ..." if len(self.tags) > _FEW else ""
+        name = f"{self.path!r}, " if self.path else ""
+        return f"Prediction({name}{self.seconds:.1f} s, {best}{more})"
+
+    def _repr_html_(self) -> str:
+        """Taggram and player, for notebooks."""
+        from tagger.tagging.notebook import prediction_html
+
+        return prediction_html(self)
+
+    def plot(self) -> Any:
+        """Draw the taggram.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            As ``predict-tags --taggram`` writes it; a notebook shows it.
+        """
+        from tagger.tagging.taggram import taggram_figure
+        from tagger.tagging.taggram_view import taggram_view
+
+        return taggram_figure(taggram_view(self))
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Scores over time: a row for each window by its start in seconds, a column for each tag.
+
+        Its mean need not be `scores`: a model may make these of more than the windows' scores.
+        """
+        import pandas as pd
+
+        index = pd.Index(self.times, name="seconds")
+        return pd.DataFrame(self.taggram, index=index, columns=list(self.tags))
 
     @property
     def label(self) -> tuple[str, float]:
@@ -93,7 +162,7 @@ class Prediction:
             else np.stack([np.fmax.reduce(self.thresholds[group]) for group in groups]),
         )
 
-    def top(self, k: int | None = None, *, threshold: float = 0.0) -> list[tuple[str, float]]:
+    def top(self, k: int | None = None, *, threshold: float = 0.0) -> list[dict[str, Any]]:
         """Tags with the highest scores.
 
         Parameters
@@ -105,9 +174,20 @@ class Prediction:
 
         Returns
         -------
-        list of tuple of (str, float)
-            Tag and score, highest first.
+        list of dict
+            ``{"label": tag, "score": score}``, highest first, as audio classifiers elsewhere give
+            them.
         """
+        ranked = self._ranked(k)
+        return [{"label": tag, "score": score} for tag, score in ranked if score >= threshold]
+
+    def _ranked(self, k: int | None) -> list[tuple[str, float]]:
         order = np.argsort(-self.scores, kind="stable")[:k]
-        ranked = [(self.tags[tag], float(self.scores[tag])) for tag in order]
-        return [(tag, score) for tag, score in ranked if score >= threshold]
+        return [(self.tags[tag], float(self.scores[tag])) for tag in order]
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Whether two fields are the same; NaN is NaN."""
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return bool(np.array_equal(first, second, equal_nan=True))
+    return bool(first is second or (type(first) is type(second) and first == second))

@@ -139,6 +139,14 @@ class Tagger:
         found = self._one(source, sample_rate, outputs=self._asked, middle_seconds=middle_seconds)
         return self._prediction("" if isinstance(source, np.ndarray) else str(source), found)
 
+    def __call__(self, source: Source, sample_rate: int | None = None) -> Prediction:
+        """Tag a file or a waveform: `predict` by another name."""
+        return self.predict(source, sample_rate)
+
+    def __repr__(self) -> str:
+        gives = f"{len(self.tags)} tags" if self.tags else "embeddings"
+        return f"Tagger({self.model.name!r}, {gives})"
+
     def predict_many(
         self,
         paths: Iterable[str | Path],
@@ -494,4 +502,5 @@ def top_tags(
 
     # By its name: what is used by default may have become another one.
     name = default_model() if model is None else str(model)
-    return _loaded(name).predict(source, sample_rate).top(n)
+    best = _loaded(name).predict(source, sample_rate).top(n)
+    return [(tag["label"], tag["score"]) for tag in best]

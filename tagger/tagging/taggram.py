@@ -1,5 +1,6 @@
 """Pictures: taggrams, and what all pictures have in common; see also `evaluate.report.figures`."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -8,7 +9,7 @@ import numpy as np
 
 from tagger.base.files import atomic_write
 from tagger.base.text import drawable
-from tagger.tagging.taggram_view import TaggramView, taggram_view, time_marks
+from tagger.tagging.taggram_view import TaggramView, strength, taggram_view, time_marks
 
 if TYPE_CHECKING:
     from tagger.tagging.prediction import Prediction
@@ -31,7 +32,15 @@ def new_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout=layout)
+    class Picture(Figure):
+        """A figure that a notebook shows without further ado."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            write_png(self, file, dpi=_DPI)
+            return file.getvalue()
+
+    figure = Picture(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -99,8 +108,7 @@ def _heat(axes: Any, view: TaggramView) -> None:
     n_tags = len(view.tags)
     axes.set_facecolor("#f1f3f5")
     axes.imshow(
-        # Low scores would hardly be seen: what people look at is not linear.
-        np.sqrt(view.cells),
+        strength(view.cells),
         aspect="auto",
         interpolation="nearest",
         extent=(0, view.seconds, n_tags, 0),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.base.text import drawable
-from tagger.tagging.taggram_view import TaggramView, time_marks
+from tagger.tagging.taggram_view import TaggramView, strength, time_marks
 
 # The report's blue; how strong it is shows the score.
 _BLUE = (0, 114, 178)
@@ -166,9 +166,7 @@ def _blue(cells: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Pixels [shape=(n_rows, n_columns, 4)]: nothing where there is no score."""
     pixels = np.empty((*cells.shape, 4), dtype=np.uint8)
     pixels[..., :3] = _BLUE
-    # Low scores would hardly be seen: what people look at is not linear.
-    shares = np.sqrt(np.clip(np.nan_to_num(cells), 0, 1))
-    pixels[..., 3] = np.round(255 * shares)
+    pixels[..., 3] = np.round(255 * strength(np.nan_to_num(cells)))
     return pixels
 
 

@@ -99,6 +99,12 @@ def taggram_view(
     )
 
 
+def strength(scores: Floats) -> Floats:
+    """How strongly scores are coloured: low ones would hardly be seen by their own numbers."""
+    strong: Floats = np.clip(scores, 0, 1) ** np.float32(0.7)
+    return strong
+
+
 def _cells(prediction: "Prediction", rows: npt.NDArray[np.intp], *, seconds: float) -> Floats:
     """Highest score of the windows that begin in each column, else of the one that covers it."""
     times, values = prediction.times, prediction.taggram[:, rows]

@@ -106,7 +106,7 @@ def test_files_are_tagged_in_the_order_in_which_they_are_given(predict, songs):
 def test_scores_are_those_of_the_model(predict, model, songs):
     _, out, _ = predict(songs[0], "--format=json")
     (found,) = json.loads(out)
-    wanted = [{"label": tag, "score": round(s, 6)} for tag, s in model.predict(songs[0]).top()]
+    wanted = [tag | {"score": round(tag["score"], 6)} for tag in model.predict(songs[0]).top()]
     assert found["tags"] == wanted
     assert (found["seconds"], found["padded"]) == (2, False)
 
@@ -193,7 +193,9 @@ def test_audio_may_come_through_standard_input(run, model, songs, length):
     assert (done.returncode, done.stderr) == (0, b"")
     (found,) = json.loads(done.stdout)
     assert (found["path"], found["seconds"]) == ("-", 2)
-    assert [tag["label"] for tag in found["tags"]] == [t for t, _ in model.predict(songs[0]).top()]
+    assert [tag["label"] for tag in found["tags"]] == [
+        t["label"] for t in model.predict(songs[0]).top()
+    ]
 
 
 def test_standard_input_is_one_input_among_others(run, songs, tmp_path):
@@ -311,7 +313,7 @@ def test_top_k_limits_the_tags(predict, songs):
 
 def test_a_threshold_limits_the_tags(predict, model, songs):
     prediction = model.predict(songs[0])
-    (best, _), (second, score) = prediction.top(2)
+    (best, _), (second, score) = (tag.values() for tag in prediction.top(2))
     _, out, _ = predict(songs[0], "--format=csv", f"--threshold={score}")
     assert [row["tag"] for row in table_rows(out)] == [best, second]
 
@@ -514,7 +516,7 @@ def test_each_tag_is_written_once_however_many_segments_it_has(predict, model, t
     quiet, loud = 1e-4 * noise(4), noise(4)
     path = tmp_path / "song.wav"
     sf.write(path, np.concatenate([loud, quiet, loud, quiet, loud]), RATE)
-    wanted = [tag for tag, _ in model.predict(path).top(threshold=0.01)]
+    wanted = [tag["label"] for tag in model.predict(path).top(threshold=0.01)]
     predict(path, "--write-tags", segments, "--threshold=0.01")
     assert genres(path) == wanted
 

@@ -276,7 +276,7 @@ def test_a_classifier_that_was_fitted_tags_files_of_any_length(fitted, tmp_path,
     rng = np.random.default_rng(1)
     soundfile.write(tmp_path / "a.wav", rng.normal(0, 0.3, round(8000 * seconds)), 8000)
     prediction = Tagger(fitted).predict(tmp_path / "a.wav")
-    assert prediction.top(1)[0][0] == "loud"
+    assert prediction.top(1)[0]["label"] == "loud"
     # One window, which is the clip.
     assert prediction.taggram.shape == (1, 2)
     assert prediction.window_seconds == pytest.approx(prediction.seconds) == seconds
