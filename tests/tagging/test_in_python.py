@@ -25,7 +25,6 @@ CHECKS = (
     "check_estimator_repr",
     "check_estimator_tags_renamed",
     "check_valid_tag_types",
-    "check_do_not_raise_errors_in_init_or_set_param",
     "check_mixin_order",
     "check_parameters_default_constructible",
 )
@@ -84,9 +83,8 @@ def test_predictions_are_the_same_or_not(tagger, songs):
     assert replace(item, thresholds=None) != replace(item, thresholds=missing)
     first, second = tagger.embed(songs[0]), tagger.embed(songs[0])
     assert first == second and first != tagger.embed(songs[1]) and hash(first) == hash(second)
-    assert repr(first).endswith("penultimate, 2 windows of 8 values)") or "windows of" in repr(
-        first
-    )
+    n_windows, n_values = first.values.shape
+    assert repr(first).endswith(f"penultimate, {n_windows} windows of {n_values} values)")
 
 
 def test_scores_over_time_become_a_table(tagger, songs):
@@ -127,11 +125,7 @@ def test_embeddings_are_a_step_of_a_pipeline(model, songs):
 def test_the_step_is_what_scikit_learn_expects(check):
     from sklearn.utils import estimator_checks
 
-    function = getattr(estimator_checks, check, None)
-    if function is None:
-        pytest.skip(f"this scikit-learn has no {check}")
-    subject = package.EmbeddingTransformer()
-    function("EmbeddingTransformer", subject)
+    getattr(estimator_checks, check)("EmbeddingTransformer", package.EmbeddingTransformer())
 
 
 def test_the_notebook_runs(tmp_path, songs, musicnn_cache, monkeypatch):
