@@ -121,6 +121,14 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_of_the_tests(tmp_path_factory):
+    """Nothing is kept in the cache of whoever runs the tests, or read from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAGGER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def musicnn_cache(tmp_path_factory):
     """Cache folder in which musicnn-mtt has been pulled, for tests to set as TAGGER_CACHE."""

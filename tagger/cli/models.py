@@ -136,3 +136,28 @@ def info(
 
     for line in describe(settings, path):
         print(line)
+
+
+@verb(
+    "cache",
+    short="Show what is kept on this disk, and forget it.",
+    examples_=("tagger cache", "tagger cache --clear"),
+)
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Forget what models have said of files.")
+    ] = False,
+) -> None:
+    """Show where models and what they have said of files are kept, and how much that is."""
+    from tagger.base.cache import cache_folder
+    from tagger.tagging.kept import forget, kept_bytes
+
+    if clear:
+        forget()
+    folder = cache_folder()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    total = sum(path.stat().st_size for path in files)
+    kept = kept_bytes()
+    print(f"{folder}: {total / 1e6:.1f} MB")
+    print(f"  models and what they are made of: {(total - kept) / 1e6:.1f} MB")
+    print(f"  what models have said of files: {kept / 1e6:.1f} MB (forget it with --clear)")

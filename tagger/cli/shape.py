@@ -24,6 +24,7 @@ _ORDER = (
     "study",
     "info",
     "config",
+    "cache",
     "export",
     "calibrate",
     "preprocess",

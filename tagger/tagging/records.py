@@ -1,7 +1,7 @@
 """What is shown of a prediction, whatever the output format: tags of a file or of its segments."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,44 +63,6 @@ class Record:
     padded: bool
     rows: tuple[Row, ...]
     error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the record in values that JSON knows; `from_dict` gives it back exactly."""
-        return {
-            "path": self.path,
-            "seconds": self.seconds,
-            "padded": self.padded,
-            "rows": [[row.label, row.score, row.start, row.end] for row in self.rows],
-            "error": self.error,
-        }
-
-    @classmethod
-    def from_dict(cls, content: Any) -> "Record":
-        """Make a record of what `to_dict` gave.
-
-        Raises
-        ------
-        ValueError
-            If `content` is anything else.
-        """
-        try:
-            error = content["error"]
-            return cls(
-                path=str(content["path"]),
-                seconds=float(content["seconds"]),
-                padded=bool(content["padded"]),
-                rows=tuple(
-                    Row(str(label), float(score), _optional_float(start), _optional_float(end))
-                    for label, score, start, end in content["rows"]
-                ),
-                error=None if error is None else str(error),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"not a record: {error!r}") from None
-
-
-def _optional_float(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 @dataclass(frozen=True)

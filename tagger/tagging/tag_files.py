@@ -4,26 +4,30 @@ import contextlib
 import datetime
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tagger.base.addresses import is_remote
-from tagger.base.errors import ConfigError, TaggerError
-from tagger.base.log import failed
+from tagger.base.errors import AudioError, ConfigError, TaggerError
+from tagger.base.log import failed, notice, warn
 from tagger.base.version import VERSION
-from tagger.cloud.locations import file_or_object
 from tagger.tagging.inputs import STDIN, Input, Spool, open_spool
-from tagger.tagging.journal import Journal, journal_path
+from tagger.tagging.kept import Kept
+from tagger.tagging.prediction import Prediction
 from tagger.tagging.records import Selection, failed_record, make_record
 from tagger.tagging.writers import FileWriter, Header, Writer, open_writer, refuse_output
 
 if TYPE_CHECKING:
     from tagger.base.log import Advance
-    from tagger.tagging.prediction import Prediction
     from tagger.tagging.tagger import Tagger
 
 _PICTURE = ".png"
+# So many files on the screen are worth keeping what is said of them.
+_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Options:
     write_tags : bool
         Write the tags into the audio files as well.
     overwrite : bool
-        Tag again what an earlier run into this output has tagged.
+        Tag again what an earlier run has tagged.
     """
 
     format: str = "table"
@@ -115,15 +119,19 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
         segments=options.selection.segments,
     )
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(_journal(tagger, options)) if options.output else None
+        kept = stack.enter_context(_kept(tagger, inputs, options))
         writer = stack.enter_context(
             open_writer(options.format, options.output, header, inputs=inputs)
         )
         pictures = stack.enter_context(_pictures(options.taggram, header, inputs))
         spool = stack.enter_context(open_spool(inputs))
-        run = _Run(tagger, options, writer=writer, pictures=pictures, journal=journal)
-        advance = stack.enter_context(_bar(len(inputs), options.output))
-        return run.all(inputs, spool, advance)
+        run = _Run(tagger, options, writer=writer, pictures=pictures, kept=kept)
+        with _bar(len(inputs), options.output) as advance:
+            n_failed = run.all(inputs, spool, advance)
+    if options.output is not None:
+        what = f"{run.n_rows} rows" if not isinstance(writer, FileWriter) else "a file each"
+        notice(f"wrote {what} of {run.n_tagged} files to {options.output}")
+    return n_failed
 
 
 class _Run:
@@ -136,80 +144,95 @@ class _Run:
         *,
         writer: Writer,
         pictures: Writer | None,
-        journal: Journal | None,
+        kept: Kept | None,
     ) -> None:
         self.tagger = tagger
         self.options = options
         self.writer = writer
         self.pictures = pictures
-        self.journal = journal
+        self.kept = kept
+        self.n_rows = self.n_tagged = 0
         # A table on a terminal shows errors itself.
         self.tells_errors = options.output is not None or options.format != "table"
 
     def all(self, inputs: Sequence[Input], spool: Spool, advance: "Advance") -> int:
-        done = [self._is_done(item.path) for item in inputs]
+        known = [self._known(item.path) is not None for item in inputs]
         waiting = [
-            spool.path_of(item) for item, finished in zip(inputs, done, strict=True) if not finished
+            spool.path_of(item) for item, there in zip(inputs, known, strict=True) if not there
         ]
         n_failed = 0
         with contextlib.closing(
             self.tagger.attempt_many(waiting, middle_seconds=self.options.middle_seconds)
         ) as results:
-            for item, finished in zip(inputs, done, strict=True):
-                if finished:
-                    n_failed += not self._restore(item.path)
+            for item, there in zip(inputs, known, strict=True):
+                result: Prediction | TaggerError
+                if there:
+                    # Read again rather than held: all predictions might not fit into memory.
+                    result = self._known(item.path) or AudioError(
+                        f"{item.path}: has changed just now; run the command again"
+                    )
                 else:
                     _, result = next(results)
                     if isinstance(result, TaggerError):
                         result = spool.named(item, result)
-                    n_failed += not self._one(str(item.path), result)
+                n_failed += not self._one(str(item.path), result)
                 advance(1, f"{n_failed} failed" if n_failed else "")
         return n_failed
 
-    def _is_done(self, path: Path) -> bool:
-        if self.journal is None:
-            return False
-        record = self.journal.get(path)
-        if record is None:
-            return False
-        if self.pictures is not None and not self.pictures.restore(record):
-            return False
-        # Of a file for each input the journal knows only that it was written.
-        return not isinstance(self.writer, FileWriter) or self.writer.restore(record)
+    def _known(self, path: Path) -> "Prediction | None":
+        """Find what the model said of a file before, if that is kept and the file is the same."""
+        arrays = None if self.kept is None else self.kept.get(path)
+        if arrays is None:
+            return None
+        scores, taggram = arrays.get("scores"), arrays.get("taggram")
+        if scores is None or taggram is None or len(scores) != len(self.tagger.tags):
+            return None
+        window_seconds, seconds, padded = arrays["lengths"].tolist()
+        return Prediction(
+            path=str(path),
+            tags=self.tagger.tags,
+            scores=scores,
+            taggram=taggram,
+            times=arrays["times"],
+            window_seconds=window_seconds,
+            seconds=seconds,
+            padded=bool(padded),
+            thresholds=self.tagger.thresholds,
+            decides_one=self.tagger.model.decides_one,
+        )
 
-    def _restore(self, path: Path) -> bool:
-        """Take over an earlier result; tells whether it still can be."""
-        if isinstance(self.writer, FileWriter):
-            return True
-        # Read again rather than kept: the records of all files might not fit into memory.
-        record = self.journal.get(path) if self.journal is not None else None
-        if record is None:
-            self._failed(str(path), f"{path}: has changed just now; run the command again")
-            return False
-        self.writer.restore(record)
-        return True
+    def _keep(self, path: str, prediction: Prediction) -> None:
+        if self.kept is None:
+            return
+        lengths = [prediction.window_seconds, prediction.seconds, float(prediction.padded)]
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "scores": prediction.scores,
+            "taggram": prediction.taggram,
+            "times": prediction.times,
+            "lengths": np.array(lengths, dtype=np.float64),
+        }
+        self.kept.put(Path(path), arrays)
 
     def _one(self, path: str, result: "Prediction | TaggerError") -> bool:
         """Write one result; tells whether all went well."""
         if isinstance(result, TaggerError):
             self._failed(path, str(result))
             return False
-        prediction = replace(result, path=path)
+        said = prediction = replace(result, path=path)
         if self.options.synonyms:
             prediction = prediction.merged(self.options.synonyms)
         record = make_record(prediction, self.options.selection)
         if prediction.padded:
-            from tagger.base.log import warn
-
             warn(f"{path}: shorter than a window ({prediction.window_seconds:.2f} s), padded")
         self.writer.write(record, prediction)
+        self.n_rows += len(record.rows)
+        self.n_tagged += 1
         if self.pictures is not None:
             self.pictures.write(record, prediction)
-        if self.options.write_tags and not self._write_tags(path, prediction):
-            return False
-        if self.journal is not None:
-            self.journal.add(file_or_object(path), record)
-        return True
+        written = not self.options.write_tags or self._write_tags(path, prediction)
+        # After the tags are in it: it is another file then.
+        self._keep(path, said)
+        return written
 
     def _failed(self, path: str, message: str) -> None:
         line = " ".join(message.split())
@@ -237,25 +260,21 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _journal(tagger: "Tagger", options: Options) -> Iterator[Journal]:
-    assert options.output is not None
-    parameters = {
+def _kept(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> Iterator[Kept | None]:
+    """Open what was said before; for a file on the screen it is quicker to ask again."""
+    if options.output is None and len(inputs) < _MANY:
+        yield None
+        return
+    what = {
         "model": tagger.model.name,
         "model_version": tagger.model.version,
         "runs_on": tagger.model.runs_on,
         "front_end": tagger.front_end.spec_hash(),
-        "selection": asdict(options.selection),
         "middle_seconds": options.middle_seconds,
-        "format": options.format,
-        "synonyms": options.synonyms,
-        # Else files that were tagged without it would be left without their tags.
-        "write_tags": options.write_tags,
         "tagger": VERSION,
     }
-    path = journal_path(options.output)
-    journal = Journal(path, parameters, overwrite=options.overwrite)
-    with contextlib.closing(journal):
-        yield journal
+    with Kept(what, fresh=options.overwrite) as kept:
+        yield kept
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ VERBS = [
     "study",
     "search",
     "config",
+    "cache",
     "info",
     "demo-corpus",
     "fetch-magnatagatune",

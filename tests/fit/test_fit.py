@@ -1,8 +1,10 @@
 """Promises of learning one's own labels on what a pretrained model says."""
 
+import contextlib
 import csv
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from tagger.bundle.find import find_bundle, newest_run
 from tagger.bundle.read import Bundle
 from tagger.config import load_config
 from tagger.fit.fit_run import fit_run
+from tagger.tagging.kept import FILE
 from tagger.tagging.tagger import Tagger
 
 SOUNDS = {
@@ -149,10 +152,16 @@ def test_a_clip_that_has_changed_is_heard_again(train, music, tmp_path, cache, w
         for path in (music / label).iterdir():
             (copied / label / path.name).write_bytes(path.read_bytes())
     assert train(copied)[0] == 0
-    n_kept = len(list(cache.rglob("*.npz")))
+    database = cache / FILE
+    n_kept = n_rows(database)
     sf.write(copied / "low/0.wav", sine(150, 2.5), RATE)
     assert train(copied)[0] == 0
-    assert len(list(cache.rglob("*.npz"))) == n_kept + 1
+    assert n_rows(database) == n_kept + 1
+
+
+def n_rows(database):
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        return opened.execute("SELECT COUNT(*) FROM kept").fetchone()[0]
 
 
 def test_a_clip_that_cannot_be_read_is_named_and_stops_no_other(

@@ -444,7 +444,7 @@ _SPACE = (
 class Configs(Kind):
     """Configs and what overrides them, to what reads them."""
 
-    also_named = ("--set", "configs/base.yaml")
+    also_named = ("--set", "tagger config show")
     reads_elsewhere = True
 
     def __init__(self, folder: Path, seeds: Path) -> None:
@@ -862,7 +862,7 @@ class Bundles(Kind):
 
 
 class Tagging(Kind):
-    """Folders with mutated files among good ones, and journals, to the verb that tags them."""
+    """Folders with mutated files among good ones, and what is kept, to the verb that tags them."""
 
     def __init__(self, folder: Path, seeds: Path) -> None:
         super().__init__(folder, seeds)
@@ -904,15 +904,12 @@ class Tagging(Kind):
             ending, content = mutated_audio(rng)
             write_file(self.folder / f"music/{rng.choice('ahz')}{number}.{ending}", content)
         if rng.random() < 0.4:
+            from tagger.base.cache import cache_folder
+            from tagger.tagging.kept import FILE
+
             self._entry(n_bad=3, suffix=suffix)()
-            journal = self.folder / f"out.{suffix}.journal.jsonl"
-            lines = journal.read_bytes().splitlines(keepends=True)
-            if rng.random() < 0.5:
-                at = rng.randrange(len(lines))
-                lines[at] = mutated_json(rng, lines[at]) + b"\n"
-                journal.write_bytes(b"".join(lines))
-            else:
-                journal.write_bytes(mutated(rng, journal.read_bytes()))
+            kept = cache_folder() / FILE
+            kept.write_bytes(mutated(rng, kept.read_bytes()))
         return self._entry(n_bad=3, suffix=suffix)
 
 

@@ -1,10 +1,7 @@
 """Promises of the choice of what is shown of a prediction."""
 
-import json
-
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from tagger.tagging.prediction import Prediction
@@ -188,21 +185,9 @@ RECORDS = st.builds(
 )
 
 
-@given(RECORDS)
-def test_a_record_survives_json_exactly(record):
-    assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
-
-
-@pytest.mark.parametrize("content", [None, 3, [], {}, {"path": "a"}, {"rows": 5}])
-def test_what_is_no_record_is_refused(content):
-    with pytest.raises(ValueError, match="not a record"):
-        Record.from_dict(content)
-
-
 def test_the_record_of_a_failed_file_holds_its_error_alone():
     record = failed_record("a.mp3", "a.mp3: empty file; copy it again")
     assert record == Record("a.mp3", 0.0, False, (), "a.mp3: empty file; copy it again")
-    assert Record.from_dict(record.to_dict()) == record
 
 
 # Tags that mean the same

@@ -1,5 +1,6 @@
 """Promises of the verb predict-tags: inputs, outputs, failures, and going on after an end."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -8,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import stat
 import struct
 import subprocess
@@ -25,7 +27,7 @@ from signals import RATE, noise
 from small_model import small_run
 
 from tagger.cli import main as cli
-from tagger.tagging.journal import journal_path
+from tagger.tagging.kept import FILE
 from tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parents[2]
@@ -276,8 +278,7 @@ def test_files_may_be_written_into_the_working_directory(predict, songs, tmp_pat
     monkeypatch.chdir(tmp_path / "here")
     for _ in range(2):
         assert predict(songs[0], "--format=npz", "-o", ".")[0] == 0
-    assert {path.name for path in Path().iterdir()} == {"a.npz", "tagger.tagging.journal.jsonl"}
-    assert not journal_path(tmp_path / "here").exists()
+    assert [path.name for path in Path().iterdir()] == ["a.npz"]
 
 
 def test_parquet_has_the_rows_of_csv(predict, songs, tmp_path):
@@ -622,26 +623,37 @@ def many(tmp_path):
     return paths
 
 
-def n_lines(path):
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache in which nothing is kept yet."""
+    monkeypatch.setenv("TAGGER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def kill_half_way(run, many, output, *options):
-    """Kill a run with SIGKILL after it has done some of its files; names of those."""
+def n_kept(cache):
+    """Files of which something is kept."""
+    if not (cache / FILE).exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(cache / FILE)) as database:
+        try:
+            return database.execute("SELECT COUNT(*) FROM kept").fetchone()[0]
+        except sqlite3.OperationalError:
+            # It is being made.
+            return 0
+
+
+def kill_half_way(run, many, output, cache, *options):
+    """Kill a run with SIGKILL after it has done some of its files; how many."""
     command = [*PROGRAM, "--model", run, many[0].parent, "-o", output, "--jobs=1", *options]
-    journal = journal_path(output)
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while n_lines(journal) < 20 and time.monotonic() < deadline:
+        while n_kept(cache) < 20 and time.monotonic() < deadline:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    done = []
-    for line in journal.read_bytes().splitlines(keepends=True)[1:]:
-        if line.endswith(b"\n"):
-            done.append(Path(json.loads(line)["path"]))
-    assert 19 <= len(done) < len(many)
-    return done
+    n_done = n_kept(cache)
+    assert 20 <= n_done < len(many)
+    return n_done
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals of POSIX")
@@ -650,14 +662,16 @@ def kill_half_way(run, many, output, *options):
     quick_some(["csv", "json", "jsonl", "table", "parquet", "npz", "audacity"], ["jsonl"]),
 )
 def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_it_never_had(
-    run, predict, many, tmp_path, format_
+    run, predict, many, tmp_path, cache, format_
 ):
     whole, output = tmp_path / "whole", tmp_path / "out"
     assert predict(many[0].parent, f"--format={format_}", "-o", whole)[0] == 0
-    done = kill_half_way(run, many, output, f"--format={format_}")
+    shutil.rmtree(cache)
+    n_done = kill_half_way(run, many, output, cache, f"--format={format_}")
     if format_ not in FOLDERS:
         assert not output.exists()
-    for path in done:
+    # They are done in order.
+    for path in sorted(many)[:n_done]:
         spoil(path)
     code, _, err = predict(many[0].parent, f"--format={format_}", "-o", output)
     # Files that were done would fail now.
@@ -681,18 +695,24 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_it_never_had(
 
 
 @pytest.fixture
-def again(predict, songs, tmp_path):
+def again(predict, songs, tmp_path, cache, monkeypatch):
     """Tag the songs into the same output once more: which of them were tagged anew."""
     output = tmp_path / "out.jsonl"
+    attempt = Tagger.attempt_many
 
     def call(*options):
-        before = n_lines(journal_path(output))
+        asked = []
+
+        def remember(self, paths, **more):
+            asked.extend(paths)
+            return attempt(self, paths, **more)
+
+        monkeypatch.setattr(Tagger, "attempt_many", remember)
         code, _, err = predict(*songs, "--format=jsonl", "-o", output, *options)
         assert code == 0
         assert paths_of(output.read_text()) == list(map(str, songs))
-        lines = journal_path(output).read_bytes().splitlines()
-        start = 1 if "starting anew" in err or "--overwrite" in options else before or 1
-        return [Path(json.loads(line)["path"]).name for line in lines[start:]]
+        assert re.search(rf"wrote \d+ rows of 3 files to {output}", err)
+        return [Path(path).name for path in asked]
 
     return call
 
@@ -714,13 +734,26 @@ def test_overwriting_tags_all_files_again(again):
     assert again("--overwrite") == ["a.wav", "b.wav", "c.wav"]
 
 
-@pytest.mark.parametrize(
-    "option", ["--top-k=1", "--threshold=0.1", "--segments", "--merge", "--window-middle=1"]
-)
-def test_other_settings_start_anew(again, option):
+def test_another_choice_of_the_same_scores_tags_nothing_again(again, predict, songs, tmp_path):
     again()
-    assert again(option) == ["a.wav", "b.wav", "c.wav"]
-    assert again(option) == []
+    for option in ("--top-k=1", "--threshold=0.1", "--segments", "--merge"):
+        assert again(option) == []
+    for path in songs:
+        spoil(path)
+    output = tmp_path / "other.csv"
+    code, _, err = predict(*songs, "--format=csv", "-o", output, "--top-k", "2")
+    assert code == 0 and f"wrote 6 rows of 3 files to {output}" in err
+
+
+def test_other_audio_of_the_files_is_tagged(again):
+    again()
+    assert again("--window-middle=1") == ["a.wav", "b.wav", "c.wav"]
+    assert again("--window-middle=1") == []
+
+
+def test_nothing_lies_beside_a_finished_output(again, tmp_path):
+    again()
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"out.jsonl"}
 
 
 def test_tags_asked_for_later_are_written_into_files_that_are_done(again, songs):
@@ -748,18 +781,18 @@ def test_a_file_that_failed_is_tried_again(predict, songs, tmp_path):
     assert all("error" not in json.loads(line) for line in output.read_text().splitlines())
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_half_output(run, many, tmp_path):
+def test_ctrl_c_ends_with_130_and_leaves_no_half_output(run, many, tmp_path, cache):
     output = tmp_path / "out.csv"
     command = [*PROGRAM, "--model", run, many[0].parent, "-o", output, "--format=csv", "--jobs=1"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
-        while n_lines(journal_path(output)) < 5 and time.monotonic() < deadline:
+        while n_kept(cache) < 5 and time.monotonic() < deadline:
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in said
-    assert {path.name for path in tmp_path.iterdir()} == {"many", journal_path(output).name}
+    assert {path.name for path in tmp_path.iterdir()} == {"many", "cache"}
 
 
 # Hours of audio, and many files

@@ -177,22 +177,10 @@ def test_an_output_of_the_wrong_kind_or_in_an_impossible_place_is_one_clear_erro
             open_writer(format_, output, HEADER).__enter__()
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_a_result_of_an_earlier_run_is_taken_over_where_its_record_says_enough(tmp_path, format_):
-    item = prediction()
-    inputs = [Input(Path("a.mp3"))]
-    with open_writer(format_, tmp_path / "out", HEADER, inputs=inputs) as writer:
-        if writer.needs_prediction:
-            assert writer.restore(make_record(item, Selection())) is False
-            writer.write(make_record(item, Selection()), item)
-        assert writer.restore(make_record(item, Selection())) is True
-    assert (tmp_path / "out").exists()
-
-
 def test_the_writers_import_nothing_heavy():
     code = (
         "import sys\n"
-        "from tagger.tagging import file_tags, inputs, journal, records\n"
+        "from tagger.tagging import file_tags, inputs, kept, records\n"
         "assert not {'pydantic', 'rich', 'mutagen'} & set(sys.modules)\n"
         "from tagger.tagging.writers import WRITERS, _names\n"
         "for name in WRITERS.names(): WRITERS.get(name)\n"

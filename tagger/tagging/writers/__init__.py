@@ -96,17 +96,6 @@ class Writer(ABC):
             All scores. Formats that do not need them ignore them.
         """
 
-    def restore(self, record: Record) -> bool:
-        """Take over a result of an earlier run that was interrupted.
-
-        Returns
-        -------
-        bool
-            False if its prediction is needed, so that the file must be tagged again.
-        """
-        self.write(record)
-        return True
-
     def end(self) -> None:  # noqa: B027
         """Write what comes after the last file."""
 
@@ -195,11 +184,6 @@ class FileWriter(Writer):
             self.write_file(path, record, prediction)
         except OSError as error:
             raise _unwritable(path, error) from None
-
-    def restore(self, record: Record) -> bool:  # noqa: D102
-        if self.needs_prediction:
-            return self.path_of(record.path).is_file()
-        return super().restore(record)
 
 
 WRITERS: Registry[Writer] = Registry("tagger.tagging.writers", "output format")
