@@ -2,8 +2,8 @@
 
 ``bundle.json`` describes it and holds the checksum of every other file: ``weights.h5`` (or
 ``weights.npz``), exported models, ``config.yaml``, ``vocabulary.json``, ``thresholds.json``,
-``metrics.json``, ``MODEL_CARD.md`` and, where there are such, ``clip_head.npz`` and
-``calibration.json``.
+``metrics.json``, ``MODEL_CARD.md``, ``essentia.json`` and, where there are such,
+``clip_head.npz`` and ``calibration.json``.
 """
 
 import json
@@ -39,6 +39,8 @@ CALIBRATION = "calibration.json"
 CLIP_HEAD = "clip_head.npz"
 METRICS = "metrics.json"
 MODEL_CARD = "MODEL_CARD.md"
+# The same in the form of the files beside Essentia's models, for programs.
+ESSENTIA = "essentia.json"
 # What a model is: these files and the front end decide its version, its exports do not.
 _IDENTITY = (WEIGHTS, WEIGHT_ARRAYS, CONFIG, VOCABULARY, CALIBRATION, CLIP_HEAD)
 _MAX_REASON = 200

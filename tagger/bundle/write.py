@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.signal.features import FrontEnd
+from preprocess.signal.features import FRONT_ENDS, FrontEnd
 from preprocess.store.store import Store
 from tagger.base.errors import ConfigError, ModelError, StoreError
 from tagger.base.files import (
@@ -21,6 +21,7 @@ from tagger.base.files import (
     write_text,
 )
 from tagger.base.version import VERSION
+from tagger.bundle.essentia import essentia_metadata
 from tagger.bundle.exporters import EXPORTERS, LIMITS
 from tagger.bundle.parity import (
     ParityWindows,
@@ -35,6 +36,7 @@ from tagger.bundle.read import (
     CLIP_HEAD,
     CONFIG,
     DESCRIPTION,
+    ESSENTIA,
     METRICS,
     MODEL_CARD,
     THRESHOLDS,
@@ -274,7 +276,7 @@ def add_export(
             metrics=bundle.metrics(),
             kept=kept,
         )
-        for name in (export.file, MODEL_CARD, DESCRIPTION):
+        for name in (export.file, MODEL_CARD, ESSENTIA, DESCRIPTION):
             if (root / name).is_dir():
                 (root / name).replace(Path(temporary) / "old")
             (folder / name).replace(root / name)
@@ -417,6 +419,11 @@ def finish_bundle(
     lines += ["## Exports", "", *(f"- {export.describe()}" for export in exports), ""]
     lines.append(f"Made {description.created} by tagger {description.tagger_version}.")
     write_text(folder / MODEL_CARD, "\n".join(lines) + "\n")
+    rate = FRONT_ENDS.create(
+        description.front_end["name"], description.front_end["params"]
+    ).sample_rate
+    about = essentia_metadata(description, exports, tags=tags, metrics=metrics, sample_rate=rate)
+    write_json(folder / ESSENTIA, about)
     seal(folder, description, exports, kept=kept)
 
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 # Groups of options in the help pages.
 MODEL_GROUP, INPUT_GROUP, SHOWN_GROUP = "Model", "Input", "What is shown"
 OUTPUT_GROUP, FILES_GROUP = "Output", "Tags in the files themselves"
-_FORMATS = ("table", "json", "jsonl", "csv", "parquet", "audacity", "npz", "png")
+_FORMATS = (
+    *("table", "json", "jsonl", "csv", "parquet", "huggingface", "labelstudio"),
+    *("jams", "audacity", "raven", "npz", "png"),
+)
 
 ModelOption = Annotated[
     str | None,
@@ -199,7 +202,7 @@ OutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="File, or folder of audacity, npz and png; default stdout.",
+        help="File, or folder of jams, audacity, raven, npz and png; default stdout.",
         rich_help_panel=OUTPUT_GROUP,
     ),
 ]

@@ -28,6 +28,7 @@ FILES = {
     "thresholds.json",
     "metrics.json",
     "MODEL_CARD.md",
+    "essentia.json",
 }
 # Who reads which file.
 READERS = {
@@ -354,7 +355,7 @@ def test_another_export_changes_neither_version_nor_the_other_files(made, root):
     add_export(Bundle(root), format_="litert", quantize="float16", windows=windows())
     before, after = files_of(made), files_of(root)
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"model_float16.tflite", "MODEL_CARD.md", "bundle.json"}
+    assert changed == {"model_float16.tflite", "MODEL_CARD.md", "essentia.json", "bundle.json"}
     bundle = Bundle(root)
     bundle.verify()
     assert bundle.version == Bundle(made).version
@@ -462,3 +463,17 @@ def test_an_export_is_described_in_one_line(made):
         r"\(limit 0\.0001\) on 4 windows \(random windows\)",
         export.describe(),
     )
+
+
+def test_a_bundle_says_what_it_is_in_the_form_of_essentias_models(made, shared):
+    about = json.loads((made / "essentia.json").read_text())
+    bundle = Bundle(made)
+    assert tuple(about["classes"]) == bundle.tags()
+    assert {output["name"]: output["shape"][-1] for output in about["schema"]["outputs"]} == (
+        bundle.outputs
+    )
+    theirs = json.loads((shared / "models/msd-musicnn-1.json").read_text())
+    assert set(theirs) - {"citation"} <= set(about)
+    assert set(theirs["inference"]) <= set(about["inference"])
+    (scores,) = [o for o in about["schema"]["outputs"] if o["output_purpose"] == "predictions"]
+    assert scores["name"] == "scores"

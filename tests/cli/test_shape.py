@@ -130,7 +130,7 @@ def test_options_come_in_groups(command):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("tagger tag --format j", {"json", "jsonl"}),
+        ("tagger tag --format j", {"json", "jsonl", "jams"}),
         ("tagger tag --model musicnn-m", {"musicnn-mtt", "musicnn-msd"}),
         ("tagger train --head x", {"xgboost"}),
         ("tagger train --config magna", {"magnatagatune", "magnatagatune_h200"}),

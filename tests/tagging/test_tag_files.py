@@ -93,7 +93,7 @@ def table_rows(text):
 
 
 def without_time(content):
-    return re.sub(rb"# time: .*\n", b"", content)
+    return re.sub(rb"\d{4}-\d\d-\d\dT[\d:+]+", b"", content)
 
 
 # Inputs

@@ -2,12 +2,12 @@
 
 import csv
 import io
-import itertools
 import json
 import os
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,9 @@ TAGS = ("guitar", "no vocals", 'say "hi", twice', "müsik\n二", "drums")
 SCORES = (0.25, 0.9, 0.5, 0.75, 0.0)
 RANKED = ["no vocals", "müsik\n二", 'say "hi", twice', "guitar", "drums"]
 HEADER = Header("scenes", "3f2a", "0.1.0", "2026-01-02T03:04:05Z")
-FORMATS = ["audacity", "csv", "json", "jsonl", "npz", "parquet", "png", "table"]
-TEXTS = ["csv", "json", "jsonl", "table"]
-PER_FILE = ["audacity", "npz", "png"]
+TEXTS = ["csv", "huggingface", "json", "jsonl", "labelstudio", "table"]
+PER_FILE = ["audacity", "jams", "npz", "png", "raven"]
+FORMATS = sorted([*TEXTS, *PER_FILE, "parquet"])
 # What Linux gives for a file name with the byte 0xff.
 ODD = "odd \udcff.mp3"
 
@@ -68,9 +68,7 @@ def written(format_, *records, stream=None):
 
 
 def rows_of_csv(text):
-    lines = text.splitlines(keepends=True)
-    body = "".join(itertools.dropwhile(lambda line: line.startswith("# "), lines))
-    return list(csv.DictReader(io.StringIO(body, newline="")))
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def outputs(format_, folder, *items, inputs=None):
@@ -104,7 +102,6 @@ def test_formats_say_what_kind_of_output_they_need():
     assert [name for name in FORMATS if kinds[name].per_file] == PER_FILE
     assert [name for name in FORMATS if kinds[name].binary] == ["npz", "parquet", "png"]
     assert [name for name in FORMATS if kinds[name].needs_prediction] == ["npz", "png"]
-    assert len({kinds[name].suffix for name in FORMATS}) == len(FORMATS) - 1  # .txt twice
     assert kinds["audacity"].default_segments == "merged"
 
 
@@ -247,34 +244,27 @@ def test_each_file_is_flushed_as_soon_as_it_is_done(format_):
     writer.begin()
     for path in ("first.mp3", "second.mp3"):
         writer.write(record(path, [("a", 0.5)]))
-        assert path in stream.flushed and stream.flushed == stream.getvalue()
+        assert stream.flushed and stream.flushed == stream.getvalue()
+        # A list of lists of labels names no files.
+        assert path in stream.flushed or format_ == "huggingface"
 
 
 # CSV
 
 
-def test_csv_has_its_origin_in_comments_and_a_row_per_tag():
+def test_csv_begins_with_its_columns_and_has_its_origin_in_each_row():
     text = written("csv", record(rows=[("a", 0.9), ("b", 0.25)]), SEGMENTS, FAILED)
-    assert text.splitlines()[:9] == [
-        "# model: scenes",
-        "# version: 3f2a",
-        "# tagger: 0.1.0",
-        "# time: 2026-01-02T03:04:05Z",
-        "# segments: none",
-        "path,start,end,tag,score,error",
-        "a.mp3,0.000000,3.855000,a,0.900000,",
-        "a.mp3,0.000000,3.855000,b,0.250000,",
-        "a.mp3,0.000000,1.935000,drums,0.750000,",
+    origin = "scenes,3f2a,2026-01-02T03:04:05Z"
+    assert text.splitlines()[:4] == [
+        "path,start,end,tag,score,error,model,version,time",
+        f"a.mp3,0.000000,3.855000,a,0.900000,,{origin}",
+        f"a.mp3,0.000000,3.855000,b,0.250000,,{origin}",
+        f"a.mp3,0.000000,1.935000,drums,0.750000,,{origin}",
     ]
     failed = rows_of_csv(text)[-1]
     assert failed.pop("path") == FAILED.path and failed.pop("error") == FAILED.error
-    assert set(failed.values()) == {""}
-
-
-def test_a_model_name_with_newlines_stays_in_its_comment():
-    stream = io.StringIO()
-    WRITERS.get("csv")(stream, Header("a\nb", "", "", "")).begin()
-    assert "# model: a b\n" in stream.getvalue()
+    assert failed.pop("model") == "scenes" and failed.pop("version") == "3f2a"
+    assert failed.pop("time") and set(failed.values()) == {""}
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
@@ -292,14 +282,79 @@ def test_any_name_survives_csv_and_json(path, tags, error):
     assert second == {"path": path, "error": error}
 
 
-def test_csv_is_read_by_pandas_with_its_comments_skipped():
-    import pandas as pd
+@pytest.mark.parametrize("reader", ["pandas", "duckdb"])
+def test_csv_is_read_by_other_programs_as_it_is(tmp_path, reader):
+    path = tmp_path / "a.csv"
+    path.write_text(written("csv", record("a #1.mp3", [("C#", 0.5)]), SEGMENTS, FAILED))
+    if reader == "pandas":
+        import pandas as pd
 
-    text = written("csv", record("a #1.mp3", [("C#", 0.5)]), SEGMENTS)
-    table = pd.read_csv(io.StringIO(text), comment="#")
+        table = pd.read_csv(path)
+    else:
+        import duckdb
+
+        table = duckdb.sql(f"SELECT * FROM '{path}'").df()
+    assert table["error"].iloc[-1] == FAILED.error
+    table = table.iloc[:-1]
     assert list(table["path"]) == ["a #1.mp3", "a.mp3", "a.mp3"]
     assert list(table["tag"]) == ["C#", "drums", "flute"]
     assert list(table["end"]) == [3.855, 1.935, 62.25]
+
+
+# What other programs of the field read
+
+
+def test_the_list_of_hugging_face_has_a_list_for_each_file():
+    text = written("huggingface", record(rows=[("a", 0.9), ("b", 0.25)]), FAILED, record())
+    best = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.25}]
+    assert json.loads(text) == [best, [], []]
+    assert json.loads(written("huggingface")) == []
+
+
+def test_label_studio_gets_choices_of_files_and_labels_of_segments():
+    whole = json.loads(written("labelstudio", record(rows=[("a", 0.9), ("b", 0.25)]), FAILED))
+    (task,) = whole
+    (prediction_,) = task["predictions"]
+    assert task["data"] == {"audio": "a.mp3"}
+    assert (prediction_["model_version"], prediction_["score"]) == ("scenes 3f2a", 0.9)
+    (result,) = prediction_["result"]
+    assert result["value"] == {"choices": ["a", "b"]} and result["type"] == "choices"
+    stream = io.StringIO()
+    writer = WRITERS.get("labelstudio")(stream, replace(HEADER, segments="merged"))
+    writer.begin()
+    writer.write(SEGMENTS)
+    writer.end()
+    first, second = json.loads(stream.getvalue())[0]["predictions"][0]["result"]
+    assert first["value"] == {"start": 0.0, "end": 1.935, "labels": ["drums"]}
+    assert (second["type"], second["score"], second["id"]) == ("labels", 0.5, "segment-1")
+
+
+def test_jams_is_read_by_its_own_library(tmp_path):
+    jams = pytest.importorskip("jams")
+    item = prediction()
+    selection = Selection(segments="merged", threshold=0.5)
+    with open_writer("jams", tmp_path, HEADER, inputs=[Input(Path("a.mp3"))]) as writer:
+        writer.write(make_record(item, selection), item)
+    found = jams.load(str(tmp_path / "a.jams"), validate=True, strict=True)
+    (annotation,) = found.annotations
+    assert annotation.namespace == "tag_open"
+    assert annotation.annotation_metadata.annotation_tools == "tagger 0.1.0"
+    wanted = make_record(item, selection).rows
+    assert [observation.value for observation in annotation.data] == [row.label for row in wanted]
+    assert [observation.time for observation in annotation.data] == pytest.approx(
+        [row.start for row in wanted], abs=1e-6
+    )
+    assert found.file_metadata.duration == pytest.approx(item.seconds)
+
+
+def test_raven_gets_the_columns_that_it_asks_for(tmp_path):
+    with open_writer("raven", tmp_path, HEADER, inputs=[Input(Path("a.mp3"))]) as writer:
+        writer.write(SEGMENTS)
+    rows = list(csv.DictReader((tmp_path / "a.selections.txt").open(), delimiter="\t"))
+    assert [row["Selection"] for row in rows] == ["1", "2"]
+    assert rows[0]["Begin Time (s)"] == "0.000000" and rows[1]["End Time (s)"] == "62.250000"
+    assert {"View", "Channel", "Low Freq (Hz)", "High Freq (Hz)"} <= set(rows[0])
+    assert (rows[0]["Tag"], rows[0]["Score"]) == ("drums", "0.750000")
 
 
 # Parquet
@@ -323,7 +378,9 @@ def test_parquet_has_the_columns_of_csv_with_their_types(tmp_path):
     file = write_parquet(tmp_path / "a.parquet", *records)
     table = file.read()
     types = {field.name: str(field.type) for field in table.schema}
-    assert list(types) == list(rows_of_csv(written("csv", *records))[0])
+    # Where it comes from is in the metadata of the file.
+    origin = ["model", "version", "time"]
+    assert [*types, *origin] == list(rows_of_csv(written("csv", *records))[0])
     assert list(types.values()) == ["string", "double", "double", "string", "double", "string"]
     assert table.to_pylist()[0] == {
         "path": "ü.mp3",

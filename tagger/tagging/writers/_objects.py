@@ -4,6 +4,21 @@ import json
 from typing import Any
 
 from tagger.tagging.records import Record
+from tagger.tagging.writers import TextWriter
+
+
+class ListWriter(TextWriter):
+    """One JSON list, of which each item is written as soon as its file is done."""
+
+    _separator = "["
+
+    def put_item(self, text: str) -> None:
+        """Write an item, which is one line."""
+        self.put(f"{self._separator}\n{text}")
+        self._separator = ","
+
+    def end(self) -> None:
+        self.put("[]\n" if self._separator == "[" else "\n]\n")
 
 
 def json_text(record: Record, encoding: str) -> str:

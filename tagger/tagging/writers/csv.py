@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from tagger.tagging.prediction import Prediction
 
 COLUMNS = ("path", "start", "end", "tag", "score", "error")
-# The csv module leaves a bare carriage return unquoted, at which readers then break the line; and
-# readers that skip comments may take an unquoted number sign for the start of one.
-_QUOTED = frozenset(',"\r\n#')
+# Where a row comes from: files are put together, and these stay with it.
+ORIGIN = ("model", "version", "time")
+# The csv module leaves a bare carriage return unquoted, at which readers then break the line.
+_QUOTED = frozenset(',"\r\n')
 
 
 class CsvWriter(TextWriter):
-    """Comment lines with the origin, a line of column names, then the rows.
+    """A line of column names, then the rows; model, version and time are columns.
 
     Times are in seconds. The row of a file that failed has a path and an error alone.
     """
@@ -23,21 +24,21 @@ class CsvWriter(TextWriter):
     suffix = ".csv"
 
     def begin(self) -> None:  # noqa: D102 (the contract documents it)
-        comments = [f"# {name}: {value}\n" for name, value in self.header.items().items()]
-        self.put("".join(comments) + _line(*COLUMNS))
+        known = self.header.items()
+        self._origin = [known[name] for name in ORIGIN]
+        self.put(_line(*COLUMNS, *ORIGIN))
 
     def write(  # noqa: D102
         self, record: Record, prediction: "Prediction | None" = None
     ) -> None:
         if record.error is not None:
-            self.put(_line(record.path, "", "", "", "", record.error))
+            self.put(_line(record.path, "", "", "", "", record.error, *self._origin))
             return
         lines = []
         for row in record.rows:
             start, end = span(record, row)
-            lines.append(
-                _line(record.path, f"{start:.6f}", f"{end:.6f}", row.label, f"{row.score:.6f}", "")
-            )
+            times, score = (f"{start:.6f}", f"{end:.6f}"), f"{row.score:.6f}"
+            lines.append(_line(record.path, *times, row.label, score, "", *self._origin))
         self.put("".join(lines))
 
 
