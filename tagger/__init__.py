@@ -11,6 +11,7 @@
 `EmbeddingTransformer` puts embeddings into pipelines of scikit-learn.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tagger.base.version import VERSION
@@ -27,20 +28,17 @@ __all__ = [
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from tagger.tagging.tagger import Embedding, Prediction, Tagger, top_tags
+    from tagger.tagging.tagger import Embedding, Prediction, Tagger
+    from tagger.tagging.top_tags import top_tags
     from tagger.tagging.transformer import EmbeddingTransformer
 
 
 def __getattr__(name: str) -> Any:
     # NumPy and the rest take a tenth of a second to import: only who asks for them waits.
-    if name == "EmbeddingTransformer":
-        # scikit-learn takes a second more.
-        from tagger.tagging.transformer import EmbeddingTransformer
-
-        return EmbeddingTransformer
     if name in __all__:
-        from tagger.tagging import tagger as module
-
+        # scikit-learn takes a second more.
+        where = {"EmbeddingTransformer": "transformer", "top_tags": "top_tags"}
+        module = importlib.import_module(f"tagger.tagging.{where.get(name, 'tagger')}")
         return getattr(module, name)
     raise AttributeError(f"module 'tagger' has no attribute {name!r}")
 

@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,88 +16,46 @@ from tagger.cli.app import (
     choice,
     config_of,
     finite,
+    unused,
     verb,
 )
-from tagger.cli.shape import choices, completed, models
+from tagger.cli.tagging_options import (
+    AppendOption,
+    DryRunOption,
+    EmptyOption,
+    FieldOption,
+    FilesFromOption,
+    FormatOption,
+    InputsArgument,
+    JobsOption,
+    MapOption,
+    MergeOption,
+    MiddleOption,
+    ModelOption,
+    NullOption,
+    OutputOption,
+    OverwriteOption,
+    QuantizeOption,
+    SegmentsOption,
+    SynonymsOption,
+    TaggramOption,
+    ThresholdOption,
+    TopOption,
+    UndoOption,
+    WriteOption,
+    YesOption,
+)
 from tagger.cloud.locations import location, require_local
 
 if TYPE_CHECKING:
     from tagger.tagging.inputs import Input
+    from tagger.tagging.records import Selection
+    from tagger.tagging.tag_fields import Field
     from tagger.tagging.tagger import Tagger
 
 
-# Groups of options in the help pages.
-MODEL_GROUP, INPUT_GROUP, SHOWN_GROUP = "Model", "Input", "What is shown"
-OUTPUT_GROUP, FILES_GROUP = "Output", "Tags in the files themselves"
-_FORMATS = (
-    *("table", "json", "jsonl", "csv", "parquet", "huggingface", "labelstudio"),
-    *("jams", "audacity", "raven", "npz", "png"),
-)
-
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="MODEL",
-        help="Run or bundle (folder or gs://), or a name of 'tagger models list'; default the run "
-        "of --config, $TAGGER_MODEL, or musicnn-mtt.",
-        rich_help_panel=MODEL_GROUP,
-        autocompletion=completed(models),
-    ),
-]
-QuantizeOption = Annotated[
-    str,
-    typer.Option(
-        "--quantize",
-        help="Which of the model's exports: none, dynamic or float16.",
-        rich_help_panel=MODEL_GROUP,
-        autocompletion=choices(*QUANTIZATIONS),
-    ),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs",
-        min=1,
-        help="Threads that decode and compute; default the processors.",
-        rich_help_panel=MODEL_GROUP,
-    ),
-]
-MiddleOption = Annotated[
-    float | None,
-    typer.Option(
-        "--window-middle",
-        metavar="SECONDS",
-        min=0.01,
-        help="Only so much of a file's middle.",
-        rich_help_panel=INPUT_GROUP,
-    ),
-]
-InputsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="FILE...",
-        help="Audio files, folders, quoted patterns; - is audio on standard input.",
-    ),
-]
-FilesFromOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--files-from",
-        metavar="LIST",
-        help="File with a name per line; - is standard input.",
-        rich_help_panel=INPUT_GROUP,
-    ),
-]
-NullOption = Annotated[
-    bool,
-    typer.Option(
-        "-0",
-        "--null",
-        help="Names of the list end in NUL, as 'find -print0' has them.",
-        rich_help_panel=INPUT_GROUP,
-    ),
-]
+# Files that may be changed without a question.
+_MANY_CHANGES = 100
 
 
 def _one_thread_per_product() -> None:
@@ -137,11 +96,23 @@ def _inputs(
     if not names and not listed:
         raise ConfigError("no files given; name audio files or folders, or use --files-from")
     if only_asked:
-        refuse_wide_writes(names or [], listed)
+        _asked(lambda: refuse_wide_writes(names or [], listed))
     files = expand_inputs([*(names or []), *listed])
     if only_asked:
-        refuse_writes_outside(files)
+        _asked(lambda: refuse_writes_outside(files))
+        if len(files) > _MANY_CHANGES:
+            _ask(f"{len(files)} files would be changed; look at it first with --dry-run")
     return files
+
+
+def _asked(refuse: Callable[[], None]) -> None:
+    """Ask about what would be refused, if somebody is there."""
+    try:
+        refuse()
+    except ConfigError as error:
+        if not _somebody_is_there():
+            raise
+        typer.confirm(f"{error}. Go on?", abort=True, err=True)
 
 
 def _load_tagger(
@@ -159,68 +130,6 @@ def _load_tagger(
         model, run = default_model(), newest_run()
         notice(f"model: {model}" + (f" (yours: --model {run})" if run is not None else ""))
     return Tagger.load(model, quantize=quantize, jobs=jobs)
-
-
-TopOption = Annotated[
-    int | None,
-    typer.Option(
-        "--top-k",
-        min=1,
-        help="At most so many tags of each file; default 10, or the one that a model decides for.",
-        rich_help_panel=SHOWN_GROUP,
-    ),
-]
-ThresholdOption = Annotated[
-    str | None,
-    typer.Option(
-        "--threshold",
-        metavar="SCORE|auto",
-        help="Only tags that score this; auto: the model's own threshold of each tag.",
-        rich_help_panel=SHOWN_GROUP,
-        autocompletion=choices("auto"),
-    ),
-]
-MergeOption = Annotated[
-    bool,
-    typer.Option(
-        "--merge",
-        help="Tags of segments: neighbouring windows over the threshold.",
-        rich_help_panel=SHOWN_GROUP,
-    ),
-]
-FormatOption = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        help=f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}.",
-        rich_help_panel=OUTPUT_GROUP,
-        autocompletion=choices(*_FORMATS),
-    ),
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="File, or folder of jams, audacity, raven, npz and png; default stdout.",
-        rich_help_panel=OUTPUT_GROUP,
-    ),
-]
-TaggramOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Also draw tags over time: a .png file, or a folder for several files.",
-        rich_help_panel=OUTPUT_GROUP,
-    ),
-]
-YesOption = Annotated[
-    bool,
-    typer.Option(
-        "--yes",
-        help="Write into the files of a whole disk or home folder as well.",
-        rich_help_panel=FILES_GROUP,
-    ),
-]
 
 
 @verb(
@@ -241,50 +150,20 @@ def predict_tags(
     config: ConfigOption = None,
     top_k: TopOption = None,
     threshold: ThresholdOption = None,
-    segments: Annotated[
-        bool,
-        typer.Option(
-            "--segments", help="Tags of each window, with its times.", rich_help_panel=SHOWN_GROUP
-        ),
-    ] = False,
+    segments: SegmentsOption = False,
     merge: MergeOption = False,
-    synonyms: Annotated[
-        Path | None,
-        typer.Option(
-            "--synonyms",
-            metavar="NAME|FILE",
-            help="Put tags that mean the same together: magnatagatune, million_song, or a file.",
-            rich_help_panel=SHOWN_GROUP,
-            autocompletion=choices("magnatagatune", "million_song"),
-        ),
-    ] = None,
+    synonyms: SynonymsOption = None,
     format_: FormatOption = "table",
     output: OutputOption = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Start anew instead of going on with the output.",
-            rich_help_panel=OUTPUT_GROUP,
-        ),
-    ] = False,
+    overwrite: OverwriteOption = False,
     taggram: TaggramOption = None,
-    write_tags: Annotated[
-        bool,
-        typer.Option(
-            "--write-tags",
-            help="Also write them into the files, as their genre.",
-            rich_help_panel=FILES_GROUP,
-        ),
-    ] = False,
-    undo_write_tags: Annotated[
-        bool,
-        typer.Option(
-            "--undo-write-tags",
-            help="Only give the files their old genre back.",
-            rich_help_panel=FILES_GROUP,
-        ),
-    ] = False,
+    write_tags: WriteOption = False,
+    undo_write_tags: UndoOption = False,
+    dry_run: DryRunOption = False,
+    field: FieldOption = "genre",
+    append: AppendOption = False,
+    only_if_empty: EmptyOption = False,
+    map_: MapOption = None,
     yes: YesOption = False,
     middle: MiddleOption = None,
     quantize: QuantizeOption = "none",
@@ -293,42 +172,98 @@ def predict_tags(
     """Tag audio files. Without a model of your own, musicnn-mtt is fetched and used."""
     _one_thread_per_product()
     from preprocess.clips.vocabulary import read_synonyms
-    from tagger.tagging.records import Selection
-    from tagger.tagging.tag_files import Options, refuse_impossible, tag_files, undo_tags
-    from tagger.tagging.writers import WRITERS
+    from tagger.tagging.tag_files import Options, refuse_impossible, tag_files
 
-    choice("--format", format_, WRITERS.names())
     choice("--quantize", quantize, QUANTIZATIONS)
+    _require_local(output, taggram)
+    selection = _selection(format_, top_k, threshold, merge=merge, segments=segments)
+    finite("--window-middle", middle)
+    # Who asks what would be written wants it known for writing.
+    write_tags = write_tags or dry_run
+    writing = _writing(
+        write_tags, field=field, append=append, only_if_empty=only_if_empty, map_=map_
+    )
+    changes = ((write_tags and not dry_run) or undo_write_tags) and not yes
+    files = _inputs(inputs, files_from, null=null, only_asked=changes)
+    if undo_write_tags:
+        _undo(files)
+        return
+    options = Options(
+        format=format_,
+        output=output,
+        selection=selection,
+        middle_seconds=middle,
+        taggram=taggram,
+        synonyms=None if synonyms is None else read_synonyms(synonyms),
+        write_tags=write_tags,
+        **writing,
+        dry_run=dry_run,
+        overwrite=overwrite,
+    )
+    refuse_impossible(files, options)
+    tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs)
+    if tag_files(tagger, files, options):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _require_local(output: Path | None, taggram: Path | None) -> None:
     for option, place in (("--output", output), ("--taggram", taggram)):
         if place is not None:
             require_local(place, option)
-    score = _threshold(threshold)
-    finite("--window-middle", middle)
-    writes = write_tags or undo_write_tags
-    files = _inputs(inputs, files_from, null=null, only_asked=writes and not yes)
-    if undo_write_tags:
-        n_restored, n_failed = undo_tags(files)
-        print(f"{n_restored} of {len(files)} files have their genre back")
-    else:
-        default = WRITERS.get(format_).default_segments
-        mode = "merged" if merge else "windows" if segments else default
-        options = Options(
-            format=format_,
-            output=output,
-            selection=Selection(
-                top_k=top_k, threshold=score, model_thresholds=threshold == "auto", segments=mode
-            ),
-            middle_seconds=middle,
-            taggram=taggram,
-            synonyms=None if synonyms is None else read_synonyms(synonyms),
-            write_tags=write_tags,
-            overwrite=overwrite,
-        )
-        refuse_impossible(files, options)
-        tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs)
-        n_failed = tag_files(tagger, files, options)
+
+
+def _selection(
+    format_: str, top_k: int | None, threshold: str | None, *, merge: bool, segments: bool
+) -> "Selection":
+    from tagger.tagging.records import Selection
+    from tagger.tagging.writers import WRITERS
+
+    choice("--format", format_, WRITERS.names())
+    default = WRITERS.get(format_).default_segments
+    return Selection(
+        top_k=top_k,
+        threshold=_threshold(threshold),
+        model_thresholds=threshold == "auto",
+        segments="merged" if merge else "windows" if segments else default,
+    )
+
+
+def _writing(
+    write_tags: bool, field: str, map_: Path | None, *, append: bool, only_if_empty: bool
+) -> dict[str, Any]:
+    """Say how tags are written into files, for `Options`."""
+    from tagger.tagging.file_tags import Writing
+    from tagger.tagging.tag_fields import FIELDS
+    from tagger.tagging.tag_map import read_tag_map
+
+    choice("--field", field, FIELDS)
+    if not write_tags:
+        given = {"--append": append, "--only-if-empty": only_if_empty, "--map": map_}
+        unused("tags that are not written; add --write-tags or --dry-run", given)
+    return {
+        "writing": Writing(cast("Field", field), append=append, only_if_empty=only_if_empty),
+        "tag_map": None if map_ is None else read_tag_map(map_),
+    }
+
+
+def _undo(files: "list[Input]") -> None:
+    from tagger.tagging.tag_files import undo_tags
+
+    n_restored, n_failed = undo_tags(files)
+    print(f"{n_restored} of {len(files)} files have their tags of before back")
     if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask(question: str) -> None:
+    """Ask before something large; where nobody is there to answer it is refused."""
+    if not _somebody_is_there():
+        raise ConfigError(f"{question}, or give --yes to go on")
+    typer.confirm(f"{question}. Go on?", abort=True, err=True)
 
 
 def _threshold(text: str | None) -> float | None:

@@ -36,6 +36,75 @@ _HEADS = (
 )
 
 
+MusicArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[MUSIC]",
+        help="Your clips: a folder of folders named by label, or a CSV file of path,tags. A "
+        "clip head is fitted to what a pretrained model says of them, in a minute.",
+    ),
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="RUN", help="The run.", rich_help_panel=MUSIC_GROUP),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="MODEL",
+        help="Pretrained model, bundle or run.",
+        rich_help_panel=MUSIC_GROUP,
+        autocompletion=completed(models),
+    ),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="single_label or multilabel; default by the labels of the clips.",
+        rich_help_panel=MUSIC_GROUP,
+        autocompletion=choices("single_label", "multilabel"),
+    ),
+]
+HeadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="NAME",
+        help=f"linear (default), or a classifier: {', '.join(_HEADS[1:])}.",
+        rich_help_panel=MUSIC_GROUP,
+        autocompletion=choices(*_HEADS),
+    ),
+]
+MiddleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--window-middle",
+        metavar="SECONDS",
+        min=0.01,
+        help="Only so much of the middle of each clip.",
+        rich_help_panel=MUSIC_GROUP,
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in run.root if there is one.",
+        rich_help_panel=NETWORK_GROUP,
+    ),
+]
+ProfileOption = Annotated[
+    bool,
+    typer.Option(
+        "--profile-input",
+        help="Say how long training waits for data.",
+        rich_help_panel=NETWORK_GROUP,
+    ),
+]
+
+
 @verb(
     "train",
     short="Learn your own labels, or train a network.",
@@ -45,75 +114,16 @@ _HEADS = (
     ),
 )
 def train(
-    music: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MUSIC]",
-            help="Your clips: a folder of folders named by label, or a CSV file of path,tags. A "
-            "clip head is fitted to what a pretrained model says of them, in a minute.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="RUN", help="The run.", rich_help_panel=MUSIC_GROUP),
-    ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            "--on",
-            metavar="MODEL",
-            help="Pretrained model, bundle or run.",
-            rich_help_panel=MUSIC_GROUP,
-            autocompletion=completed(models),
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            help="single_label or multilabel; default by the labels of the clips.",
-            rich_help_panel=MUSIC_GROUP,
-            autocompletion=choices("single_label", "multilabel"),
-        ),
-    ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(
-            "--head",
-            metavar="NAME",
-            help=f"linear (default), or a classifier: {', '.join(_HEADS[1:])}.",
-            rich_help_panel=MUSIC_GROUP,
-            autocompletion=choices(*_HEADS),
-        ),
-    ] = None,
-    middle: Annotated[
-        float | None,
-        typer.Option(
-            "--window-middle",
-            metavar="SECONDS",
-            min=0.01,
-            help="Only so much of the middle of each clip.",
-            rich_help_panel=MUSIC_GROUP,
-        ),
-    ] = None,
+    music: MusicArgument = None,
+    output: RunOption = None,
+    on: OnOption = None,
+    task: TaskOption = None,
+    head: HeadOption = None,
+    middle: MiddleOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run in run.root if there is one.",
-            rich_help_panel=NETWORK_GROUP,
-        ),
-    ] = False,
-    profile_input: Annotated[
-        bool,
-        typer.Option(
-            "--profile-input",
-            help="Say how long training waits for data.",
-            rich_help_panel=NETWORK_GROUP,
-        ),
-    ] = False,
+    resume: ResumeOption = False,
+    profile_input: ProfileOption = False,
 ) -> None:
     """Learn your labels: from a folder of music in a minute, or a network from a patch store."""
     finite("--window-middle", middle)

@@ -1,7 +1,7 @@
 """Tags in the audio file's own metadata, where players show them; undoable.
 
-They go into the genre field. What stood there before is kept in a field of its own, so that it can
-be put back.
+They go into the genre or another field. What stood there before is kept in a field of its own, so
+that it can be put back.
 """
 
 import contextlib
@@ -11,16 +11,23 @@ import shutil
 import stat
 import struct
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tagger.base.errors import AudioError
 from tagger.base.files import TEMPORARY_PREFIX, sync_folder
 from tagger.tagging.encoded_audio import encoded_audio_digest
-
-BACKUP_FIELD = "TAGGER_GENRE_BACKUP"
+from tagger.tagging.tag_fields import (
+    BACKUP_FIELD,
+    FIELDS,
+    Field,
+    Fields,
+    Id3Fields,
+    Mp4Fields,
+    VorbisFields,
+)
 
 # Containers of chunks: magic, byte order of lengths, the chunk that holds the audio.
 _CHUNKED: dict[bytes, tuple[Literal["little", "big"], bytes]] = {
@@ -44,8 +51,41 @@ _DAMAGE = (
 _REMEDY_FORMAT = "convert it to mp3, flac, ogg, opus, m4a, wav or aiff"
 
 
-def write_tags(path: Path, labels: Sequence[str]) -> None:
-    """Write labels into a file's genre field.
+@dataclass(frozen=True)
+class Writing:
+    """How tags are written.
+
+    Parameters
+    ----------
+    field : {"genre", "mood", "comment", "grouping"}
+        Where to.
+    append : bool
+        Behind what stands there, in place of it.
+    only_if_empty : bool
+        Leave files alone whose field is filled.
+    """
+
+    field: Field = "genre"
+    append: bool = False
+    only_if_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a file's field holds, and what it would.
+
+    Parameters
+    ----------
+    old, new : list of str
+        Values of the field now, and then.
+    """
+
+    old: list[str]
+    new: list[str]
+
+
+def write_tags(path: Path, labels: Sequence[str], writing: Writing | None = None) -> Change:
+    """Write labels into a field of a file.
 
     Parameters
     ----------
@@ -53,7 +93,14 @@ def write_tags(path: Path, labels: Sequence[str]) -> None:
         mp3, wav, aiff (ID3), flac, ogg, opus (Vorbis comments) or m4a. It is replaced by a changed
         copy: it is whole at any time, and its audio stays as it is.
     labels : sequence of str
-        The tags. Without any, a genre of before is put back as by `undo_tags`.
+        The tags. Without any, what stood there before is put back.
+    writing : Writing, optional
+        Where to and how; default in place of the genre.
+
+    Returns
+    -------
+    Change
+        What the field held and holds.
 
     Raises
     ------
@@ -61,27 +108,55 @@ def write_tags(path: Path, labels: Sequence[str]) -> None:
         If the file is missing, read-only, damaged, or its format has no such field. The message
         names the file and the remedy.
     """
-    cleaned = [_one_line(label) for label in labels]
-    if not cleaned:
-        undo_tags(path)
-        return
+    how, cleaned = writing or Writing(), [_one_line(label) for label in labels]
+    found: list[Change] = []
 
-    def change(fields: _Fields) -> bool:
-        present = fields.genre()
-        if fields.backup() is not None:
-            # Written before: what stands there now is no genre of the user's.
-            if present == fields.as_stored(cleaned):
-                return False
-        else:
-            fields.set_backup(json.dumps(present))
-        fields.set_genre(fields.as_stored(cleaned))
+    def change(fields: Fields) -> bool:
+        planned, before = _planned(path, fields, cleaned, how)
+        found[:] = [planned]
+        if planned.new == planned.old:
+            return False
+        if planned.new == before[how.field]:
+            before.pop(how.field)
+        fields.set_backup(json.dumps(before) if before else None)
+        fields.set_values(how.field, planned.new)
         return True
 
     _edit(Path(path), change)
+    return found[0]
+
+
+def planned_change(path: Path, labels: Sequence[str], writing: Writing | None = None) -> Change:
+    """Say what `write_tags` would do; nothing is written.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing or damaged, or its format has no such field.
+    """
+    cleaned = [_one_line(label) for label in labels]
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file; check the path")
+    return _planned(path, _open(path, path)[1], cleaned, writing or Writing())[0]
+
+
+def _planned(
+    path: Path, fields: Fields, labels: list[str], how: Writing
+) -> tuple[Change, dict[Field, list[str]]]:
+    """Change of a field, and what fields held before tags were written into them."""
+    present = fields.values(how.field)
+    before = _read_backup(path, fields.backup() or "{}")
+    original = before.setdefault(how.field, present)
+    if not labels or (how.only_if_empty and original):
+        return Change(present, original), before
+    if how.append:
+        known = {value.casefold() for value in original}
+        labels = [*original, *(label for label in labels if label.casefold() not in known)]
+    return Change(present, fields.as_stored(how.field, labels)), before
 
 
 def undo_tags(path: Path) -> bool:
-    """Put back the genre that a file had before `write_tags`.
+    """Put back what a file's fields held before `write_tags`.
 
     Parameters
     ----------
@@ -99,24 +174,43 @@ def undo_tags(path: Path) -> bool:
         See `write_tags`.
     """
 
-    def change(fields: _Fields) -> bool:
+    def change(fields: Fields) -> bool:
         backup = fields.backup()
         if backup is None:
             return False
-        try:
-            genre = json.loads(backup)
-        except ValueError:
-            genre = None
-        if not isinstance(genre, list) or not all(isinstance(value, str) for value in genre):
-            raise AudioError(
-                f"{path}: its field {BACKUP_FIELD} was changed by another program and cannot be "
-                "put back; set the genre with a tag editor, and remove that field"
-            )
-        fields.set_genre(genre)
+        for name, values in _read_backup(path, backup).items():
+            fields.set_values(name, values)
         fields.set_backup(None)
         return True
 
     return _edit(Path(path), change)
+
+
+def _read_backup(path: Path, text: str) -> dict[Field, list[str]]:
+    """Read what fields held before.
+
+    Raises
+    ------
+    AudioError
+        If another program has changed what was noted.
+    """
+    try:
+        kept = json.loads(text)
+    except ValueError:
+        kept = None
+    # Of earlier releases: the genre alone.
+    kept = {"genre": kept} if isinstance(kept, list) else kept
+    if not isinstance(kept, dict) or not all(
+        name in FIELDS
+        and isinstance(values, list)
+        and all(isinstance(value, str) for value in values)
+        for name, values in kept.items()
+    ):
+        raise AudioError(
+            f"{path}: its field {BACKUP_FIELD} was changed by another program and cannot be put "
+            "back; set its fields with a tag editor, and remove that field"
+        )
+    return kept
 
 
 def _one_line(label: str) -> str:
@@ -124,156 +218,17 @@ def _one_line(label: str) -> str:
     return "".join(character if character.isprintable() else " " for character in label).strip()
 
 
-class _Fields(ABC):
-    """The genre field and the backup field of one kind of metadata.
-
-    Parameters
-    ----------
-    tags : mutagen tags
-        All fields of a file.
-    """
-
-    def __init__(self, tags: Any) -> None:
-        self.tags = tags
-
-    @abstractmethod
-    def genre(self) -> list[str]:
-        """Values of the genre field; empty if there is none."""
-
-    @abstractmethod
-    def set_genre(self, values: list[str]) -> None:
-        """Set the genre field, or remove it where there are no values."""
-
-    @abstractmethod
-    def backup(self) -> str | None:
-        """Content of the backup field."""
-
-    @abstractmethod
-    def set_backup(self, content: str | None) -> None:
-        """Set the backup field, or remove it for None."""
-
-    def as_stored(self, labels: list[str]) -> list[str]:
-        """Labels as the genre field holds them."""
-        return labels
-
-    def save(self, audio: Any, path: Path) -> None:
-        """Write all fields to the file."""
-        audio.save(path)
-
-
-class _Id3Fields(_Fields):
-    """ID3v2: TCON and a TXXX frame."""
-
-    @property
-    def _old(self) -> bool:
-        # Files stay in the version of ID3 that they have: not every player reads 2.4.
-        return bool((2,) <= self.tags.version < (2, 4))
-
-    def genre(self) -> list[str]:
-        frame = self.tags.get("TCON")
-        return [] if frame is None else [str(value) for value in frame.text]
-
-    def set_genre(self, values: list[str]) -> None:
-        from mutagen import id3
-
-        self.tags.delall("TCON")
-        if values:
-            self.tags.add(id3.TCON(encoding=id3.Encoding.UTF8, text=values))
-
-    def backup(self) -> str | None:
-        frame = self.tags.get(f"TXXX:{BACKUP_FIELD}")
-        return None if frame is None else str(frame.text[0]) if frame.text else ""
-
-    def set_backup(self, content: str | None) -> None:
-        from mutagen import id3
-
-        self.tags.delall(f"TXXX:{BACKUP_FIELD}")
-        if content is not None:
-            text = [content]
-            self.tags.add(id3.TXXX(encoding=id3.Encoding.UTF8, desc=BACKUP_FIELD, text=text))
-
-    def as_stored(self, labels: list[str]) -> list[str]:
-        from mutagen import id3
-
-        # Before 2.4 a field has one value, and players show no more.
-        values = ["; ".join(labels)] if self._old else labels
-        # Numbers are those of a list of genres: "17" would be shown as "Rock".
-        return [
-            value if id3.TCON(text=[value]).genres == [value] else f"tag {value}"
-            for value in values
-        ]
-
-    def save(self, audio: Any, path: Path) -> None:
-        if self._old:
-            self.tags.update_to_v23()
-            # No separator: other fields with several values stay as they are.
-            audio.save(path, v2_version=3, v23_sep=None)
-        else:
-            audio.save(path)
-
-
-class _VorbisFields(_Fields):
-    """Vorbis comments: GENRE and a field of its own."""
-
-    def _set(self, name: str, values: list[str]) -> None:
-        if values:
-            self.tags[name] = values
-        elif name in self.tags:
-            del self.tags[name]
-
-    def genre(self) -> list[str]:
-        return list(self.tags.get("GENRE", []))
-
-    def set_genre(self, values: list[str]) -> None:
-        self._set("GENRE", values)
-
-    def backup(self) -> str | None:
-        values = self.tags.get(BACKUP_FIELD)
-        return values[0] if values else None
-
-    def set_backup(self, content: str | None) -> None:
-        self._set(BACKUP_FIELD, [] if content is None else [content])
-
-
-class _Mp4Fields(_Fields):
-    """Atoms of iTunes: ©gen and a free-form one."""
-
-    _GENRE = "\xa9gen"
-    _BACKUP = f"----:com.apple.iTunes:{BACKUP_FIELD}"
-
-    def _set(self, name: str, values: list[Any]) -> None:
-        if values:
-            self.tags[name] = values
-        else:
-            self.tags.pop(name, None)
-
-    def genre(self) -> list[str]:
-        return list(self.tags.get(self._GENRE, []))
-
-    def set_genre(self, values: list[str]) -> None:
-        self._set(self._GENRE, values)
-
-    def backup(self) -> str | None:
-        values = self.tags.get(self._BACKUP)
-        return bytes(values[0]).decode("utf-8", "replace") if values else None
-
-    def set_backup(self, content: str | None) -> None:
-        from mutagen.mp4 import MP4FreeForm
-
-        self._set(self._BACKUP, [] if content is None else [MP4FreeForm(content.encode())])
-
-
-def _open(path: Path, name: Path) -> tuple[Any, _Fields]:
+def _open(path: Path, name: Path) -> tuple[Any, Fields]:
     """Read the metadata of `path`; messages call it `name`."""
     import mutagen
     from mutagen._vorbis import VComment
     from mutagen.id3 import ID3
     from mutagen.mp4 import MP4Tags
 
-    kinds: dict[type[Any], type[_Fields]] = {
-        ID3: _Id3Fields,
-        VComment: _VorbisFields,
-        MP4Tags: _Mp4Fields,
+    kinds: dict[type[Any], type[Fields]] = {
+        ID3: Id3Fields,
+        VComment: VorbisFields,
+        MP4Tags: Mp4Fields,
     }
     with _one_message(name, "read"):
         audio: Any = mutagen.File(path)
@@ -302,7 +257,7 @@ def _one_message(name: Path, verb: str) -> Iterator[None]:
         ) from None
 
 
-def _edit(path: Path, change: Callable[[_Fields], bool]) -> bool:
+def _edit(path: Path, change: Callable[[Fields], bool]) -> bool:
     """Apply `change` to a copy of the file that then takes its place; False if it changes nothing.
 
     A link stays a link: the file that it leads to is changed.
@@ -330,10 +285,11 @@ def _edit(path: Path, change: Callable[[_Fields], bool]) -> bool:
     try:
         audio, fields = _open(temporary, path)
         change(fields)
-        expected = fields.genre()
+        expected = [fields.values(field) for field in FIELDS]
         with _one_message(path, "written"):
             fields.save(audio, temporary)
-        if _open(temporary, path)[1].genre() != expected:
+        written = _open(temporary, path)[1]
+        if [written.values(field) for field in FIELDS] != expected:
             raise _damaged(path)
         if _audio_of(temporary, path) != before:
             raise AudioError(

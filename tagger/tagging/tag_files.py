@@ -15,11 +15,20 @@ from tagger.base.addresses import is_remote
 from tagger.base.errors import AudioError, ConfigError, TaggerError
 from tagger.base.log import failed, notice, warn
 from tagger.base.version import VERSION
+from tagger.tagging.file_tags import Change, Writing
 from tagger.tagging.inputs import STDIN, Input, Spool, open_spool
 from tagger.tagging.kept import Kept
 from tagger.tagging.prediction import Prediction
-from tagger.tagging.records import Selection, failed_record, make_record
-from tagger.tagging.writers import FileWriter, Header, Writer, open_writer, refuse_output
+from tagger.tagging.records import Record, Selection, failed_record, make_record
+from tagger.tagging.tag_map import TagMap
+from tagger.tagging.writers import (
+    FileWriter,
+    Header,
+    TextWriter,
+    Writer,
+    open_writer,
+    refuse_output,
+)
 
 if TYPE_CHECKING:
     from tagger.base.log import Advance
@@ -50,6 +59,12 @@ class Options:
         Tags that are put together: name -> tags.
     write_tags : bool
         Write the tags into the audio files as well.
+    writing : Writing
+        Where to and how.
+    tag_map : TagMap, optional
+        What is written for each tag.
+    dry_run : bool
+        Say what would be written into the files, and write nothing into them.
     overwrite : bool
         Tag again what an earlier run has tagged.
     """
@@ -61,6 +76,9 @@ class Options:
     taggram: Path | None = None
     synonyms: Mapping[str, Sequence[str]] | None = None
     write_tags: bool = False
+    writing: Writing = field(default_factory=Writing)
+    tag_map: TagMap | None = None
+    dry_run: bool = False
     overwrite: bool = False
 
 
@@ -111,6 +129,8 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
     """
     refuse_impossible(inputs, options)
     tagger.require_tags()
+    if options.tag_map is not None:
+        options.tag_map.require_known([*tagger.tags, *(options.synonyms or ())])
     header = Header(
         model=tagger.model.name,
         model_version=tagger.model.version,
@@ -120,9 +140,7 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
     )
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(_kept(tagger, inputs, options))
-        writer = stack.enter_context(
-            open_writer(options.format, options.output, header, inputs=inputs)
-        )
+        writer = stack.enter_context(_writer(options, header, inputs))
         pictures = stack.enter_context(_pictures(options.taggram, header, inputs))
         spool = stack.enter_context(open_spool(inputs))
         run = _Run(tagger, options, writer=writer, pictures=pictures, kept=kept)
@@ -131,7 +149,35 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
     if options.output is not None:
         what = f"{run.n_rows} rows" if not isinstance(writer, FileWriter) else "a file each"
         notice(f"wrote {what} of {run.n_tagged} files to {options.output}")
+    if options.write_tags:
+        would = "would change" if options.dry_run else "changed"
+        notice(f"{would} the {options.writing.field} of {run.n_changed} of {run.n_tagged} files")
     return n_failed
+
+
+class _Silent(TextWriter):
+    """Writes nothing: what would become of the files is what somebody wants to read."""
+
+    suffix = ""
+
+    def write(self, record: Record, prediction: "Prediction | None" = None) -> None:
+        """Write nothing."""
+
+
+@contextlib.contextmanager
+def _writer(options: Options, header: Header, inputs: Sequence[Input]) -> Iterator[Writer]:
+    if options.dry_run and options.output is None:
+        yield _Silent(sys.stdout, header)
+        return
+    with open_writer(options.format, options.output, header, inputs=inputs) as writer:
+        yield writer
+
+
+def _said_of(path: str, change: Change, field: str) -> str:
+    """Line about what would become of a file."""
+    old, new = ("; ".join(values) or "(empty)" for values in (change.old, change.new))
+    shown = path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"{shown}: {field}: {old}" + (" (stays)" if old == new else f" -> {new}")
 
 
 class _Run:
@@ -151,7 +197,7 @@ class _Run:
         self.writer = writer
         self.pictures = pictures
         self.kept = kept
-        self.n_rows = self.n_tagged = 0
+        self.n_rows = self.n_tagged = self.n_changed = 0
         # A table on a terminal shows errors itself.
         self.tells_errors = options.output is not None or options.format != "table"
 
@@ -241,7 +287,7 @@ class _Run:
             failed(line)
 
     def _write_tags(self, path: str, prediction: "Prediction") -> bool:
-        from tagger.tagging.file_tags import write_tags
+        from tagger.tagging.file_tags import planned_change, write_tags
 
         chosen = self.options.selection
         # Of the whole file, and only those that apply: the best ten of a file need not.
@@ -251,11 +297,17 @@ class _Run:
             model_thresholds=chosen.model_thresholds or chosen.threshold is None,
         )
         labels = [row.label for row in make_record(prediction, selection).rows]
+        if self.options.tag_map is not None:
+            labels = self.options.tag_map(labels)
+        make = planned_change if self.options.dry_run else write_tags
         try:
-            write_tags(Path(path), labels)
+            change = make(Path(path), labels, self.options.writing)
         except TaggerError as error:
             failed(str(error))
             return False
+        self.n_changed += change.new != change.old
+        if self.options.dry_run:
+            print(_said_of(path, change, self.options.writing.field))
         return True
 
 

@@ -181,9 +181,9 @@ def test_a_file_for_each_input_needs_the_base_installation_alone(light, run, son
 def test_tags_are_written_into_files_with_the_base_installation(light, run, song):
     arguments = ["predict-tags", str(song), "--model", str(run)]
     code, _, err = light([*arguments, "--write-tags", "--threshold=0"])
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "changed the genre of 1 of 1 files")
     code, out, err = light([*arguments, "--undo-write-tags"])
-    assert (code, out, err) == (0, "1 of 1 files have their genre back\n", "")
+    assert (code, out, err) == (0, "1 of 1 files have their tags of before back\n", "")
 
 
 def test_embeddings_are_written_with_the_base_installation(light, run, song):

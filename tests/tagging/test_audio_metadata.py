@@ -17,7 +17,8 @@ from signals import RATE, sine
 
 from tagger.base.errors import AudioError
 from tagger.tagging.encoded_audio import encoded_audio_digest
-from tagger.tagging.file_tags import BACKUP_FIELD, undo_tags, write_tags
+from tagger.tagging.file_tags import Writing, planned_change, undo_tags, write_tags
+from tagger.tagging.tag_fields import BACKUP_FIELD
 
 FORMATS = ["mp3", "flac", "ogg", "opus", "wav", "aiff"]
 ID3 = {"mp3", "wav", "aiff"}
@@ -96,12 +97,52 @@ def test_undoing_puts_back_the_genre_of_before_and_all_other_fields_stay(song, g
     write_tags(song, LABELS)
     changed = fields_of(song)
     assert changed["genre"] == LABELS
-    assert json.loads(changed["backup"][0]) == genre
+    assert json.loads(changed["backup"][0]) == {"genre": genre}
     others = {key: value for key, value in changed.items() if key not in ("genre", "backup")}
     assert others == {key: value for key, value in before.items() if key != "genre"}
     assert len(others) >= 2
     assert undo_tags(song) is True
     assert fields_of(song) == before
+
+
+@pytest.mark.parametrize("field", ["mood", "comment", "grouping"])
+def test_other_fields_are_those_that_players_read(song, field):
+    set_fields(song, genre=["Rock"])
+    before = fields_of(song)
+    change = write_tags(song, LABELS, Writing(field))
+    assert change.old == []
+    names = {
+        "mood": ("TMOO", "TXXX:MOOD", "mood"),
+        "comment": ("COMM::eng", "comment"),
+        "grouping": ("TIT1", "grouping"),
+    }[field]
+    found = fields_of(song)
+    (values,) = [found[name] for name in names if name in found]
+    assert values == (LABELS if field == "mood" else ["; ".join(LABELS)]) == change.new
+    assert found["genre"] == ["Rock"]
+    write_tags(song, ["other"])
+    assert undo_tags(song) and fields_of(song) == before
+
+
+def test_what_would_be_written_is_told_and_not_written(song):
+    before = song.read_bytes()
+    change = planned_change(song, LABELS)
+    assert (change.old, change.new) == ([], LABELS) and song.read_bytes() == before
+    assert write_tags(song, LABELS) == change
+    assert write_tags(song, LABELS).new == LABELS
+
+
+def test_a_backup_of_an_earlier_release_is_put_back(song):
+    set_fields(song, genre=["Rock"])
+    before = fields_of(song)
+    write_tags(song, LABELS)
+    audio = mutagen.File(song)
+    if isinstance(audio.tags, id3.ID3):
+        audio.tags[f"TXXX:{BACKUP_FIELD}"].text = ['["Rock"]']
+    else:
+        audio.tags[BACKUP_FIELD] = ['["Rock"]']
+    audio.save()
+    assert undo_tags(song) and fields_of(song) == before
 
 
 def test_a_second_write_replaces_the_labels_and_keeps_the_first_backup(song):
@@ -226,7 +267,7 @@ def test_m4a_files_are_written_and_undone(m4a, genre):
     write_tags(m4a, LABELS)
     tags = mp4.MP4(m4a).tags
     assert tags["\xa9gen"] == LABELS and tags["\xa9nam"] == ["A título"]
-    assert json.loads(tags[f"----:com.apple.iTunes:{BACKUP_FIELD}"][0]) == genre
+    assert json.loads(tags[f"----:com.apple.iTunes:{BACKUP_FIELD}"][0]) == {"genre": genre}
     assert m4a.read_bytes().endswith(b"sound" * 100)
     assert undo_tags(m4a) is True
     assert dict(mp4.MP4(m4a).tags) == before
@@ -394,7 +435,7 @@ def test_a_backup_that_another_program_changed_is_refused(tmp_path):
     audio = mutagen.File(song)
     audio.tags[BACKUP_FIELD] = ["Rock"]
     audio.save()
-    with pytest.raises(AudioError, match=r"cannot be put back; set the genre with a tag editor"):
+    with pytest.raises(AudioError, match=r"cannot be put back; set its fields with a tag"):
         undo_tags(song)
 
 

@@ -23,8 +23,9 @@ from tagger.base.files import sha256_of_file
 from tagger.bundle.light_model import LightModel
 from tagger.bundle.read import Bundle
 from tagger.bundle.runtime import Runtime
-from tagger.tagging import tagger as predict
-from tagger.tagging.tagger import Tagger, top_tags
+from tagger.tagging import top_tags as predict
+from tagger.tagging.tagger import Tagger
+from tagger.tagging.top_tags import top_tags
 
 
 @pytest.fixture(scope="module")

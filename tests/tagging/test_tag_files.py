@@ -22,6 +22,7 @@ import mutagen
 import numpy as np
 import pytest
 import soundfile as sf
+import typer
 from campaigns import quick_some
 from signals import RATE, noise
 from small_model import small_run
@@ -175,7 +176,7 @@ def test_names_that_are_no_unicode_are_tagged(run, songs, tmp_path):
         assert done.returncode == 0, done.stderr
     assert os.fsencode(json.loads((tmp_path / "out-jsonl").read_bytes())["path"]) == path
     done = program(run, path, "--write-tags")
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0 and done.stderr.endswith(b" of 1 files\n")
 
 
 # Standard input
@@ -506,7 +507,7 @@ def test_tags_are_written_into_the_files_and_taken_out_again(predict, songs):
     for path, audio in zip(songs, before, strict=True):
         np.testing.assert_array_equal(samples(path), audio)
     code, out, _ = predict(*songs, "--undo-write-tags")
-    assert (code, out) == (0, "3 of 3 files have their genre back\n")
+    assert (code, out) == (0, "3 of 3 files have their tags of before back\n")
     assert [genres(path) for path in songs] == [[], [], []]
     for path, audio in zip(songs, before, strict=True):
         np.testing.assert_array_equal(samples(path), audio)
@@ -567,9 +568,111 @@ def test_files_of_a_home_folder_or_a_listed_folder_are_written_to_only_with_yes(
     assert all(genres(path) for path in songs) == (option == "--write-tags")
 
 
+def test_a_dry_run_says_what_would_become_of_each_file_and_changes_none(predict, songs, tmp_path):
+    before = [path.read_bytes() for path in songs]
+    code, out, err = predict(*songs, "--dry-run", "--threshold=0", "--top-k=2")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 3
+    assert re.fullmatch(rf"{songs[0]}: genre: \(empty\) -> tag \d; tag \d", lines[0])
+    assert "would change the genre of 3 of 3 files" in err
+    assert [path.read_bytes() for path in songs] == before
+    predict(*songs, "--write-tags", "--threshold=0", "--top-k=2")
+    code, out, err = predict(*songs, "--dry-run", "--threshold=0", "--top-k=2")
+    assert all(line.endswith("(stays)") for line in out.splitlines())
+    assert "would change the genre of 0 of 3 files" in err
+    # A table besides, where one is asked for.
+    code, out, _ = predict(*songs, "--dry-run", "--format=csv", "-o", tmp_path / "a.csv")
+    assert len(out.splitlines()) == 3 and (tmp_path / "a.csv").read_text().count("\n") > 3
+
+
+def moods(path):
+    tags = mutagen.File(path).tags
+    return [] if tags is None or "TMOO" not in tags else list(tags["TMOO"].text)
+
+
+def test_tags_go_where_and_as_they_are_wanted(predict, songs, tmp_path):
+    predict(*songs, "--write-tags", "--threshold=0", "--top-k=1")
+    genre = genres(songs[0])
+    names = tmp_path / "names.yaml"
+    names.write_text("tag 0: [Calm, Blue]\ntag 1: Loud\n")
+    options = ("--write-tags", "--threshold=0", "--field", "mood", "--map", names)
+    code, _, err = predict(*songs, *options)
+    assert code == 0 and "changed the mood of 3 of 3 files" in err
+    # Tags that the map lacks are not written; values stand one by one; the genre stays.
+    assert set(moods(songs[0])) == {"Calm", "Blue", "Loud"} and genres(songs[0]) == genre
+    code, _, err = predict(*songs, *options, "--only-if-empty")
+    assert code == 0
+    code, _, _ = predict(*songs, "--undo-write-tags")
+    assert (moods(songs[0]), genres(songs[0])) == ([], [])
+
+
+def test_tags_may_stand_behind_what_is_there_or_leave_filled_files_alone(predict, songs):
+    for path in songs[:2]:
+        audio = mutagen.File(path)
+        if audio.tags is None:
+            audio.add_tags()
+        audio.tags.add(mutagen.id3.TCON(encoding=3, text=["Mine"]))
+        audio.save()
+    written = ("--write-tags", "--threshold=0", "--top-k=1")
+    predict(*songs, *written, "--only-if-empty")
+    assert [len(genres(path)) for path in songs] == [1, 1, 1]
+    assert genres(songs[0]) == ["Mine"] != genres(songs[2])
+    for _ in range(2):
+        predict(*songs, *written, "--append")
+        assert genres(songs[0])[0] == "Mine" and len(genres(songs[0])) == 2
+    predict(*songs, "--undo-write-tags")
+    assert [genres(path) for path in songs] == [["Mine"], ["Mine"], []]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no lines such as"),
+        ("[a, b]", "holds no lines such as"),
+        ("tag 0: 5", "tag 0: give a name"),
+        ("tag 0: []", "tag 0: give a name"),
+        ("tga 0: Calm", "'tga 0' is no tag of this model (did you mean tag 0?)"),
+    ],
+)
+def test_a_map_that_is_none_is_one_line(refusal, songs, tmp_path, content, message):
+    path = tmp_path / "map.yaml"
+    path.write_text(content)
+    before = songs[0].read_bytes()
+    assert message in refusal(songs[0], "--write-tags", "--map", path)
+    assert "cannot be read" in refusal(songs[0], "--write-tags", "--map", tmp_path / "gone.yaml")
+    assert songs[0].read_bytes() == before
+
+
+def test_options_of_writing_mean_nothing_without_it(refusal, songs):
+    assert "add --write-tags or --dry-run" in refusal(songs[0], "--append")
+    assert "--field colour: choose one of genre" in refusal(songs[0], "--field", "colour")
+
+
+def test_many_files_are_changed_after_a_question_alone(refusal, predict, songs, many, monkeypatch):
+    folder = many[0].parent
+    before = [path.read_bytes() for path in many]
+    message = refusal(folder, "--write-tags", "--threshold=0")
+    assert "150 files would be changed; look at it first with --dry-run, or give --yes" in message
+    # Somebody is there, and says no; then yes.
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked = []
+
+    def confirm(question, **_):
+        asked.append(question)
+        raise typer.Abort
+
+    monkeypatch.setattr("tagger.cli.tagging._somebody_is_there", lambda: True)
+    monkeypatch.setattr("typer.confirm", confirm)
+    code, _, _ = predict(folder, "--write-tags", "--threshold=0")
+    assert code != 0 and asked == [
+        "150 files would be changed; look at it first with --dry-run. Go on?"
+    ]
+    assert [path.read_bytes() for path in many] == before
+
+
 def test_undoing_names_files_that_cannot_be_changed(predict, songs, tmp_path):
     code, out, err = predict(songs[0], tmp_path / "gone.wav", "--undo-write-tags")
-    assert (code, out) == (1, "0 of 2 files have their genre back\n")
+    assert (code, out) == (1, "0 of 2 files have their tags of before back\n")
     assert err == f"failed: {tmp_path / 'gone.wav'}: no such file; check the path\n"
 
 
