@@ -1,6 +1,7 @@
 """The programme itself, and what its verbs share. Heavy imports happen inside the verbs."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -160,3 +161,20 @@ def choice(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         hint = did_you_mean(value, allowed)
         raise ConfigError(f"{option} {value}{hint}: choose one of {', '.join(allowed)}")
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Print ``title: text`` lines: as they are for programs; for people folded, titles bold."""
+    import sys
+
+    if not sys.stdout.isatty():
+        print("\n".join(lines))
+        return
+    from tagger.base.text import folded
+
+    for line in lines:
+        title, colon, text = line.partition(": ")
+        first, *others = folded(line)
+        if colon and text and os.environ.get("NO_COLOR") is None:
+            first = f"\x1b[1m{title}:\x1b[0m{first[len(title) + 1 :]}"
+        print("\n".join([first, *others]))

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from tagger.cli.app import QUANTIZATIONS, ConfigOption, SetOption, app, choice, config_of, verb
+from tagger.cli.app import (
+    QUANTIZATIONS,
+    ConfigOption,
+    SetOption,
+    app,
+    choice,
+    config_of,
+    show_lines,
+    verb,
+)
 
 
 @verb(
@@ -109,8 +118,7 @@ def models_info(
     """Describe a model: tags, embeddings, exports and where it comes from."""
     from tagger.bundle.find import describe_model
 
-    for line in describe_model(model):
-        print(line)
+    show_lines(describe_model(model))
 
 
 @verb(
@@ -134,8 +142,7 @@ def info(
 
     from tagger.cli.info import describe
 
-    for line in describe(settings, path):
-        print(line)
+    show_lines(describe(settings, path))
 
 
 @verb(

@@ -132,15 +132,15 @@ class Comparison:
 
 
 def _head(what: str) -> str:
-    return f"{what:24} {'A':>8} {'B':>8} {'B - A':>8} {'95 % interval':>18} {'p':>7}  real"
+    return f"{what:22} {'A':>8} {'B':>8} {'B - A':>8} {'95 % interval':>16} {'p':>7}  real"
 
 
 def _row(item: Difference) -> str:
     low, high = item.interval
-    ends = "n/a" if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
+    ends = "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
     return (
-        f"{item.name[:24]:24} {figure(item.first):>8} {figure(item.second):>8} "
-        f"{item.difference:+8.4f} {ends:>18} {figure(item.p, 3):>7}  {'yes' if item.real else 'no'}"
+        f"{item.name[:22]:22} {figure(item.first):>8} {figure(item.second):>8} "
+        f"{item.difference:+8.4f} {ends:>16} {figure(item.p, 3):>7}  {'yes' if item.real else 'no'}"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tagger.base.text import LINE_WIDTH, folded
 from tagger.evaluate.leakage import Leakage
 from tagger.evaluate.protocol_names import Clips, ProtocolUse
 from tagger.metrics.columns import Columns
@@ -93,7 +94,16 @@ class Evaluation:
             part = "test" if self.part == "all" else self.part
             leaked = [f"leakage: {line}" for line in self.leakage.lines(part)]
             paragraphs.insert(len(paragraphs) - 1, leaked)
-        return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
+        return "\n\n".join(
+            "\n".join(part for line in lines for part in _fitting(line))
+            for lines in paragraphs
+            if lines
+        )
+
+
+def _fitting(line: str) -> list[str]:
+    """Fold a sentence that is too long; rows of tables are not."""
+    return folded(line) if len(line) > LINE_WIDTH else [line]
 
 
 def to_json_text(evaluation: Evaluation) -> str:

@@ -96,12 +96,12 @@ class LabelMeasured(Measured):
         figures = self.figures
         names = evaluation.tags
         head = [f"{evaluation.source}: {figures.n_clips} clips, {len(names)} labels"]
-        lines = [f"{'':42} {'':>8} {'':16} {'most frequent label':>20}"]
+        lines = [f"{'':38} {'':>7} {'':11} {'most frequent label':>20}"]
         for name, title in TITLES.items():
             low, high = figures.intervals.get(name, (math.nan, math.nan))
-            ends = "" if math.isnan(low) else f"[{low:.4f}, {high:.4f}]"
+            ends = "" if math.isnan(low) else f"{low:.3f}-{high:.3f}"
             lines.append(
-                f"{title:42} {figure(figures.summary[name]):>8} {ends:16} "
+                f"{title:38} {figure(figures.summary[name]):>7} {ends:11} "
                 f"{figure(figures.majority[name]):>20}"
             )
         lines.append(_drawn(figures))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tagger.base.text import LINE_WIDTH
 from tagger.metrics.calibration import Reliability
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from tagger.evaluate.measure import TagsMeasured
 
 _NAME_WIDTH = 24
-_LINE_WIDTH = 100
+# Of what the averages are called.
+_TITLE = 19
 _N_PAIRS = 10
 
 
@@ -52,7 +54,7 @@ def wrapped(title: str, words: Sequence[str]) -> list[str]:
     lines, line = [], f"{title}: "
     for number, word in enumerate(words):
         text = word + (", " if number < len(words) - 1 else "")
-        if len(line) + len(text) > _LINE_WIDTH and line.strip():
+        if len(line) + len(text) > LINE_WIDTH and line.strip():
             lines.append(line.rstrip())
             line = "  "
         line += text
@@ -65,39 +67,39 @@ def figure(value: float, digits: int = 4) -> str:
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None or math.isnan(ends[0]) else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+    return "" if ends is None or math.isnan(ends[0]) else f"{ends[0]:.3f}-{ends[1]:.3f}"
 
 
 def _averages(measured: "TagsMeasured") -> list[str]:
     summary, ends = measured.metrics.summary, measured.intervals.summary
     ways = ("macro", "weighted", "micro")
-    lines = [f"{'':24}" + "".join(f" {way:>8} {'':16}" for way in ways).rstrip()]
-    rows = [("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("d' (of the ROC-AUC)", "d_prime")]
+    lines = [f"{'':{_TITLE}}" + "".join(f" {way:>7} {'':11}" for way in ways).rstrip()]
+    rows = [("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("d' of the ROC-AUC", "d_prime")]
     decided = summary["n_tags_thresholded"] > 0
     if decided:
         rows += [(f"{name} *", name) for name in ("precision", "recall")] + [("F1 *", "f1")]
     for title, name in rows:
         cells = [
-            f" {figure(summary[f'{name}_{way}']):>8} {_interval(ends.get(f'{name}_{way}')):16}"
+            f" {figure(summary[f'{name}_{way}']):>7} {_interval(ends.get(f'{name}_{way}')):11}"
             for way in ways
         ]
-        lines.append((f"{title:24}" + "".join(cells)).rstrip())
+        lines.append((f"{title:{_TITLE}}" + "".join(cells)).rstrip())
     lines += [
-        f"{'lift of PR-AUC':24} {figure(summary['lift_macro'], 2):>8}"
-        "   (over the positive rate, mean over tags)",
-        f"{'best F1':24} {figure(summary['best_f1_macro']):>8}"
-        "   (thresholds chosen on these very clips: an upper bound)",
-        f"{'positive rate':24} {figure(summary['positive_rate']):>8}   (of the tags scored)",
+        f"{'lift of PR-AUC':{_TITLE}} {figure(summary['lift_macro'], 2):>7}"
+        " (over the positive rate, mean over tags)",
+        f"{'best F1':{_TITLE}} {figure(summary['best_f1_macro']):>7}"
+        " (with thresholds of these clips: an upper bound)",
+        f"{'positive rate':{_TITLE}} {figure(summary['positive_rate']):>7} (of the tags scored)",
     ]
     for title, name in (("binary accuracy", "binary_accuracy"), ("Hamming loss", "hamming_loss")):
         lines.append(
-            f"{title:24} {summary[name]:8.4f}   (of all tags; saying no to everything: "
+            f"{title:{_TITLE}} {summary[name]:7.4f} (of all tags; saying no to everything: "
             f"{summary[f'{name}_all_no']:.4f})"
         )
     if decided:
         lines.append(
-            f"* at the model's own thresholds, over the {summary['n_tags_thresholded']} scored "
-            "tags that have one"
+            f"* at the model's own thresholds, over the {summary['n_tags_thresholded']} tags that "
+            "have one"
         )
     else:
         lines.append("precision, recall and F1: n/a, as no thresholds are stored")
@@ -158,29 +160,33 @@ def _confusion(measured: "TagsMeasured", tags: Sequence[str]) -> list[str]:
 
 
 def _tags(measured: "TagsMeasured", tags: Sequence[str]) -> list[str]:
+    """Line for each tag; what else is known of them is in the file of figures per tag."""
     metrics = measured.metrics
     decided = metrics.summary["n_tags_thresholded"] > 0
     ends = measured.intervals.per_tag["pr_auc"]
     bounded = not np.isnan(ends).all()
     lines = [
-        f"{'tag':24} {'ROC-AUC':>8} {'PR-AUC':>8}"
-        + (f" {'95 % interval':>16}" if bounded else "")
-        + f" {'lift':>6} {'d_':>6} {'clips':>8} {'best F1':>7} {'at':>6}".replace("d_", "d'")
-        + (f" {'stored':>6} {'prec.':>6} {'recall':>6} {'F1':>6}" if decided else "")
+        f"{'tag':{_NAME_WIDTH}} {'ROC-AUC':>7} {'PR-AUC':>7}"
+        + (f" {'95 %':>11}" if bounded else "")
+        + f" {'clips':>6}"
+        + (f" {'prec.':>5} {'recall':>6} {'F1':>5}" if decided else f" {'best F1':>7} {'at':>6}")
     ]
     order = metrics.scored[np.argsort(-metrics.roc_auc[metrics.scored], kind="stable")]
     for tag in order:
         line = (
-            f"{tags[tag][:_NAME_WIDTH]:24} {metrics.roc_auc[tag]:8.4f} {metrics.pr_auc[tag]:8.4f}"
+            f"{tags[tag][:_NAME_WIDTH]:{_NAME_WIDTH}} "
+            f"{metrics.roc_auc[tag]:7.4f} {metrics.pr_auc[tag]:7.4f}"
         )
         if bounded:
-            line += f" {_interval(tuple(ends[tag])):>16}"
-        line += (
-            f" {metrics.lift[tag]:6.2f} {metrics.d_prime[tag]:6.2f} {metrics.n_positive[tag]:8d}"
-            f" {metrics.best_f1[tag]:7.3f} {metrics.best_f1_threshold[tag]:6.3f}"
-        )
+            line += f" {_interval(tuple(ends[tag])):>11}"
+        line += f" {metrics.n_positive[tag]:6d}"
         if decided:
-            cells = (metrics.threshold, metrics.precision, metrics.recall, metrics.f1)
-            line += "".join(f" {figure(float(values[tag]), 3):>6}" for values in cells)
+            precision, recall, f1 = (
+                figure(float(values[tag]), 3)
+                for values in (metrics.precision, metrics.recall, metrics.f1)
+            )
+            line += f" {precision:>5} {recall:>6} {f1:>5}"
+        else:
+            line += f" {metrics.best_f1[tag]:7.3f} {metrics.best_f1_threshold[tag]:6.3f}"
         lines.append(line)
     return lines

@@ -176,7 +176,7 @@ def test_a_module_run_by_itself_is_the_same_command(module, verb):
 def test_a_command_that_succeeds_exits_with_0_and_says_nothing_on_stderr(tagger, scores):
     code, out, err = tagger("evaluate", scores)
     assert (code, err) == (0, "")
-    assert "2 of 3 tags scored (1 without positives or negatives left out)" in out
+    assert "2 of 3 tags scored (1 without positives or negatives left out)" in " ".join(out.split())
 
 
 def test_json_on_stdout_is_one_document(tagger, scores):

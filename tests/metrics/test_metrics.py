@@ -337,9 +337,10 @@ def test_the_table_names_the_tags_that_are_left_out_and_stays_narrow(tmp_path):
     names = np.array([f"a tag of some length {number}" for number in range(188)])
     path = save_scores(tmp_path / "a.npz", labels, rng.random(labels.shape), tags=names)
     lines = evaluate_scores(path, n_draws=200).table().splitlines()
-    assert "60 clips, 100 of 188 tags scored (88 without" in lines[0]
-    assert lines[1].startswith("left out: a tag of some length 100, ")
-    assert max(len(line) for line in lines[1:]) <= 130
+    assert "60 clips, 100 of 188 tags scored (88 without" in " ".join(lines[:3])
+    assert any(line.startswith("left out: a tag of some length 100, ") for line in lines[:4])
+    # Of a terminal; a path is not broken.
+    assert all(len(line) <= 80 or line.startswith(str(tmp_path)) for line in lines)
 
 
 @pytest.mark.parametrize(

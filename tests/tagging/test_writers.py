@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -436,6 +437,38 @@ def test_the_table_has_a_line_per_tag_with_its_score_and_bar():
         "  1.000 #################### b b",
         "  0.500 ##########           a",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def table_of(item, stream):
+    writer = WRITERS.get("table")(stream, HEADER)
+    writer.begin()
+    writer.write(make_record(item, Selection(top_k=2)), item)
+    return stream.getvalue()
+
+
+def test_the_table_has_a_mark_where_a_tag_begins_to_apply():
+    item = prediction(tags=("a", "b"), scores=(0.5, 0.25), thresholds=np.float32([0.3, np.nan]))
+    assert table_of(item, io.StringIO()).splitlines()[1:] == [
+        "  0.500 ######|###           a",
+        "  0.250 #####                b",
+    ]
+
+
+def test_on_a_terminal_there_are_colours_unless_nobody_wants_them(monkeypatch):
+    item = prediction(tags=("a", "b"), scores=(0.5, 0.25), thresholds=np.float32([0.3, 0.9]))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    first, second = table_of(item, Terminal()).splitlines()[1:]
+    assert "█" in first and first.endswith("\x1b[1ma\x1b[0m") and second.endswith(" b")
+    plain = re.sub("\x1b\\[\\d+m", "", first)
+    assert plain == "  0.500 ██████|███           a"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in table_of(item, Terminal())
 
 
 def test_the_table_has_the_times_of_segments():
