@@ -66,17 +66,19 @@ class Leakage:
 
     def lines(self, part: str) -> list[str]:
         """Text for people: what the clips of `part` share with the others."""
-        lines = []
-        for item in self.shared:
-            if item.second != part:
-                continue
-            if item.n_shared == 0:
-                lines.append(f"no {item.group} is in {item.first} and {item.second}")
-            else:
-                lines.append(
-                    f"{item.n_shared} {item.group}s are in {item.first} and {item.second}: "
-                    f"{item.n_clips} of {item.n_second} {item.second} clips"
-                )
+        asked = [item for item in self.shared if item.second == part]
+        leaking = [item for item in asked if item.n_shared]
+        lines = [
+            f"{item.n_shared} {item.group}s are in {item.first} and {item.second}: "
+            f"{item.n_clips} of {item.n_second} {item.second} clips"
+            for item in leaking
+        ]
+        # What all is well with is said at once.
+        of_leaking = {item.group for item in leaking}
+        clean = list(dict.fromkeys(i.group for i in asked if i.group not in of_leaking))
+        if clean:
+            others = " or ".join(dict.fromkeys(item.first for item in asked))
+            lines.append(f"no {' or '.join(clean)} of {part} is in {others}")
         if self.unknown:
             lines.append(f"not known for these clips: {', '.join(self.unknown)}")
         return lines

@@ -356,6 +356,15 @@ def test_clips_whose_track_or_artist_is_on_both_sides_are_counted():
     assert "1 artists are in train and test: 2 of 3 test clips" in found.lines("test")
 
 
+def test_what_nothing_leaks_through_is_told_in_one_line():
+    index = index_of([("s", "x"), ("t", "y"), ("u", "z")])
+    lines = find_leakage(index, np.array(["train", "validation", "test"])).lines("test")
+    assert lines == [
+        "no track or artist of test is in train or validation",
+        "not known for these clips: album",
+    ]
+
+
 def test_clips_in_no_part_leak_nothing():
     index = index_of([("s", "x"), ("s", "x")])
     assert find_leakage(index, np.array(["train", ""])).shared == ()

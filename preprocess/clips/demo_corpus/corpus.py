@@ -25,7 +25,7 @@ _TEMPOS_BPM = {"slow": (45.0, 60.0), "fast": (150.0, 180.0)}
 _CLIPS_PER_ARTIST = 4
 
 # To be raised whenever the sounds or the plan change, so that old corpora are renewed.
-_VERSION = 2
+_VERSION = 3
 _MANIFEST = "demo_corpus.json"
 _ANNOTATIONS = "annotations_final.csv"
 _CLIP_INFO = "clip_info_final.csv"
@@ -191,7 +191,7 @@ def _clip_info(clips: Sequence[ClipPlan], clip_seconds: float) -> bytes:
         rows.append(
             (
                 *(str(clip.clip_id), f"{clip.track:02d}", f"Study {clip.clip_id}"),
-                *(f"Synth Ensemble {clip.artist:02d}", "Demo Pieces", ""),
+                *(f"Synth Ensemble {clip.artist:02d}", f"Demo Pieces {clip.artist:02d}", ""),
                 *("0", str(max(round(clip_seconds), 1))),
                 # Another one for each clip: users tell pieces apart by this column.
                 f"http://demo.invalid/{clip.clip_id}",
