@@ -139,10 +139,10 @@ def tag_files(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> in
         segments=options.selection.segments,
     )
     with contextlib.ExitStack() as stack:
-        kept = stack.enter_context(_kept(tagger, inputs, options))
         writer = stack.enter_context(_writer(options, header, inputs))
         pictures = stack.enter_context(_pictures(options.taggram, header, inputs))
         spool = stack.enter_context(open_spool(inputs))
+        kept = stack.enter_context(_kept(tagger, inputs, options))
         run = _Run(tagger, options, writer=writer, pictures=pictures, kept=kept)
         with _bar(len(inputs), options.output) as advance:
             n_failed = run.all(inputs, spool, advance)
