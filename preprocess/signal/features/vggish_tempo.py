@@ -149,8 +149,8 @@ class VggishTempoFrontEnd(VggishFrontEnd):
         correlation = _autocorrelation(around, n_lags=end + 1)
         # Of several lags the highest: the peak of an exact beat is a few frames wide. Short lags,
         # of which a row has less than one, come several times.
-        values = np.maximum.reduceat(correlation, first)
-        return np.stack([values.mean(axis=1), values.max(axis=1)], axis=1).astype(np.float32)
+        values = np.maximum.reduceat(correlation, first, axis=1)
+        return np.stack([values.mean(axis=0), values.max(axis=0)], axis=1)
 
 
 class _Onsets:
@@ -192,24 +192,26 @@ class _Onsets:
         self._first += n_dropped
 
 
-def _autocorrelation(strengths: npt.NDArray[np.float32], *, n_lags: int) -> npt.NDArray[np.float64]:
-    """Autocorrelation coefficients of columns [shape=(n_lags, n_columns)].
+def _autocorrelation(strengths: npt.NDArray[np.float32], *, n_lags: int) -> npt.NDArray[np.float32]:
+    """Autocorrelation coefficients of columns [shape=(n_columns, n_lags)].
 
     Each lag is divided by the share of frames that it leaves to be compared; lags that leave less
     than a quarter of them are zero.
     """
     n_frames = len(strengths)
-    result = np.zeros((n_lags, strengths.shape[1]))
+    result = np.zeros((strengths.shape[1], n_lags), dtype=np.float32)
     usable = min(n_lags, n_frames - n_frames // 4)
     if usable < 1:
         return result
-    centred = strengths.astype(np.float64) - strengths.mean(axis=0, dtype=np.float64)
+    # Column by column in memory, and in float32: half the time, and the same to seven digits.
+    columns = np.ascontiguousarray(strengths.T)
+    columns = columns - columns.mean(axis=1, keepdims=True)
     n_fft = 1 << (n_frames + n_lags - 1).bit_length()
-    spectrum = np.fft.rfft(centred, n_fft, axis=0)
+    spectrum = np.fft.rfft(columns, n_fft)
     power = spectrum.real**2 + spectrum.imag**2
-    correlation = np.fft.irfft(power, n_fft, axis=0)[:usable]
-    share = (n_frames - np.arange(usable)) / n_frames
-    result[:usable] = correlation / np.maximum(correlation[:1], _FAINT) / share[:, np.newaxis]
+    correlation = np.fft.irfft(power, n_fft)[:, :usable]
+    share = (n_frames - np.arange(usable, dtype=np.float32)) / np.float32(n_frames)
+    result[:, :usable] = correlation / (np.maximum(correlation[:, :1], _FAINT) * share)
     return result
 
 
