@@ -90,11 +90,11 @@ class Kept:
     def _key(self, path: Path) -> str | None:
         """Digest of a file's name, size and time of change, and of what is asked of it."""
         try:
-            status = file_or_object(path).stat()
+            file = file_or_object(path)
+            status = file.stat()
         except (OSError, ValueError):
             return None
-        name = str(path if "://" in str(path) else path.absolute())
-        named = name.encode(errors="surrogateescape").hex()
+        named = str(file.absolute()).encode(errors="surrogateescape").hex()
         return json_hash([self._what, named, status.st_size, status.st_mtime_ns])
 
     def close(self) -> None:
