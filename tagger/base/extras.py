@@ -24,6 +24,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxmltools": "learn",
     "onnxruntime": "classifiers",
+    "openvino": "bfloat16",
     "optuna": "search",
     "pandas": "train",
     "pescador": "train",

@@ -38,6 +38,25 @@ def _first_time_quiet() -> Iterator[None]:
     _has_spoken = True
 
 
+def model_tensors(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of the tensors behind the inputs and outputs of a model's signature.
+
+    Parameters
+    ----------
+    path : Path
+        ``.tflite`` file.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _first_time_quiet():
+        interpreter: Any = Interpreter(model_path=os.fspath(path))
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner(SIGNATURE)
+    sides = (runner.get_input_details(), runner.get_output_details())
+    inputs, outputs = ({name: d["name"] for name, d in details.items()} for details in sides)
+    return inputs, outputs
+
+
 class Runtime:
     """One interpreter of an exported model; not to be shared between threads.
 

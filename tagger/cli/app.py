@@ -31,6 +31,8 @@ EXIT_INTERRUPTED = 130
 # Groups of options in the help pages.
 SETTINGS = "Configuration"
 QUANTIZATIONS = ("none", "dynamic", "float16")
+# What a model may be computed in.
+PRECISIONS = (*QUANTIZATIONS, "bfloat16")
 
 app = typer.Typer(
     name="tagger",

@@ -11,7 +11,7 @@ import typer
 from tagger.base.errors import ConfigError
 from tagger.cli.app import (
     EXIT_SOME_FAILED,
-    QUANTIZATIONS,
+    PRECISIONS,
     ConfigOption,
     choice,
     config_of,
@@ -174,7 +174,7 @@ def predict_tags(
     from preprocess.clips.vocabulary import read_synonyms
     from tagger.tagging.tag_files import Options, refuse_impossible, tag_files
 
-    choice("--quantize", quantize, QUANTIZATIONS)
+    choice("--quantize", quantize, PRECISIONS)
     _require_local(output, taggram)
     selection = _selection(format_, top_k, threshold, merge=merge, segments=segments)
     finite("--window-middle", middle)
@@ -310,7 +310,7 @@ def embed(
     _one_thread_per_product()
     from tagger.tagging.embed_files import embed_files, refuse_suffix
 
-    choice("--quantize", quantize, QUANTIZATIONS)
+    choice("--quantize", quantize, PRECISIONS)
     finite("--window-middle", middle)
     refuse_suffix(output)
     require_local(output, "--output")

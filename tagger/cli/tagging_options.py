@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tagger.cli.app import QUANTIZATIONS
+from tagger.cli.app import PRECISIONS
 from tagger.cli.shape import choices, completed, models
 
 # Groups of options in the help pages.
@@ -31,9 +31,10 @@ QuantizeOption = Annotated[
     str,
     typer.Option(
         "--quantize",
-        help="Which of the model's exports: none, dynamic or float16.",
+        help="Which of the model's exports: none, dynamic or float16; or bfloat16: faster, on "
+        "processors that have it.",
         rich_help_panel=MODEL_GROUP,
-        autocompletion=choices(*QUANTIZATIONS),
+        autocompletion=choices(*PRECISIONS),
     ),
 ]
 JobsOption = Annotated[

@@ -87,7 +87,8 @@ class Tagger:
             name such as ``"musicnn-mtt"``, which is pulled at first use. Default ``$TAGGER_MODEL``,
             else ``"musicnn-mtt"``.
         quantize : str
-            Which of its exported models: ``"none"``, ``"dynamic"`` or ``"float16"``.
+            Which of its exported models: ``"none"``, ``"dynamic"`` or ``"float16"``; or
+            ``"bfloat16"``: see `LightModel`.
         jobs : int, optional
             Threads that decode, and threads that compute; default one per processor.
 
