@@ -47,7 +47,7 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY))
 	$(TAGGER) preprocess --config configs/demo.yaml $(DEMO_ROOTS)
 	$(TAGGER) train --config configs/demo.yaml $(DEMO_ROOTS) --resume
 	@echo; echo "A clip that training has not heard:"
-	@$(TAGGER) predict-tags --model $(DEMO)/run --top-k 6 --taggram $(DEMO)/taggram.png \
+	@$(TAGGER) tag --model $(DEMO)/run --top-k 6 --taggram $(DEMO)/taggram.png \
 		"$$(ls $(DEMO)/corpus/f/*.mp3 | head -n 1)"
 	@echo; echo "All test clips:"
 	@$(TAGGER) evaluate $(DEMO)/run
