@@ -6,16 +6,40 @@ from pathlib import Path
 SOUNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 )
-FFMPEG_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ac3", ".amr"})
+FFMPEG_SUFFIXES = frozenset(
+    {
+        *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".ac3", ".eac3", ".dts", ".amr"),
+        *(".wma", ".webm", ".mka", ".mkv", ".wv", ".tta", ".ape", ".spx", ".mp2"),
+    }
+)
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
 
+# Of network drives, wastebaskets and archives: copies that nobody thinks of as their music.
+_LEFT_OUT = frozenset(
+    {"@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX"}
+)
+
+
 def find_audio_files(folder: Path) -> list[Path]:
-    """Audio files below `folder`, by suffix, in sorted order; hidden files are left out."""
+    """Find the audio files below a folder, by suffix.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look, at any depth. Hidden files and folders are left out, as are those of
+        wastebaskets; `folder` itself may be one.
+
+    Returns
+    -------
+    list of Path
+        In sorted order.
+    """
+    n_parts = len(folder.parts)
     return sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in AUDIO_SUFFIXES
-        and not path.name.startswith(".")
+        and not any(part.startswith(".") or part in _LEFT_OUT for part in path.parts[n_parts:])
         and path.is_file()
     )

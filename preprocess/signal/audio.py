@@ -3,7 +3,7 @@
 import stat
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.clips.audio_files import FFMPEG_SUFFIXES
+from preprocess.signal.contents import (
+    HEAD_BYTES,
+    after_id3,
+    kind_for_ffmpeg,
+    kind_for_soundfile,
+)
 from preprocess.signal.decoders import (
     Decoder,
     FfmpegDecoder,
     Part,
     Samples,
     SoundfileDecoder,
+    UndecodableError,
     Waveform,
     require_rate,
 )
 from tagger.base.addresses import is_remote
 from tagger.base.errors import AudioError
 
+# An array with more channels than this, and fewer samples, has its channels first.
+_MOST_CHANNELS = 32
+# Mixes in floats go beyond 1, but not by 36 dB: these are integers that have become floats.
+_LOUDEST = 64.0
 # Samples resampled at once: more of them leave the processor's cache.
 _RESAMPLED_SAMPLES = 65_536
 
@@ -93,7 +104,7 @@ def prepare_waveform(
     Parameters
     ----------
     samples : np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
-        Samples in [-1, 1].
+        Samples in [-1, 1]; also [shape=(n_channels, n_samples)], which its lengths tell.
     sample_rate, target_rate : int
         Samples per second before and after.
 
@@ -105,18 +116,27 @@ def prepare_waveform(
     Raises
     ------
     AudioError
-        If there are no samples, they are integers, one is NaN or infinite, or the rate is no rate
-        of audio.
+        If there are no samples, they are integers or in the range of integers, one is NaN or
+        infinite, or the rate is no rate of audio.
     """
     require_rate(sample_rate)
     samples = np.asarray(samples)
     if not np.issubdtype(samples.dtype, np.floating):
         # Their range is not known here, and taken as it is 16-bit audio would be 90 dB too loud.
         raise AudioError(f"has samples of the type {samples.dtype}; give floats from -1 to 1")
+    if samples.ndim == 2 and samples.shape[0] <= _MOST_CHANNELS < samples.shape[1]:
+        # As librosa and torchaudio give them.
+        samples = samples.T
     mono = mix_to_mono(samples)
     if mono.size == 0:
         raise AudioError(_NO_SAMPLES)
     _require_finite(mono)
+    peak = float(np.abs(mono).max())
+    if peak > _LOUDEST:
+        raise AudioError(
+            f"has samples up to {peak:.0f}; give floats from -1 to 1: divide those of 16-bit audio "
+            "by 32768"
+        )
     resampled = resample(mono, sample_rate, target_rate=target_rate)
     if resampled.size == 0:
         raise AudioError(_too_short(target_rate))
@@ -195,22 +215,31 @@ class AudioStream:
         # It may have gone since the stream was made.
         _require_readable(self._path)
         n_decoded = n_given = 0
-        resampler: Any = None
-        with closing(self._decoder.blocks(self._part, self._block_seconds)) as blocks:
+
+        def counted(blocks: Iterator[tuple[Samples, int]]) -> Iterator[tuple[Samples, int]]:
+            nonlocal n_decoded
             for samples, rate in blocks:
-                if n_decoded == 0:
-                    resampler = self._resampler(rate)
-                mono = self._mono(samples)
-                n_decoded += len(mono)
-                for block in _resampled(mono, resampler):
-                    n_given += len(block)
-                    yield block
-        for block in _resampled(None, resampler):
-            n_given += len(block)
-            yield block
+                n_decoded += len(samples)
+                yield samples, rate
+
+        with closing(self._decoder.blocks(self._part, self._block_seconds)) as blocks:
+            for block in self._at_target_rate(counted(blocks)):
+                n_given += len(block)
+                yield block
         if n_given == 0:
             problem = _too_short(self._target_rate) if n_decoded else _NO_SAMPLES
             raise AudioError(f"{self._path}: {problem}")
+
+    def _at_target_rate(self, blocks: Iterator[tuple[Samples, int]]) -> Iterator[Waveform]:
+        """Mono samples, also of a file whose streams have several rates."""
+        resampler: Any = None
+        last_rate: int | None = None
+        for samples, rate in blocks:
+            if rate != last_rate:
+                yield from _resampled(None, resampler)
+                resampler, last_rate = self._resampler(rate), rate
+            yield from _resampled(self._mono(samples), resampler)
+        yield from _resampled(None, resampler)
 
     def _resampler(self, rate: int) -> Any:
         try:
@@ -304,7 +333,8 @@ def stream_audio(
     ----------
     path : Path
         wav, flac, ogg, mp3 and the like through libsndfile; m4a, aac and others through ffmpeg
-        where it is installed. A file at an address is fetched first.
+        where it is installed. What a file is its content says, not its name. A file at an address
+        is fetched first.
     target_rate : int
         Samples per second of the result.
     middle_seconds : float, optional
@@ -342,11 +372,7 @@ def stream_audio(
         return _FetchedAudioStream(stream, fetched)
     path = Path(path)
     _require_readable(path)
-    decoder: Decoder
-    if path.suffix.lower() in FFMPEG_SUFFIXES:
-        decoder = FfmpegDecoder.probe(path)
-    else:
-        decoder = SoundfileDecoder(path)
+    decoder = _decoder(path)
     return AudioStream(
         path,
         decoder,
@@ -354,6 +380,32 @@ def stream_audio(
         part=None if middle_seconds is None else decoder.middle(middle_seconds),
         block_seconds=block_seconds,
     )
+
+
+def _decoder(path: Path) -> Decoder:
+    """Choose who decodes a file: by what it is, and by its name where that cannot be told."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(after_id3(file))
+        behind_id3 = file.read(HEAD_BYTES)
+    kind = kind_for_ffmpeg(head) or kind_for_ffmpeg(behind_id3)
+    if kind is not None:
+        return FfmpegDecoder.probe(path, kind)
+    is_known = kind_for_soundfile(head) is not None
+    if not is_known and path.suffix.lower() in FFMPEG_SUFFIXES:
+        return FfmpegDecoder.probe(path)
+    decoder = SoundfileDecoder(path)
+    # Of Ogg files libsndfile knows some.
+    if (is_known and head[:4] != b"OggS") or not FfmpegDecoder.is_installed():
+        return decoder
+    try:
+        decoder.require_readable()
+    except UndecodableError as error:
+        # What ffmpeg says of files that are no audio helps nobody.
+        with suppress(AudioError):
+            return FfmpegDecoder.probe(path)
+        raise error
+    return decoder
 
 
 def load_audio(path: Path, *, target_rate: int) -> Waveform:

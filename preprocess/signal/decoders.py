@@ -1,21 +1,24 @@
 """Audio files -> samples of all channels: through libsndfile, or through a pipe from ffmpeg."""
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.audio_files import FFMPEG_SUFFIXES
+from preprocess.signal.byte_ranges import Piece
+from preprocess.signal.mended import Mended, mend, opened
 from tagger.base.errors import AudioError
+from tagger.base.log import warn
 
 Waveform = npt.NDArray[np.float32]
 
@@ -38,15 +41,21 @@ _SAMPLE_RATES_HZ = (1_000, 1_000_000)
 # Frames that a header promises where nobody knew: libsndfile's largest number.
 _UNKNOWN_FRAMES = 2**40
 
-# Containers of chunks: magic, form types, byte order of lengths, the chunk that holds the audio.
-_CHUNKED: dict[bytes, tuple[tuple[bytes, ...], Literal["little", "big"], bytes]] = {
-    b"RIFF": ((b"WAVE",), "little", b"data"),
-    b"FORM": ((b"AIFF", b"AIFC"), "big", b"SSND"),
-}
+# Formats that refer to no other files: a playlist by the name of a song would be followed.
+_ONLY_AUDIO_FILES = (
+    "-format_whitelist",
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
+    "mpegts,ogg,rm,tak,truehd,tta,voc,w64,wav,webm,wv,xwma",
+)
 
-_OGG_PAGE_HEADER = 27
+# Of what headers promise, at least so much has to be there.
+_LEAST_SHARE = 0.5
+# Less is not worth a word: encoders themselves leave a frame or two out.
+_TOLD_SHARE = 0.01
 
-_OGG_LARGEST_PAGE = _OGG_PAGE_HEADER + 255 + 255 * 255
+
+class UndecodableError(AudioError):
+    """A file that libsndfile cannot decode; another decoder may."""
 
 
 def require_rate(sample_rate: int) -> None:
@@ -56,59 +65,6 @@ def require_rate(sample_rate: int) -> None:
         raise AudioError(
             f"has the sample rate {sample_rate} Hz; give one from {lowest} to {highest} Hz"
         )
-
-
-def _missing_share(path: Path) -> float:
-    """Share of its audio data that a file lacks, by its own account; 0 for a whole file.
-
-    libsndfile reads truncated wav, aiff and ogg files to the end that is there and says nothing.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        magic = file.read(4)
-        if magic == b"OggS":
-            return _missing_of_last_page(file, size)
-        if magic in _CHUNKED:
-            return _missing_of_chunk(file, size, *_CHUNKED[magic])
-    return 0.0
-
-
-def _missing_of_chunk(
-    file: BinaryIO,
-    size: int,
-    forms: tuple[bytes, ...],
-    byte_order: Literal["little", "big"],
-    audio_chunk: bytes,
-) -> float:
-    file.seek(8)
-    if file.read(4) not in forms:
-        return 0.0
-    position = 12
-    while position + 8 <= size:
-        file.seek(position)
-        chunk = file.read(8)
-        length = int.from_bytes(chunk[4:8], byte_order)
-        if chunk[:4] == audio_chunk:
-            # Streaming writers put 0 or the largest number there when they do not know.
-            if length in (0, 0xFFFFFFFF):
-                return 0.0
-            return max(0.0, (position + 8 + length - size) / length)
-        position += 8 + length + (length & 1)
-    return 0.0
-
-
-def _missing_of_last_page(file: BinaryIO, size: int) -> float:
-    """Tell an Ogg file that ends inside a page; how many pages are missing, it does not say."""
-    file.seek(max(0, size - _OGG_LARGEST_PAGE))
-    tail = file.read()
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return 0.0
-    page = tail[start:]
-    n_segments = page[_OGG_PAGE_HEADER - 1] if len(page) >= _OGG_PAGE_HEADER else 255
-    segments = page[_OGG_PAGE_HEADER : _OGG_PAGE_HEADER + n_segments]
-    length = _OGG_PAGE_HEADER + n_segments + sum(segments)
-    return max(0.0, (length - len(page)) / size)
 
 
 @dataclass(frozen=True)
@@ -153,64 +109,103 @@ class SoundfileDecoder:
 
     path: Path
 
+    def require_readable(self) -> None:
+        """Raise an UndecodableError where libsndfile knows no such format."""
+        with self._open(self._mended().streams[0]):
+            pass
+
     def middle(self, seconds: float) -> Part | None:  # noqa: D102 (in Decoder)
-        with closing(self._open()) as file:
-            return _middle_part(
-                self.path, seconds, n_frames=file.frames, sample_rate=int(file.samplerate)
-            )
+        lengths = []
+        for pieces in self._mended().streams:
+            with self._open(pieces) as file:
+                lengths.append((int(file.frames), int(file.samplerate)))
+        rate = lengths[0][1]
+        n_frames = sum(round(length * rate / own) for length, own in lengths)
+        return _middle_part(self.path, seconds, n_frames=n_frames, sample_rate=rate)
 
     def blocks(  # noqa: D102
         self, part: Part | None, block_seconds: float | None
     ) -> Generator[tuple[Samples, int], None, None]:
-        with closing(self._open()) as file:
-            rate, promised = int(file.samplerate), int(file.frames)
-            if part is not None:
-                promised = round(part.length * rate)
-                lead = self._seek(file, round(part.start * rate))
-            # After each read soundfile seeks to where it is, from where an mp3 goes on without what
-            # its next frames take from the last ones. Nothing is read twice here.
-            file.seekable = lambda: False
-            if part is not None and lead:
-                self._read(file, lead)
-            size = max(1, promised)
-            if block_seconds is not None:
-                size = min(size, _block_frames(block_seconds, rate, file.channels))
-            n_read, exhausted = 0, False
-            while not exhausted:
-                wanted = min(size, promised - n_read)
-                samples = self._read(file, wanted)
-                n_read += len(samples)
-                exhausted = len(samples) < wanted or n_read >= promised
-                if exhausted:
-                    self._require_enough(n_read, promised)
-                yield samples, rate
+        mended = self._mended()
+        start, left = (0.0, 0.0) if part is None else (part.start, part.length)
+        for pieces in mended.streams:
+            with self._open(pieces) as file:
+                seconds = file.frames / file.samplerate
+                if len(mended.streams) == 1 or part is None:
+                    own = part
+                elif start >= seconds or left <= 0:
+                    start -= seconds
+                    continue
+                else:
+                    own = Part(start, min(left, seconds - start))
+                    start, left = 0.0, left - own.length
+                yield from self._blocks_of(file, own, block_seconds)
+        if mended.missing >= _TOLD_SHARE:
+            warn(
+                f"{self.path}: {_percent(mended.missing)} of its audio is missing or damaged; the "
+                "rest is used"
+            )
 
-    def _open(self) -> Any:
-        import soundfile
-
-        missing = _missing_share(self.path)
-        if missing > 0:
+    def _mended(self) -> Mended:
+        try:
+            mended = mend(self.path)
+        except OSError as error:
             raise AudioError(
-                f"{self.path}: truncated: {_percent(missing)} of its audio data is missing; "
+                f"{self.path}: cannot be read ({error.strerror}); check the disk"
+            ) from None
+        is_left_out = mended.streams != [None] and mended.missing < _LEAST_SHARE
+        if mended.missing > 0 and not is_left_out:
+            raise AudioError(
+                f"{self.path}: truncated: {_percent(mended.missing)} of its audio data is missing; "
                 "copy or download it again"
             )
-        with self._errors_named():
-            # As a str, a name that is no Unicode is refused; Windows has names that are no bytes.
-            name = self.path if os.name == "nt" else os.fsencode(self.path)
-            file = soundfile.SoundFile(name)
+        return mended
+
+    def _blocks_of(
+        self, file: Any, part: Part | None, block_seconds: float | None
+    ) -> Generator[tuple[Samples, int], None, None]:
+        rate, promised = int(file.samplerate), int(file.frames)
+        lead = 0
+        if part is not None:
+            promised = round(part.length * rate)
+            lead = self._seek(file, round(part.start * rate))
+        # After each read soundfile seeks to where it is, from where an mp3 goes on without what
+        # its next frames take from the last ones. Nothing is read twice here.
+        file.seekable = lambda: False
+        if lead:
+            self._read(file, lead)
+        size = max(1, promised)
+        if block_seconds is not None:
+            size = min(size, _block_frames(block_seconds, rate, file.channels))
+        n_read, exhausted = 0, False
+        while not exhausted:
+            wanted = min(size, promised - n_read)
+            samples = self._read(file, wanted)
+            n_read += len(samples)
+            exhausted = len(samples) < wanted or n_read >= promised
+            if exhausted:
+                self._require_enough(n_read, promised)
+            yield samples, rate
+
+    @contextmanager
+    def _open(self, pieces: Sequence[Piece] | None) -> Iterator[Any]:
+        import soundfile
+
+        with opened(self.path, pieces) as source:
+            with self._errors_named():
+                file = soundfile.SoundFile(source, closefd=False)
+            with closing(file):
+                self._require_a_length(file)
+                yield file
+
+    def _require_a_length(self, file: Any) -> None:
+        problem = None
         if file.format == "RAW":
-            # libsndfile takes any file named .au, .gsm or .vox for audio without a header.
-            file.close()
-            raise AudioError(
-                f"{self.path}: not decodable audio (no header); convert it to wav, flac, ogg or mp3"
-            )
+            problem = "not decodable audio (no header); convert it to wav, flac, ogg or mp3"
         if file.frames >= _UNKNOWN_FRAMES:
-            file.close()
-            raise AudioError(
-                f"{self.path}: its header does not say how long it is; write it again, e.g. with "
-                "ffmpeg -i"
-            )
-        return file
+            problem = "its header does not say how long it is; write it again, e.g. with ffmpeg -i"
+        if problem is not None:
+            raise AudioError(f"{self.path}: {problem}")
 
     def _seek(self, file: Any, start: int) -> int:
         """Go to a little before `start`; return by how many frames."""
@@ -257,7 +252,7 @@ class SoundfileDecoder:
         except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
             # libsndfile, its mp3 reader and soundfile itself each raise another class.
             reason = str(error).split(": ", 1)[-1].strip().rstrip(".")
-            raise AudioError(
+            raise UndecodableError(
                 f"{self.path}: not decodable audio ({reason}); convert it to wav, flac, ogg or mp3"
             ) from None
 
@@ -275,16 +270,33 @@ class FfmpegDecoder:
     n_channels: int
     seconds: float | None
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Tell whether there are the programs that it needs."""
+        return all(shutil.which(name) is not None for name in ("ffmpeg", "ffprobe"))
+
     @classmethod
-    def probe(cls, path: Path) -> "FfmpegDecoder":
-        """Ask ffprobe for what raw samples do not tell of themselves."""
-        if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
+    def probe(cls, path: Path, kind: str | None = None) -> "FfmpegDecoder":
+        """Ask ffprobe for what raw samples do not tell of themselves.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        kind : str, optional
+            What it is, in words; default what its suffix says.
+        """
+        if not cls.is_installed():
+            what = f"{path.suffix} files need"
+            if kind is not None and path.suffix.lower() not in FFMPEG_SUFFIXES:
+                what = f"is {kind}{f' named {path.suffix}' if path.suffix else ''}, and needs"
             raise AudioError(
-                f"{path}: {path.suffix} files need ffmpeg, which is not installed; "
+                f"{path}: {what} ffmpeg, which is not installed; "
                 "install it or convert the file to wav, flac, ogg or mp3"
             )
         entries = "stream=sample_rate,channels,duration:format=duration"
-        command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", entries]
+        command = ["ffprobe", "-v", "error", *_ONLY_AUDIO_FILES, "-select_streams", "a:0"]
+        command += ["-show_entries", entries]
         try:
             probe = subprocess.run(  # noqa: S603 (no shell; the name begins with no dash)
                 [*command, "-of", "json", _ffmpeg_name(path)],
@@ -324,7 +336,7 @@ class FfmpegDecoder:
         cut = [] if part is None else ["-ss", f"{part.start:.6f}", "-t", f"{part.length:.6f}"]
         # Rate and channels are those of the file; given, they cannot be others than is thought.
         form = ["-ar", str(self.sample_rate), "-ac", str(self.n_channels)]
-        source = [*cut, "-i", _ffmpeg_name(self.path), "-map", "0:a:0"]
+        source = [*_ONLY_AUDIO_FILES, *cut, "-i", _ffmpeg_name(self.path), "-map", "0:a:0"]
         command = ["ffmpeg", "-v", "error", "-nostdin", *source, *form, "-f", "f32le"]
         size = None
         if block_seconds is not None:

@@ -288,13 +288,11 @@ def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
             raise AudioError(
                 "-: standard input is empty; send an audio file into it, e.g. with '< song.mp3'"
             )
-        suffix = _suffix_of(block)
-        descriptor, name = tempfile.mkstemp(prefix="stdin-", suffix=suffix, dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix="stdin-", dir=folder)
         path = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(block)
             shutil.copyfileobj(stream, file, _BLOCK_BYTES)
-            _fill_in_length(block, file)
     except BaseException as error:
         if path is not None:
             path.unlink(missing_ok=True)
@@ -371,38 +369,3 @@ def open_spool(inputs: Iterable[Input]) -> Iterator[Spool]:
                 )
             )
         yield spool
-
-
-def _fill_in_length(start: bytes, file: BinaryIO) -> None:
-    """Write the length into a wav file whose writer, as it wrote into a pipe, did not know it."""
-    if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
-        return
-    position = 12
-    while position + 8 <= len(start):
-        length = int.from_bytes(start[position + 4 : position + 8], "little")
-        if start[position : position + 4] == b"data":
-            found = file.tell() - position - 8
-            if _is_placeholder(length) and length != found < 1 << 32:
-                file.seek(position + 4)
-                file.write(found.to_bytes(4, "little"))
-            return
-        position += 8 + length + (length & 1)
-
-
-def _is_placeholder(length: int) -> bool:
-    # Zero, the largest number, or the largest with a sign, some of them less a header.
-    return length == 0 or 0x7FFFF000 <= length <= 0x7FFFFFFF or length >= 0xFFFFF000
-
-
-def _suffix_of(start: bytes) -> str:
-    """Suffix by which files that libsndfile does not know are passed on to ffmpeg."""
-    if start[4:8] == b"ftyp":
-        return ".m4a"
-    if start.startswith(b"\x1aE\xdf\xa3"):
-        return ".webm"
-    if start.startswith(b"0&\xb2u"):
-        return ".wma"
-    # ADTS differs from mp3 in its layer bits.
-    if len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
-        return ".aac"
-    return ""

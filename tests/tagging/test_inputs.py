@@ -229,18 +229,3 @@ def test_standard_input_without_room_for_it_is_one_error_and_leaves_no_file(tmp_
     with pytest.raises(AudioError, match=r"cannot be copied .*No space left.*; free disk space"):
         spool_stdin(io.BytesIO(b"x"), tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("start", "suffix"),
-    [
-        (b"\0\0\0\x20ftypM4A ", ".m4a"),
-        (b"\x1aE\xdf\xa3", ".webm"),
-        (b"\xff\xf1\x50", ".aac"),
-        (b"\xff\xfb\x90", ""),
-        (b"RIFF", ""),
-        (b"\xff", ""),
-    ],
-)
-def test_standard_input_that_needs_ffmpeg_gets_a_suffix_that_says_so(tmp_path, start, suffix):
-    assert spool_stdin(io.BytesIO(start), tmp_path).suffix == suffix

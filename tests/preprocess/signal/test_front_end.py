@@ -242,7 +242,8 @@ def test_a_waveform_that_is_none_is_refused(samples, rate, message):
 
 
 def test_a_very_loud_waveform_is_still_finite():
-    assert np.isfinite(log_mel_patches(sine(1000, 1, amplitude=1e25), RATE)).all()
+    patches = front_end().windows(sine(1000, 1, amplitude=1e25).astype(np.float32))["log_mel"]
+    assert np.isfinite(patches).all()
 
 
 def test_golden_values_of_a_sweep(golden):

@@ -1,0 +1,196 @@
+"""Promises for files that are not as they should be: read to their end, or told what they lack."""
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile as sf
+from signals import RATE, noise, sine
+
+from preprocess.signal.audio import load_audio, prepare_waveform, stream_audio
+from preprocess.signal.mpeg_frames import header_at, mpeg_streams
+from tagger.base.errors import AudioError
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+
+
+def encoded(folder, samples, *, rate=RATE, suffix="mp3", **options):
+    path = folder / f"encoded.{suffix}"
+    sf.write(path, samples, rate, **options)
+    return path.read_bytes()
+
+
+def changing(seconds):
+    """Sound of which a variable bit rate makes large and small frames."""
+    quiet = 0.001 * sine(440, seconds / 2)
+    return np.concatenate([quiet, noise(seconds / 2, amplitude=0.3)])
+
+
+def variable(folder, seconds, **options):
+    return encoded(
+        folder, changing(seconds), bitrate_mode="VARIABLE", compression_level=0.5, **options
+    )
+
+
+def without_header(mp3):
+    """Cut the frame off that says how many there are."""
+    header = header_at(mp3, 0)
+    assert header is not None and mp3[header.side_bytes : header.side_bytes + 4] in (
+        b"Xing",
+        b"Info",
+    )
+    return mp3[header.length :]
+
+
+def seconds_of(path, content):
+    path.write_bytes(content)
+    blocks = list(stream_audio(path, target_rate=RATE, block_seconds=0.7))
+    whole = load_audio(path, target_rate=RATE)
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    return len(whole) / RATE
+
+
+def test_an_mp3_as_encoders_make_it_is_left_as_it_is(tmp_path):
+    for number, content in enumerate(
+        (
+            encoded(tmp_path, noise(3)),
+            variable(tmp_path, 4),
+            encoded(tmp_path, noise(3), rate=44100),
+        )
+    ):
+        path = tmp_path / f"{number}.mp3"
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            assert mpeg_streams(file) is None
+
+
+@pytest.mark.parametrize("between", [b"", b"ID3\x04\0\0\0\0\0\x0a0123456789", b"TAG" + bytes(125)])
+@pytest.mark.parametrize("header", [True, False])
+def test_joined_mp3s_are_read_to_the_end(tmp_path, between, header):
+    first, second = encoded(tmp_path, sine(440, 2)), variable(tmp_path, 6)
+    if not header:
+        first, second = without_header(first), without_header(second)
+    assert seconds_of(tmp_path / "a.mp3", first + between + second) == pytest.approx(8, abs=0.2)
+
+
+def test_joined_mp3s_of_two_sample_rates_are_read_to_the_end(tmp_path):
+    first, second = encoded(tmp_path, noise(2)), encoded(tmp_path, noise(3, rate=44100), rate=44100)
+    assert seconds_of(tmp_path / "a.mp3", first + second) == pytest.approx(5, abs=0.2)
+
+
+def test_the_middle_of_joined_mp3s_is_the_middle_of_both(tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_bytes(encoded(tmp_path, noise(2)) + variable(tmp_path, 6))
+    whole = load_audio(path, target_rate=RATE)
+    stream = stream_audio(path, target_rate=RATE, middle_seconds=5)
+    found = np.concatenate(list(stream))
+    assert len(found) == pytest.approx(5 * RATE, abs=4)
+    start = round(stream.offset_seconds * RATE)
+    assert np.corrcoef(found, whole[start : start + len(found)])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_chained_ogg_files_are_read_to_the_end(tmp_path, suffix):
+    options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+    first = encoded(tmp_path, noise(2), suffix=suffix, **options)
+    second = encoded(tmp_path, sine(300, 3), suffix=suffix, **options)
+    path = tmp_path / f"a.{suffix}"
+    assert seconds_of(path, first + second) == pytest.approx(5, abs=0.05)
+    # The same twice, which has the same serial number twice.
+    assert seconds_of(path, first + first) == pytest.approx(4, abs=0.05)
+
+
+@pytest.mark.parametrize("change", ["without", "zero"])
+def test_an_mp3_of_a_variable_bit_rate_that_does_not_say_its_length_is_read_whole(tmp_path, change):
+    content = variable(tmp_path, 24)
+    if change == "without":
+        content = without_header(content)
+    else:
+        at = header_at(content, 0).side_bytes + 8
+        content = content[:at] + bytes(4) + content[at + 4 :]
+    assert seconds_of(tmp_path / "a.mp3", content) == pytest.approx(24, abs=0.2)
+
+
+def test_a_damaged_stretch_of_an_mp3_is_told_and_the_rest_is_used(tmp_path, capfd):
+    content = bytearray(variable(tmp_path, 10))
+    start, end = len(content) // 2, len(content) // 2 + len(content) // 10
+    content[start:end] = bytes(end - start)
+    seconds = seconds_of(tmp_path / "a.mp3", bytes(content))
+    assert 8 < seconds < 9.9
+    err = capfd.readouterr().err
+    assert "a.mp3: " in err and "% of its audio is missing or damaged; the rest is used" in err
+    # Nothing of the decoder's own.
+    assert all(line.startswith("warning: ") for line in err.splitlines())
+
+
+def test_an_mp3_of_which_more_than_half_is_missing_is_refused(tmp_path):
+    content = encoded(tmp_path, noise(10))
+    (tmp_path / "a.mp3").write_bytes(content[: len(content) * 2 // 5])
+    with pytest.raises(AudioError, match=r"truncated: 6\d % .* missing; copy or download"):
+        load_audio(tmp_path / "a.mp3", target_rate=RATE)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "flac", "ogg"])
+def test_the_file_that_a_mac_puts_beside_another_is_not_looked_at(tmp_path, suffix):
+    path = tmp_path / f"song.{suffix}"
+    path.write_bytes(encoded(tmp_path, noise(2), suffix=suffix))
+    (tmp_path / f"._song.{suffix}").write_bytes(
+        b"\0\x05\x16\x07\0\x02\0\0Mac OS X        " + bytes(60)
+    )
+    assert len(load_audio(path, target_rate=RATE)) == pytest.approx(2 * RATE, abs=100)
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF, 0xFFFFF000, None])
+def test_a_wav_whose_length_is_a_placeholder_or_some_bytes_too_long_is_read_whole(tmp_path, length):
+    content = bytearray(encoded(tmp_path, noise(2), suffix="wav"))
+    assert content[36:40] == b"data"
+    length = len(content) - 44 + 10 if length is None else length
+    content[40:44] = length.to_bytes(4, "little")
+    assert seconds_of(tmp_path / "a.wav", bytes(content)) == 2
+
+
+def test_a_wav_without_samples_and_with_chunks_behind_them_stays_empty(tmp_path):
+    content = bytearray(encoded(tmp_path, np.zeros(0, np.float32), suffix="wav"))
+    assert content[40:44] == bytes(4)
+    (tmp_path / "a.wav").write_bytes(bytes(content) + b"LIST\x04\0\0\0INFO")
+    with pytest.raises(AudioError, match="holds no samples"):
+        load_audio(tmp_path / "a.wav", target_rate=RATE)
+
+
+@pytest.mark.parametrize("real", ["wav", "flac", "ogg", "mp3", "aiff"])
+@pytest.mark.parametrize("named", ["wav", "mp3", "m4a", "wma", "mkv"])
+def test_what_a_file_is_its_content_says(tmp_path, real, named):
+    content = encoded(tmp_path, noise(2), suffix=real)
+    assert seconds_of(tmp_path / f"a.{named}", content) == pytest.approx(2, abs=0.1)
+
+
+def test_without_ffmpeg_a_file_that_needs_it_is_named_for_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "a.mp3").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    with pytest.raises(AudioError, match=r"a\.mp3: is an MP4 file named \.mp3, and needs ffmpeg"):
+        load_audio(tmp_path / "a.mp3", target_rate=RATE)
+
+
+@needs_ffmpeg
+def test_a_playlist_that_is_called_a_song_is_not_followed(tmp_path):
+    (tmp_path / "secret.mp3").write_bytes(encoded(tmp_path, noise(2)))
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.mp3\n#EXT-X-ENDLIST\n"
+    for name in ("song.mp3", "song.mka", "song.wav"):
+        (tmp_path / name).write_text(playlist)
+        with pytest.raises(AudioError):
+            load_audio(tmp_path / name, target_rate=RATE)
+
+
+def test_samples_with_their_channels_first_are_those_with_their_channels_last():
+    stereo = np.stack([noise(1), sine(440, 1)], axis=1)
+    last, first = (
+        prepare_waveform(samples, RATE, target_rate=RATE) for samples in (stereo, stereo.T)
+    )
+    np.testing.assert_array_equal(first, last)
+    assert len(last) == RATE
+
+
+def test_floats_in_the_range_of_integers_are_refused_with_the_remedy():
+    with pytest.raises(AudioError, match="divide those of 16-bit audio by 32768"):
+        prepare_waveform(noise(1, amplitude=0.3) * 32768, RATE, target_rate=RATE)
+    assert len(prepare_waveform(noise(1, amplitude=0.3) * 3, RATE, target_rate=RATE)) == RATE
