@@ -19,21 +19,25 @@ from preprocess.signal.contents import (
 )
 from preprocess.signal.decoders import (
     Decoder,
-    FfmpegDecoder,
     Part,
     Samples,
     SoundfileDecoder,
     UndecodableError,
     Waveform,
+    percent,
     require_rate,
 )
+from preprocess.signal.ffmpeg_decoder import FfmpegDecoder
 from tagger.base.addresses import is_remote
 from tagger.base.errors import AudioError
+from tagger.base.log import warn
 
 # An array with more channels than this, and fewer samples, has its channels first.
 _MOST_CHANNELS = 32
 # Mixes in floats go beyond 1, but not by 36 dB: these are integers that have become floats.
 _LOUDEST = 64.0
+# Less is not worth a word: encoders themselves leave a frame or two out.
+_TOLD_SHARE = 0.01
 # Samples resampled at once: more of them leave the processor's cache.
 _RESAMPLED_SAMPLES = 65_536
 
@@ -193,6 +197,9 @@ class AudioStream:
     ----------
     offset_seconds : float
         Where the part that is read starts within the file; 0 for the whole.
+    missing : float
+        Share of the audio that is not there or cannot be decoded, as far as the file tells; known
+        once the iterator is exhausted, and then told on stderr.
     """
 
     def __init__(
@@ -210,6 +217,9 @@ class AudioStream:
         self._part = part
         self._block_seconds = block_seconds
         self.offset_seconds = 0.0 if part is None else part.start
+        self.missing = 0.0
+        # In what is said of it.
+        self.name = str(path)
 
     def __iter__(self) -> Generator[Waveform, None, None]:
         # It may have gone since the stream was made.
@@ -229,6 +239,12 @@ class AudioStream:
         if n_given == 0:
             problem = _too_short(self._target_rate) if n_decoded else _NO_SAMPLES
             raise AudioError(f"{self._path}: {problem}")
+        if self._decoder.missing >= _TOLD_SHARE:
+            self.missing = self._decoder.missing
+            warn(
+                f"{self.name}: truncated or damaged: {percent(self.missing)} or more of its audio "
+                "is missing, the rest is used; copy or download it again"
+            )
 
     def _at_target_rate(self, blocks: Iterator[tuple[Samples, int]]) -> Iterator[Waveform]:
         """Mono samples, also of a file whose streams have several rates."""
@@ -312,10 +328,12 @@ class _FetchedAudioStream(AudioStream):
         self._stream = stream
         self._fetched = fetched
         self.offset_seconds = stream.offset_seconds
+        self.missing = 0.0
 
     def __iter__(self) -> Generator[Waveform, None, None]:
         with self._fetched.named(), closing(iter(self._stream)) as blocks:
             yield from blocks
+        self.missing = self._stream.missing
 
 
 def stream_audio(
@@ -369,6 +387,7 @@ def stream_audio(
                 middle_seconds=middle_seconds,
                 block_seconds=block_seconds,
             )
+        stream.name = str(path)
         return _FetchedAudioStream(stream, fetched)
     path = Path(path)
     _require_readable(path)

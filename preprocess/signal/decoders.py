@@ -1,39 +1,29 @@
-"""Audio files -> samples of all channels: through libsndfile, or through a pipe from ffmpeg."""
+"""Audio files -> samples of all channels: the contract, and what libsndfile decodes."""
 
-import json
-import shutil
-import subprocess
-import tempfile
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.audio_files import FFMPEG_SUFFIXES
 from preprocess.signal.byte_ranges import Piece
 from preprocess.signal.mended import Mended, mend, opened
 from tagger.base.errors import AudioError
-from tagger.base.log import warn
 
 Waveform = npt.NDArray[np.float32]
 
 # Of all channels [shape=(n_samples, n_channels)].
 Samples = npt.NDArray[np.float32]
 
-# For a block, or for the whole file where it is read at once.
-_FFMPEG_TIMEOUT_SECONDS = 600
-
 # Values of all channels decoded at once at most, however many channels and whatever rate: 16 MB.
 _BLOCK_VALUES = 4_000_000
 
 # An mp3 decoder that has jumped into a file lacks what its first frames take from those before
 # them; so much in front of the wanted part is decoded and thrown away.
-_LEAD_SECONDS = 0.25
+LEAD_SECONDS = 0.25
 
 # Others are damaged headers; resampling from 1 Hz would ask for 16,000 times the memory.
 _SAMPLE_RATES_HZ = (1_000, 1_000_000)
@@ -41,17 +31,11 @@ _SAMPLE_RATES_HZ = (1_000, 1_000_000)
 # Frames that a header promises where nobody knew: libsndfile's largest number.
 _UNKNOWN_FRAMES = 2**40
 
-# Formats that refer to no other files: a playlist by the name of a song would be followed.
-_ONLY_AUDIO_FILES = (
-    "-format_whitelist",
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
-    "mpegts,ogg,rm,tak,truehd,tta,voc,w64,wav,webm,wv,xwma",
-)
-
-# Of what headers promise, at least so much has to be there.
-_LEAST_SHARE = 0.5
-# Less is not worth a word: encoders themselves leave a frame or two out.
-_TOLD_SHARE = 0.01
+# Of what headers promise, more than this may not be missing.
+MOST_MISSING = 0.5
+# Frames that are decoded at once near damage, and after how many failures no more is tried.
+_STEP_FRAMES = 4096
+_MOST_FAILURES = 16
 
 
 class UndecodableError(AudioError):
@@ -75,7 +59,7 @@ class Part:
     length: float
 
 
-def _middle_part(path: Path, seconds: float, *, n_frames: int, sample_rate: int) -> Part | None:
+def middle_part(path: Path, seconds: float, *, n_frames: int, sample_rate: int) -> Part | None:
     """Part of so many seconds in the middle of a file; None where that is all of it."""
     try:
         require_rate(sample_rate)
@@ -87,12 +71,22 @@ def _middle_part(path: Path, seconds: float, *, n_frames: int, sample_rate: int)
     return Part((n_frames - wanted) // 2 / sample_rate, wanted / sample_rate)
 
 
-def _block_frames(block_seconds: float, sample_rate: int, n_channels: int) -> int:
+def block_frames(block_seconds: float, sample_rate: int, n_channels: int) -> int:
+    """Frames of a block, which is shorter where there are many channels."""
     return max(1, min(round(block_seconds * sample_rate), _BLOCK_VALUES // n_channels))
 
 
 class Decoder(Protocol):
-    """What decodes a file."""
+    """What decodes a file.
+
+    Attributes
+    ----------
+    missing : float
+        Share of the audio that is not there or cannot be decoded, as far as the file tells; known
+        once all blocks have been given.
+    """
+
+    missing: float
 
     def middle(self, seconds: float) -> Part | None:
         """Part of so many seconds in the middle; None where the file is no longer than that."""
@@ -103,11 +97,12 @@ class Decoder(Protocol):
         """Give samples of all channels and their rate; at least one block, which may be empty."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SoundfileDecoder:
     """wav, flac, ogg, mp3 and the like, through libsndfile."""
 
     path: Path
+    missing: float = field(default=0.0, init=False)
 
     def require_readable(self) -> None:
         """Raise an UndecodableError where libsndfile knows no such format."""
@@ -121,12 +116,13 @@ class SoundfileDecoder:
                 lengths.append((int(file.frames), int(file.samplerate)))
         rate = lengths[0][1]
         n_frames = sum(round(length * rate / own) for length, own in lengths)
-        return _middle_part(self.path, seconds, n_frames=n_frames, sample_rate=rate)
+        return middle_part(self.path, seconds, n_frames=n_frames, sample_rate=rate)
 
     def blocks(  # noqa: D102
         self, part: Part | None, block_seconds: float | None
     ) -> Generator[tuple[Samples, int], None, None]:
         mended = self._mended()
+        self.missing = mended.missing
         start, left = (0.0, 0.0) if part is None else (part.start, part.length)
         for pieces in mended.streams:
             with self._open(pieces) as file:
@@ -139,12 +135,8 @@ class SoundfileDecoder:
                 else:
                     own = Part(start, min(left, seconds - start))
                     start, left = 0.0, left - own.length
-                yield from self._blocks_of(file, own, block_seconds)
-        if mended.missing >= _TOLD_SHARE:
-            warn(
-                f"{self.path}: {_percent(mended.missing)} of its audio is missing or damaged; the "
-                "rest is used"
-            )
+                missing = yield from self._blocks_of(file, pieces, own, block_seconds=block_seconds)
+                self.missing = max(self.missing, missing)
 
     def _mended(self) -> Mended:
         try:
@@ -153,22 +145,23 @@ class SoundfileDecoder:
             raise AudioError(
                 f"{self.path}: cannot be read ({error.strerror}); check the disk"
             ) from None
-        is_left_out = mended.streams != [None] and mended.missing < _LEAST_SHARE
-        if mended.missing > 0 and not is_left_out:
-            raise AudioError(
-                f"{self.path}: truncated: {_percent(mended.missing)} of its audio data is missing; "
-                "copy or download it again"
-            )
+        require_most_of(self.path, mended.missing)
         return mended
 
     def _blocks_of(
-        self, file: Any, part: Part | None, block_seconds: float | None
-    ) -> Generator[tuple[Samples, int], None, None]:
+        self,
+        file: Any,
+        pieces: Sequence[Piece] | None,
+        part: Part | None,
+        *,
+        block_seconds: float | None,
+    ) -> Generator[tuple[Samples, int], None, float]:
+        """Give the blocks of one stream; return the share of it that cannot be decoded."""
         rate, promised = int(file.samplerate), int(file.frames)
-        lead = 0
+        start = lead = 0
         if part is not None:
-            promised = round(part.length * rate)
-            lead = self._seek(file, round(part.start * rate))
+            start, promised = round(part.start * rate), round(part.length * rate)
+            lead = self._seek(file, start)
         # After each read soundfile seeks to where it is, from where an mp3 goes on without what
         # its next frames take from the last ones. Nothing is read twice here.
         file.seekable = lambda: False
@@ -176,16 +169,50 @@ class SoundfileDecoder:
             self._read(file, lead)
         size = max(1, promised)
         if block_seconds is not None:
-            size = min(size, _block_frames(block_seconds, rate, file.channels))
-        n_read, exhausted = 0, False
-        while not exhausted:
-            wanted = min(size, promised - n_read)
-            samples = self._read(file, wanted)
+            size = min(size, block_frames(block_seconds, rate, file.channels))
+        n_passed = n_read = 0
+        damage: UndecodableError | None = None
+        while True:
+            wanted = min(size, promised - n_passed)
+            try:
+                samples = self._read(file, wanted) if damage is None else None
+            except UndecodableError as error:
+                samples, damage = None, error
+            if samples is None:
+                samples = self._salvaged(pieces, start + n_passed, wanted)
+            n_passed += wanted
             n_read += len(samples)
-            exhausted = len(samples) < wanted or n_read >= promised
-            if exhausted:
-                self._require_enough(n_read, promised)
+            ended = len(samples) < wanted if damage is None else len(samples) == 0
+            if ended or n_passed >= promised:
+                break
             yield samples, rate
+        missing = 1 - n_read / promised if promised else 0.0
+        if damage is not None and missing > MOST_MISSING:
+            raise damage
+        require_most_of(self.path, missing)
+        yield samples, rate
+        return missing
+
+    def _salvaged(self, pieces: Sequence[Piece] | None, start: int, n_frames: int) -> Samples:
+        """Decode what can be of a stretch, in small steps past what cannot."""
+        found = [np.zeros((0, 1), dtype=np.float32)]
+        position, end, n_failures = start, start + n_frames, 0
+        while position < end and n_failures < _MOST_FAILURES:
+            try:
+                with self._open(pieces) as file:
+                    with self._errors_named():
+                        file.seek(position)
+                    while position < end:
+                        found.append(self._read(file, min(_STEP_FRAMES, end - position)))
+                        if not len(found[-1]):
+                            break
+                        position += len(found[-1])
+                        n_failures = 0
+                    break
+            except UndecodableError:
+                position += _STEP_FRAMES
+                n_failures += 1
+        return np.concatenate(found[1:] or found)
 
     @contextmanager
     def _open(self, pieces: Sequence[Piece] | None) -> Iterator[Any]:
@@ -209,7 +236,7 @@ class SoundfileDecoder:
 
     def _seek(self, file: Any, start: int) -> int:
         """Go to a little before `start`; return by how many frames."""
-        lead = min(start, round(_LEAD_SECONDS * file.samplerate)) if file.format == "MP3" else 0
+        lead = min(start, round(LEAD_SECONDS * file.samplerate)) if file.format == "MP3" else 0
         with self._errors_named():
             file.seek(start - lead)
         return lead
@@ -234,15 +261,6 @@ class SoundfileDecoder:
                 "promises; split the file, or replace it if it is shorter"
             ) from None
 
-    def _require_enough(self, n_read: int, promised: int) -> None:
-        # mp3 headers estimate the length; a fifth less than promised is a cut file, not an
-        # estimate.
-        if n_read < 0.8 * promised:
-            raise AudioError(
-                f"{self.path}: truncated or damaged: {_percent(1 - n_read / promised)} of its "
-                "audio cannot be decoded; copy or download it again"
-            )
-
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
         import soundfile
@@ -257,198 +275,15 @@ class SoundfileDecoder:
             ) from None
 
 
-def _percent(share: float) -> str:
+def require_most_of(path: Path, missing: float) -> None:
+    """Raise an AudioError for a file of which too large a share is missing."""
+    if missing > MOST_MISSING:
+        raise AudioError(
+            f"{path}: truncated or damaged: {percent(missing)} of its audio is missing; copy or "
+            "download it again"
+        )
+
+
+def percent(share: float) -> str:
+    """Write a share in words."""
     return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
-
-
-@dataclass(frozen=True)
-class FfmpegDecoder:
-    """m4a, aac and others, through a pipe from ffmpeg."""
-
-    path: Path
-    sample_rate: int
-    n_channels: int
-    seconds: float | None
-
-    @staticmethod
-    def is_installed() -> bool:
-        """Tell whether there are the programs that it needs."""
-        return all(shutil.which(name) is not None for name in ("ffmpeg", "ffprobe"))
-
-    @classmethod
-    def probe(cls, path: Path, kind: str | None = None) -> "FfmpegDecoder":
-        """Ask ffprobe for what raw samples do not tell of themselves.
-
-        Parameters
-        ----------
-        path : Path
-            The file.
-        kind : str, optional
-            What it is, in words; default what its suffix says.
-        """
-        if not cls.is_installed():
-            what = f"{path.suffix} files need"
-            if kind is not None and path.suffix.lower() not in FFMPEG_SUFFIXES:
-                what = f"is {kind}{f' named {path.suffix}' if path.suffix else ''}, and needs"
-            raise AudioError(
-                f"{path}: {what} ffmpeg, which is not installed; "
-                "install it or convert the file to wav, flac, ogg or mp3"
-            )
-        entries = "stream=sample_rate,channels,duration:format=duration"
-        command = ["ffprobe", "-v", "error", *_ONLY_AUDIO_FILES, "-select_streams", "a:0"]
-        command += ["-show_entries", entries]
-        try:
-            probe = subprocess.run(  # noqa: S603 (no shell; the name begins with no dash)
-                [*command, "-of", "json", _ffmpeg_name(path)],
-                capture_output=True,
-                timeout=_FFMPEG_TIMEOUT_SECONDS,
-                check=True,
-            )
-        except subprocess.TimeoutExpired:
-            raise _ffmpeg_too_slow(path) from None
-        except subprocess.CalledProcessError as error:
-            raise _ffmpeg_failed(path, error.stderr) from None
-        try:
-            found = json.loads(probe.stdout)
-            streams = found.get("streams")
-            if not streams:
-                raise AudioError(f"{path}: holds no audio stream; give an audio file")
-            stream = streams[0]
-            rate, channels = int(stream["sample_rate"]), int(stream["channels"])
-            if channels < 1:
-                raise ValueError("no channels")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise _ffmpeg_failed(path, b"ffprobe tells no sample rate and channels") from None
-        return cls(path, rate, channels, _duration(stream) or _duration(found.get("format")))
-
-    def middle(self, seconds: float) -> Part | None:  # noqa: D102
-        if self.seconds is None:
-            raise AudioError(
-                f"{self.path}: it does not say how long it is, so that its middle is not known; "
-                "use all of it, or convert it to wav, flac, ogg or mp3"
-            )
-        n_frames = round(self.seconds * self.sample_rate)
-        return _middle_part(self.path, seconds, n_frames=n_frames, sample_rate=self.sample_rate)
-
-    def blocks(  # noqa: D102
-        self, part: Part | None, block_seconds: float | None
-    ) -> Generator[tuple[Samples, int], None, None]:
-        cut = [] if part is None else ["-ss", f"{part.start:.6f}", "-t", f"{part.length:.6f}"]
-        # Rate and channels are those of the file; given, they cannot be others than is thought.
-        form = ["-ar", str(self.sample_rate), "-ac", str(self.n_channels)]
-        source = [*_ONLY_AUDIO_FILES, *cut, "-i", _ffmpeg_name(self.path), "-map", "0:a:0"]
-        command = ["ffmpeg", "-v", "error", "-nostdin", *source, *form, "-f", "f32le"]
-        size = None
-        if block_seconds is not None:
-            size = _block_frames(block_seconds, self.sample_rate, self.n_channels)
-        n_read = 0
-        # Into a file, for a pipe that nobody reads would stop ffmpeg when it is full.
-        with (
-            tempfile.TemporaryFile() as complaints,
-            subprocess.Popen(  # noqa: S603 (no shell; the name begins with no dash)
-                [*command, "-c:a", "pcm_f32le", "-"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-            ) as process,
-        ):
-            try:
-                while True:
-                    samples = self._read(process, size)
-                    ended = size is None or len(samples) < size
-                    n_read += len(samples)
-                    if ended:
-                        self._require_success(process, complaints, n_read, part)
-                    yield samples, self.sample_rate
-                    if ended:
-                        break
-            finally:
-                # Dropped half way, it would wait for a reader for ever.
-                process.kill()
-
-    def _read(self, process: "subprocess.Popen[bytes]", size: int | None) -> Samples:
-        assert process.stdout is not None
-        frame_bytes = 4 * self.n_channels
-        with _killed_after(process, _FFMPEG_TIMEOUT_SECONDS) as overdue:
-            content = process.stdout.read(-1 if size is None else size * frame_bytes)
-        if overdue.is_set():
-            raise _ffmpeg_too_slow(self.path)
-        n_frames, left_over = divmod(len(content), frame_bytes)
-        if left_over:
-            raise AudioError(
-                f"{self.path}: what ffmpeg decodes of it breaks off within a sample; "
-                "convert it to wav, flac, ogg or mp3"
-            )
-        samples = np.frombuffer(content, dtype="<f4").reshape(n_frames, self.n_channels)
-        # A copy that may be written to, as from every other decoder.
-        return samples.astype(np.float32)
-
-    def _require_success(
-        self,
-        process: "subprocess.Popen[bytes]",
-        complaints: IO[bytes],
-        n_read: int,
-        part: Part | None,
-    ) -> None:
-        with _killed_after(process, _FFMPEG_TIMEOUT_SECONDS) as overdue:
-            status = process.wait()
-        if overdue.is_set():
-            raise _ffmpeg_too_slow(self.path)
-        if status != 0:
-            complaints.seek(0)
-            raise _ffmpeg_failed(self.path, complaints.read())
-        if n_read == 0:
-            raise AudioError(
-                f"{self.path}: ffmpeg decodes nothing of it; convert it to wav, flac, ogg or mp3"
-            )
-        if part is not None and n_read < 0.8 * part.length * self.sample_rate:
-            raise AudioError(
-                f"{self.path}: truncated or damaged: of the {part.length:.1f} s in its middle "
-                f"{n_read / self.sample_rate:.1f} s can be decoded; copy or download it again"
-            )
-
-
-def _ffmpeg_name(path: Path) -> str:
-    # The prefix keeps a file name such as "-i" or "http:x" from being taken for something else.
-    return f"file:{path}"
-
-
-def _duration(entry: Any) -> float | None:
-    try:
-        seconds = float(entry["duration"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    # Not of NaN or infinity.
-    return seconds if 0 < seconds < 1e9 else None
-
-
-@contextmanager
-def _killed_after(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[threading.Event]:
-    """Kill a process that keeps its reader waiting; the event tells that it was."""
-    overdue = threading.Event()
-
-    def kill() -> None:
-        overdue.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield overdue
-    finally:
-        timer.cancel()
-
-
-def _ffmpeg_too_slow(path: Path) -> AudioError:
-    return AudioError(
-        f"{path}: ffmpeg did not finish within {_FFMPEG_TIMEOUT_SECONDS} s; convert the file"
-    )
-
-
-def _ffmpeg_failed(path: Path, complaints: bytes) -> AudioError:
-    lines = complaints.decode("utf-8", "replace").strip().splitlines()
-    reason = lines[-1] if lines else "unknown reason"
-    return AudioError(
-        f"{path}: ffmpeg cannot decode it ({reason}); convert it to wav, flac, ogg or mp3"
-    )

@@ -20,6 +20,7 @@ _CHUNKED: dict[bytes, tuple[tuple[bytes, ...], Literal["little", "big"], bytes]]
 }
 # So little of a file is no loss: some programs write lengths that are some bytes too long.
 _FEW_BYTES = 64
+_A_LITTLE = 0.01
 _MOST_BYTES = 0xFFFFFFFF
 
 
@@ -59,7 +60,10 @@ def mend(path: Path) -> Mended:
             return _mended_chunks(file, size, *_CHUNKED[magic])
         if magic == b"OggS":
             links = ogg_links(file, size)
-            return Mended([None] if len(links) < 2 else links, missing_of_last_page(file, size))
+            missing = missing_of_last_page(file, size)
+            # How many pages are missing after that one, nobody knows.
+            missing = max(missing, _A_LITTLE) if missing else 0.0
+            return Mended([None] if len(links) < 2 else links, missing)
         file.seek(after_id3(file))
         if is_mpeg_frame(file.read(4)):
             streams = mpeg_streams(file)

@@ -60,6 +60,11 @@ class WindowStream:
         """Whether it was shorter than a window; known once the iterator is exhausted."""
         return self._front_end.is_short(self._known_samples())
 
+    @property
+    def missing(self) -> float:
+        """Share of the audio that is missing; known once the iterator is exhausted."""
+        return self._audio.missing
+
     def _known_samples(self) -> int:
         if self._n_samples is None:
             raise RuntimeError("the length is known only when all windows have been read")

@@ -28,7 +28,7 @@ _MOST_BYTES = 4 << 30
 # A little room at a time: making it takes longer than adding to it.
 _LEFT_BYTES = _MOST_BYTES * 4 // 5
 # Raised when arrays are kept in another way.
-_SCHEMA = 1
+_SCHEMA = 2
 # What bytes that are no packed arrays raise.
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 # Another process may be writing.

@@ -149,6 +149,10 @@ class Stream(Protocol):
     def padded(self) -> bool:
         """Whether it was shorter than a window."""
 
+    @property
+    def missing(self) -> float:
+        """Share of the audio that is missing."""
+
 
 @dataclass(frozen=True)
 class ClipOutputs:
@@ -164,12 +168,15 @@ class ClipOutputs:
         Length of the audio that was read.
     padded : bool
         It was shorter than a window.
+    missing : float
+        Share of the audio that is not there.
     """
 
     outputs: Outputs
     offset_seconds: float
     seconds: float
     padded: bool
+    missing: float = 0.0
 
 
 @dataclass
@@ -290,6 +297,7 @@ class Pipeline:
             offset_seconds=clip.stream.offset_seconds,
             seconds=clip.stream.seconds,
             padded=clip.stream.padded,
+            missing=clip.stream.missing,
         )
 
     def _wait(self, until: Callable[[], bool]) -> None:

@@ -42,6 +42,8 @@ class Prediction:
         Length of the audio that was read.
     padded : bool
         The audio was shorter than a window and was padded.
+    missing : float
+        Share of the audio that is not there or cannot be decoded, as far as the file tells.
     thresholds : np.ndarray [shape=(n_tags,), dtype=float32], optional
         Score from which the model says that a tag applies; None where it has none of its own.
     decides_one : bool
@@ -56,6 +58,7 @@ class Prediction:
     window_seconds: float
     seconds: float
     padded: bool = False
+    missing: float = 0.0
     thresholds: npt.NDArray[np.float32] | None = None
     decides_one: bool = False
 

@@ -52,6 +52,8 @@ class Record:
         Length of the audio that was read; 0 for a file that failed.
     padded : bool
         The audio was shorter than a window and was padded.
+    missing : float
+        Share of the audio that is missing.
     rows : tuple of Row
         Tags that are shown, in the order in which they are shown.
     error : str, optional
@@ -63,6 +65,7 @@ class Record:
     padded: bool
     rows: tuple[Row, ...]
     error: str | None = None
+    missing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def make_record(prediction: Prediction, selection: Selection) -> Record:
         seconds=float(prediction.seconds),
         padded=bool(prediction.padded),
         rows=tuple(rows(prediction, selection)),
+        missing=float(prediction.missing),
     )
 
 

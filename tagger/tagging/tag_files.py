@@ -233,7 +233,7 @@ class _Run:
         scores, taggram = arrays.get("scores"), arrays.get("taggram")
         if scores is None or taggram is None or len(scores) != len(self.tagger.tags):
             return None
-        window_seconds, seconds, padded = arrays["lengths"].tolist()
+        window_seconds, seconds, padded, missing = arrays["lengths"].tolist()
         return Prediction(
             path=str(path),
             tags=self.tagger.tags,
@@ -243,6 +243,7 @@ class _Run:
             window_seconds=window_seconds,
             seconds=seconds,
             padded=bool(padded),
+            missing=missing,
             thresholds=self.tagger.thresholds,
             decides_one=self.tagger.model.decides_one,
         )
@@ -251,6 +252,7 @@ class _Run:
         if self.kept is None:
             return
         lengths = [prediction.window_seconds, prediction.seconds, float(prediction.padded)]
+        lengths.append(prediction.missing)
         arrays: dict[str, npt.NDArray[Any]] = {
             "scores": prediction.scores,
             "taggram": prediction.taggram,

@@ -38,6 +38,7 @@ class _Waveform:
     """Samples in memory, as a stream of windows."""
 
     offset_seconds = 0.0
+    missing = 0.0
 
     def __init__(self, samples: npt.NDArray[np.float32], front_end: FrontEnd) -> None:
         self._samples, self._front_end = samples, front_end
@@ -428,6 +429,7 @@ class Tagger:
             window_seconds=self.front_end.window_seconds or found.seconds,
             seconds=found.seconds,
             padded=found.padded,
+            missing=found.missing,
             thresholds=self.thresholds,
             decides_one=self.model.decides_one,
         )

@@ -27,6 +27,7 @@ class Clip:
 
     offset_seconds = 1.5
     padded = False
+    missing = 0.0
 
     def __init__(self, n_windows=3, *, start=0, chunk=2, delay=0.0, error=None):
         self.values = np.arange(start, start + n_windows, dtype=np.float32).reshape(-1, 1)
@@ -347,6 +348,7 @@ from tagger.tagging.pipeline import Pipeline, WorkerPool
 class Clip:
     offset_seconds = seconds = 0.0
     padded = False
+    missing = 0.0
     def __iter__(self):
         for _ in range(50):
             yield {"x": np.zeros((1, 1), np.float32)}

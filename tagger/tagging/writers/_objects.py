@@ -34,8 +34,9 @@ def json_text(record: Record, encoding: str) -> str:
     Returns
     -------
     str
-        ``{"path", "seconds", "padded", "tags": [{"label", "score"}, ...]}``, tags of segments
-        also with ``"start"`` and ``"end"``; of a file that failed, ``{"path", "error"}``.
+        ``{"path", "seconds", "padded", "tags": [{"label", "score"}, ...]}``, where audio is missing
+        its share as ``"missing"``, tags of segments also with ``"start"`` and ``"end"``; of a file
+        that failed, ``{"path", "error"}``.
     """
     content: dict[str, Any]
     if record.error is not None:
@@ -51,6 +52,7 @@ def json_text(record: Record, encoding: str) -> str:
             "path": record.path,
             "seconds": round(record.seconds, 6),
             "padded": record.padded,
+            **({"missing": round(record.missing, 4)} if record.missing else {}),
             "tags": tags,
         }
     text = json.dumps(content, ensure_ascii=False)

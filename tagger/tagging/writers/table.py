@@ -39,7 +39,8 @@ class TableWriter(TextWriter):
             self.put(f"{path} (failed)\n  {_visible(record.error)}\n")
             return
         padded = ", padded" if record.padded else ""
-        lines = [f"{self._in(_BOLD, path)} ({record.seconds:.1f} s{padded})"]
+        missing = f", {100 * record.missing:.0f} % missing" if record.missing else ""
+        lines = [f"{self._in(_BOLD, path)} ({record.seconds:.1f} s{padded}{missing})"]
         if not record.rows:
             lines.append("  no tag reaches the threshold")
         times = [

@@ -118,15 +118,26 @@ def test_a_damaged_stretch_of_an_mp3_is_told_and_the_rest_is_used(tmp_path, capf
     seconds = seconds_of(tmp_path / "a.mp3", bytes(content))
     assert 8 < seconds < 9.9
     err = capfd.readouterr().err
-    assert "a.mp3: " in err and "% of its audio is missing or damaged; the rest is used" in err
+    assert "a.mp3: " in err and "% or more of its audio is missing, the rest is used" in err
     # Nothing of the decoder's own.
     assert all(line.startswith("warning: ") for line in err.splitlines())
+
+
+def test_a_damaged_stretch_of_a_flac_is_told_and_what_follows_is_used(tmp_path, capfd):
+    samples = np.concatenate([noise(8, amplitude=0.3), 0.5 * sine(440, 4)])
+    content = bytearray(encoded(tmp_path, samples, suffix="flac"))
+    content[len(content) // 3 : len(content) // 3 + 3000] = bytes(3000)
+    (tmp_path / "a.flac").write_bytes(content)
+    waveform = load_audio(tmp_path / "a.flac", target_rate=RATE)
+    assert 10.5 * RATE < len(waveform) < 12 * RATE
+    np.testing.assert_allclose(waveform[-3 * RATE :], samples[-3 * RATE :], atol=1e-4)
+    assert "or more of its audio is missing, the rest is used" in capfd.readouterr().err
 
 
 def test_an_mp3_of_which_more_than_half_is_missing_is_refused(tmp_path):
     content = encoded(tmp_path, noise(10))
     (tmp_path / "a.mp3").write_bytes(content[: len(content) * 2 // 5])
-    with pytest.raises(AudioError, match=r"truncated: 6\d % .* missing; copy or download"):
+    with pytest.raises(AudioError, match=r"truncated or damaged: 6\d % .* missing; copy or"):
         load_audio(tmp_path / "a.mp3", target_rate=RATE)
 
 
