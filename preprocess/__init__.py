@@ -22,7 +22,8 @@ def log_mel_patches(
     Parameters
     ----------
     waveform : np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
-        Samples in [-1, 1]. Channels are averaged.
+        Samples in [-1, 1]. Channels are averaged; where they cancel one another, the loudest is
+        taken.
     sample_rate : int
         Samples per second; resampled to 16 kHz where it differs.
     hop_seconds : float

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.clips.audio_files import FFMPEG_SUFFIXES
+from preprocess.signal.channels import channel_to_use, mix_to_mono, mono_blocks
 from preprocess.signal.contents import (
     HEAD_BYTES,
     after_id3,
@@ -40,41 +41,6 @@ _LOUDEST = 64.0
 _TOLD_SHARE = 0.01
 # Samples resampled at once: more of them leave the processor's cache.
 _RESAMPLED_SAMPLES = 65_536
-
-
-def mix_to_mono(samples: npt.NDArray[np.floating]) -> Waveform:
-    """Average the channels.
-
-    Parameters
-    ----------
-    samples : np.ndarray [shape=(n_samples,) or (n_samples, n_channels)]
-        Samples as soundfile returns them.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_samples,), dtype=float32]
-        Mono samples.
-    """
-    samples = np.asarray(samples, dtype=np.float32)
-    if samples.ndim == 1:
-        return samples
-    if samples.ndim != 2:
-        raise AudioError(
-            f"a waveform has shape (n_samples,) or (n_samples, n_channels), not {samples.shape}"
-        )
-    n_channels = samples.shape[1]
-    if n_channels == 0:
-        raise AudioError("a waveform without channels; give at least one")
-    if n_channels == 1:
-        return samples[:, 0]
-    # Channel by channel: faster than a mean or a matrix product over interleaved channels, and the
-    # rounding of a sample does not depend on where in a block it stands.
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono: Waveform = np.add(samples[:, 0], samples[:, 1])
-        for channel in range(2, n_channels):
-            mono += samples[:, channel]
-        mono *= np.float32(1.0 / n_channels)
-    return mono
 
 
 def resample(waveform: Waveform, sample_rate: int, *, target_rate: int) -> Waveform:
@@ -131,7 +97,10 @@ def prepare_waveform(
     if samples.ndim == 2 and samples.shape[0] <= _MOST_CHANNELS < samples.shape[1]:
         # As librosa and torchaudio give them.
         samples = samples.T
-    mono = mix_to_mono(samples)
+    channel = None
+    if samples.ndim == 2 and samples.shape[1] > 1:
+        channel = channel_to_use(samples, sample_rate)
+    mono = mix_to_mono(samples, channel)
     if mono.size == 0:
         raise AudioError(_NO_SAMPLES)
     _require_finite(mono)
@@ -233,7 +202,7 @@ class AudioStream:
                 yield samples, rate
 
         with closing(self._decoder.blocks(self._part, self._block_seconds)) as blocks:
-            for block in self._at_target_rate(counted(blocks)):
+            for block in self._at_target_rate(mono_blocks(counted(blocks), self.name)):
                 n_given += len(block)
                 yield block
         if n_given == 0:
@@ -246,15 +215,19 @@ class AudioStream:
                 "is missing, the rest is used; copy or download it again"
             )
 
-    def _at_target_rate(self, blocks: Iterator[tuple[Samples, int]]) -> Iterator[Waveform]:
-        """Mono samples, also of a file whose streams have several rates."""
+    def _at_target_rate(self, blocks: Iterator[tuple[Waveform, int]]) -> Iterator[Waveform]:
+        """Resample blocks to the wanted rate, also of a file whose streams have several."""
         resampler: Any = None
         last_rate: int | None = None
-        for samples, rate in blocks:
+        for mono, rate in blocks:
             if rate != last_rate:
                 yield from _resampled(None, resampler)
                 resampler, last_rate = self._resampler(rate), rate
-            yield from _resampled(self._mono(samples), resampler)
+            try:
+                _require_finite(mono)
+            except AudioError as error:
+                raise AudioError(f"{self._path}: {error}") from None
+            yield from _resampled(mono, resampler)
         yield from _resampled(None, resampler)
 
     def _resampler(self, rate: int) -> Any:
@@ -267,14 +240,6 @@ class AudioStream:
         import soxr
 
         return soxr.ResampleStream(rate, self._target_rate, 1, dtype="float32", quality="HQ")
-
-    def _mono(self, samples: Samples) -> Waveform:
-        mono = mix_to_mono(samples)
-        try:
-            _require_finite(mono)
-        except AudioError as error:
-            raise AudioError(f"{self._path}: {error}") from None
-        return mono
 
 
 def _resampled(mono: Waveform | None, resampler: Any) -> Iterator[Waveform]:

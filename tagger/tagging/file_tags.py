@@ -48,6 +48,10 @@ _DAMAGE = (
     struct.error,
 )
 
+# In the backup: how much room there was behind the fields.
+_PADDING = "padding"
+_MOST_PADDING = 1 << 24
+
 _REMEDY_FORMAT = "convert it to mp3, flac, ogg, opus, m4a, wav or aiff"
 
 
@@ -118,7 +122,15 @@ def write_tags(path: Path, labels: Sequence[str], writing: Writing | None = None
             return False
         if planned.new == before[how.field]:
             before.pop(how.field)
-        fields.set_backup(json.dumps(before) if before else None)
+        known = _padding_before(fields.backup())
+        padding = fields.padding if known is None else known
+        if before:
+            kept = before if padding is None else before | {_PADDING: padding}
+            fields.set_backup(json.dumps(kept))
+            fields.padding = None
+        else:
+            fields.set_backup(None)
+            fields.padding = known
         fields.set_values(how.field, planned.new)
         return True
 
@@ -181,6 +193,7 @@ def undo_tags(path: Path) -> bool:
         for name, values in _read_backup(path, backup).items():
             fields.set_values(name, values)
         fields.set_backup(None)
+        fields.padding = _padding_before(backup)
         return True
 
     return _edit(Path(path), change)
@@ -200,6 +213,8 @@ def _read_backup(path: Path, text: str) -> dict[Field, list[str]]:
         kept = None
     # Of earlier releases: the genre alone.
     kept = {"genre": kept} if isinstance(kept, list) else kept
+    if isinstance(kept, dict):
+        kept.pop(_PADDING, None)
     if not isinstance(kept, dict) or not all(
         name in FIELDS
         and isinstance(values, list)
@@ -213,6 +228,15 @@ def _read_backup(path: Path, text: str) -> dict[Field, list[str]]:
     return kept
 
 
+def _padding_before(text: str | None) -> int | None:
+    """Bytes that were left behind the fields before tags were written into them."""
+    with contextlib.suppress(ValueError, AttributeError):
+        padding = json.loads(text or "{}").get(_PADDING)
+        if isinstance(padding, int) and 0 <= padding <= _MOST_PADDING:
+            return padding
+    return None
+
+
 def _one_line(label: str) -> str:
     """Write a label without control characters: a NUL would end it."""
     return "".join(character if character.isprintable() else " " for character in label).strip()
@@ -223,6 +247,7 @@ def _open(path: Path, name: Path) -> tuple[Any, Fields]:
     import mutagen
     from mutagen._vorbis import VComment
     from mutagen.id3 import ID3
+    from mutagen.mp3 import MP3
     from mutagen.mp4 import MP4Tags
 
     kinds: dict[type[Any], type[Fields]] = {
@@ -232,6 +257,9 @@ def _open(path: Path, name: Path) -> tuple[Any, Fields]:
     }
     with _one_message(name, "read"):
         audio: Any = mutagen.File(path)
+        if isinstance(audio, MP3):
+            # Without what an ID3v1 tag says: it would be copied into the new tag.
+            audio = MP3(path, load_v1=False)
         if audio is not None and audio.tags is None:
             with contextlib.suppress(mutagen.MutagenError, NotImplementedError):
                 audio.add_tags()
@@ -284,10 +312,13 @@ def _edit(path: Path, change: Callable[[Fields], bool]) -> bool:
         raise _unwritable(path, error) from None
     try:
         audio, fields = _open(temporary, path)
-        change(fields)
-        expected = [fields.values(field) for field in FIELDS]
         with _one_message(path, "written"):
-            fields.save(audio, temporary)
+            if fields.backup() is None:
+                fields.padding = _padding(audio, fields, temporary)
+            change(fields)
+            expected = [fields.values(field) for field in FIELDS]
+            left = fields.padding
+            fields.save(audio, temporary, None if left is None else lambda _: left)
         written = _open(temporary, path)[1]
         if [written.values(field) for field in FIELDS] != expected:
             raise _damaged(path)
@@ -305,6 +336,20 @@ def _edit(path: Path, change: Callable[[Fields], bool]) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def _padding(audio: Any, fields: Fields, path: Path) -> int | None:
+    """Bytes behind the fields of a file, which is written as it is to find out."""
+    found: list[int] = []
+
+    def as_it_is(info: Any) -> int:
+        found.append(info.padding)
+        return max(0, int(info.padding))
+
+    if isinstance(fields, Id3Fields) and not fields.tags:
+        return None
+    fields.save(audio, path, as_it_is)
+    return found[0] if found and found[0] >= 0 else None
 
 
 def _audio_of(path: Path, name: Path) -> str:

@@ -2,15 +2,19 @@
 
 # ruff: noqa: D102 (the contract documents what the formats do)
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 Field = Literal["genre", "mood", "comment", "grouping"]
 FIELDS: tuple[Field, ...] = get_args(Field)
 BACKUP_FIELD = "TAGGER_GENRE_BACKUP"
+Padding = Callable[[Any], int] | None
 # Between values where a field has but one.
 JOINED = "; "
+_ID3V1_BYTES = 128
 # Players show one comment.
 _SINGLE = ("comment", "grouping")
 
@@ -26,6 +30,8 @@ class Fields(ABC):
 
     def __init__(self, tags: Any) -> None:
         self.tags = tags
+        # Bytes behind the fields, as far as it is known.
+        self.padding: int | None = None
 
     @abstractmethod
     def values(self, field: Field) -> list[str]:
@@ -47,9 +53,19 @@ class Fields(ABC):
         """Labels as the field holds them: one by one where it can have several values."""
         return [JOINED.join(labels)] if labels and field in _SINGLE else labels
 
-    def save(self, audio: Any, path: Path) -> None:
-        """Write all fields to the file."""
-        audio.save(path)
+    def save(self, audio: Any, path: Path, padding: Padding = None) -> None:
+        """Write all fields to the file.
+
+        Parameters
+        ----------
+        audio : mutagen file
+            What the fields are of.
+        path : Path
+            The file.
+        padding : callable, optional
+            What mutagen knows of the room behind the fields -> bytes that are left there.
+        """
+        audio.save(path, padding=padding)
 
 
 class Id3Fields(Fields):
@@ -118,23 +134,52 @@ class Id3Fields(Fields):
             for value in values
         ]
 
-    def save(self, audio: Any, path: Path) -> None:
-        if self._old:
+    def save(self, audio: Any, path: Path, padding: Padding = None) -> None:
+        from mutagen.id3 import ID3
+
+        with path.open("r+b") as file:
+            file.seek(-min(_ID3V1_BYTES, path.stat().st_size), os.SEEK_END)
+            id3v1 = file.read()
+            if type(self.tags) is ID3 and id3v1.startswith(b"TAG"):
+                # It holds less, and shorter, than what it would be made of: it stays as it is.
+                self._save(audio, path, padding)
+                file.seek(-_ID3V1_BYTES, os.SEEK_END)
+                file.write(id3v1)
+            else:
+                self._save(audio, path, padding)
+
+    def _save(self, audio: Any, path: Path, padding: Padding) -> None:
+        if not self.tags:
+            # As it was before the first tag came into the file.
+            self._delete(path)
+        elif self._old:
             self.tags.update_to_v23()
             # No separator: other fields with several values stay as they are.
-            audio.save(path, v2_version=3, v23_sep=None)
+            audio.save(path, v2_version=3, v23_sep=None, padding=padding)
         else:
-            audio.save(path)
+            audio.save(path, padding=padding)
+
+    def _delete(self, path: Path) -> None:
+        from mutagen.id3 import ID3
+
+        if type(self.tags) is ID3:
+            self.tags.delete(path, delete_v1=False)
+        else:
+            self.tags.delete(path)
 
 
 class VorbisFields(Fields):
     """Vorbis comments: fields by their names."""
 
     def _set(self, name: str, values: list[str]) -> None:
-        if values:
-            self.tags[name] = values
-        elif name in self.tags:
-            del self.tags[name]
+        # In its place and in the spelling that it has, so that undoing leaves no trace.
+        entries = list(list.__iter__(self.tags))
+        same = [at for at, (key, _) in enumerate(entries) if key.upper() == name]
+        spelling = entries[same[0]][0] if same else name
+        others = [entry for at, entry in enumerate(entries) if at not in same]
+        place = same[0] if same else len(others)
+        others[place:place] = [(spelling, value) for value in values]
+        self.tags[:] = others
 
     def values(self, field: Field) -> list[str]:
         return list(self.tags.get(field.upper(), []))

@@ -184,10 +184,10 @@ def test_stereo_is_averaged():
     np.testing.assert_allclose(both, log_mel_patches((left + right) / 2, RATE), atol=1e-3)
 
 
-def test_channels_in_opposite_phase_cancel():
+def test_channels_in_opposite_phase_are_not_silence():
     one = sine(700, 1.5)
     patches = log_mel_patches(np.stack([one, -one], axis=1), RATE)
-    np.testing.assert_allclose(patches, np.log(0.01), atol=1e-3)
+    np.testing.assert_array_equal(patches, log_mel_patches(one, RATE))
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])

@@ -205,3 +205,34 @@ def test_floats_in_the_range_of_integers_are_refused_with_the_remedy():
     with pytest.raises(AudioError, match="divide those of 16-bit audio by 32768"):
         prepare_waveform(noise(1, amplitude=0.3) * 32768, RATE, target_rate=RATE)
     assert len(prepare_waveform(noise(1, amplitude=0.3) * 3, RATE, target_rate=RATE)) == RATE
+
+
+@pytest.mark.parametrize("block_seconds", [0.3, 30.0, None])
+def test_channels_that_cancel_one_another_are_not_taken_for_silence(tmp_path, capfd, block_seconds):
+    one = noise(40, amplitude=0.1)
+    sf.write(tmp_path / "a.flac", np.stack([one, -0.9 * one], axis=1), RATE)
+    stream = stream_audio(tmp_path / "a.flac", target_rate=RATE, block_seconds=block_seconds)
+    np.testing.assert_allclose(np.concatenate(list(stream)), one, atol=1e-4)
+    assert "a.flac: its channels cancel one another; the loudest alone" in capfd.readouterr().err
+
+
+def test_the_mean_of_channels_is_taken_where_it_loses_nothing(tmp_path, capfd):
+    left, right = noise(3, seed=1), noise(3, seed=2)
+    silent = np.zeros_like(left)
+    for channels in (
+        [left, right],
+        [left, left],
+        [left, silent],
+        [left, *[silent] * 7],
+        [silent] * 2,
+    ):
+        sf.write(tmp_path / "a.wav", np.stack(channels, axis=1), RATE, subtype="FLOAT")
+        found = load_audio(tmp_path / "a.wav", target_rate=RATE)
+        np.testing.assert_allclose(found, np.mean(channels, axis=0), atol=1e-6)
+    assert capfd.readouterr().err == ""
+
+
+def test_samples_whose_channels_cancel_one_another_are_tagged_by_one():
+    one = noise(1, amplitude=0.3)
+    found = prepare_waveform(np.stack([0.5 * one, -one], axis=1), RATE, target_rate=RATE)
+    np.testing.assert_array_equal(found, -one)
