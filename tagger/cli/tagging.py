@@ -41,6 +41,7 @@ from tagger.cli.tagging_options import (
     TaggramOption,
     ThresholdOption,
     TopOption,
+    TouchOption,
     UndoOption,
     WriteOption,
     YesOption,
@@ -164,6 +165,7 @@ def predict_tags(
     append: AppendOption = False,
     only_if_empty: EmptyOption = False,
     map_: MapOption = None,
+    touch: TouchOption = False,
     yes: YesOption = False,
     middle: MiddleOption = None,
     quantize: QuantizeOption = "none",
@@ -181,7 +183,7 @@ def predict_tags(
     # Who asks what would be written wants it known for writing.
     write_tags = write_tags or dry_run
     writing = _writing(
-        write_tags, field=field, append=append, only_if_empty=only_if_empty, map_=map_
+        write_tags, field, map_, append=append, only_if_empty=only_if_empty, touch=touch
     )
     changes = ((write_tags and not dry_run) or undo_write_tags) and not yes
     files = _inputs(inputs, files_from, null=null, only_asked=changes)
@@ -228,9 +230,7 @@ def _selection(
     )
 
 
-def _writing(
-    write_tags: bool, field: str, map_: Path | None, *, append: bool, only_if_empty: bool
-) -> dict[str, Any]:
+def _writing(write_tags: bool, field: str, map_: Path | None, **how: bool) -> dict[str, Any]:
     """Say how tags are written into files, for `Options`."""
     from tagger.tagging.file_tags import Writing
     from tagger.tagging.tag_fields import FIELDS
@@ -238,10 +238,11 @@ def _writing(
 
     choice("--field", field, FIELDS)
     if not write_tags:
-        given = {"--append": append, "--only-if-empty": only_if_empty, "--map": map_}
+        given = {f"--{name.replace('_', '-')}": value for name, value in how.items()}
+        given["--map"] = map_ is not None
         unused("tags that are not written; add --write-tags or --dry-run", given)
     return {
-        "writing": Writing(cast("Field", field), append=append, only_if_empty=only_if_empty),
+        "writing": Writing(cast("Field", field), **how),
         "tag_map": None if map_ is None else read_tag_map(map_),
     }
 

@@ -172,6 +172,14 @@ EmptyOption = Annotated[
         rich_help_panel=FILES_GROUP,
     ),
 ]
+TouchOption = Annotated[
+    bool,
+    typer.Option(
+        "--touch",
+        help="Give changed files the time of now, by which players notice; else they keep theirs.",
+        rich_help_panel=FILES_GROUP,
+    ),
+]
 MapOption = Annotated[
     Path | None,
     typer.Option(

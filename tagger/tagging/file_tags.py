@@ -67,11 +67,14 @@ class Writing:
         Behind what stands there, in place of it.
     only_if_empty : bool
         Leave files alone whose field is filled.
+    touch : bool
+        Give changed files the time of now, by which players notice that they have changed.
     """
 
     field: Field = "genre"
     append: bool = False
     only_if_empty: bool = False
+    touch: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def write_tags(path: Path, labels: Sequence[str], writing: Writing | None = None
         fields.set_values(how.field, planned.new)
         return True
 
-    _edit(Path(path), change)
+    _edit(Path(path), change, touch=how.touch)
     return found[0]
 
 
@@ -285,7 +288,7 @@ def _one_message(name: Path, verb: str) -> Iterator[None]:
         ) from None
 
 
-def _edit(path: Path, change: Callable[[Fields], bool]) -> bool:
+def _edit(path: Path, change: Callable[[Fields], bool], *, touch: bool = False) -> bool:
     """Apply `change` to a copy of the file that then takes its place; False if it changes nothing.
 
     A link stays a link: the file that it leads to is changed.
@@ -329,6 +332,10 @@ def _edit(path: Path, change: Callable[[Fields], bool]) -> bool:
             )
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if touch:
+            os.utime(temporary)
+        else:
+            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         temporary.replace(real)
         sync_folder(real.parent)
     except OSError as error:
@@ -401,8 +408,6 @@ def _copy(path: Path) -> Path:
     try:
         shutil.copyfile(path, temporary)
         shutil.copystat(path, temporary)
-        # The content will be another, which programs tell by this.
-        os.utime(temporary)
         status = path.stat()
         # Only the superuser may give files away; others own what they may write, or get a copy.
         with contextlib.suppress(PermissionError):

@@ -42,12 +42,12 @@ class Prediction:
         Length of the audio that was read.
     padded : bool
         The audio was shorter than a window and was padded.
-    missing : float
-        Share of the audio that is not there or cannot be decoded, as far as the file tells.
     thresholds : np.ndarray [shape=(n_tags,), dtype=float32], optional
         Score from which the model says that a tag applies; None where it has none of its own.
     decides_one : bool
         The tags exclude one another: see `label`.
+    missing : float
+        Share of the audio that is not there or cannot be decoded, as far as the file tells.
     """
 
     path: str
@@ -58,9 +58,9 @@ class Prediction:
     window_seconds: float
     seconds: float
     padded: bool = False
-    missing: float = 0.0
     thresholds: npt.NDArray[np.float32] | None = None
     decides_one: bool = False
+    missing: float = 0.0
 
     def __eq__(self, other: object) -> bool:
         """Whether everything is the same, value by value."""

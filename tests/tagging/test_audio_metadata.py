@@ -127,6 +127,15 @@ def test_undoing_leaves_the_file_byte_by_byte_as_it_was(song, genre, title, comm
     song.write_bytes(whole)
 
 
+def test_a_changed_file_keeps_its_time_unless_it_is_asked_to_change(song):
+    os.utime(song, ns=(10**18, 10**18))
+    write_tags(song, LABELS)
+    undo_tags(song)
+    assert song.stat().st_mtime_ns == 10**18
+    write_tags(song, LABELS, Writing(touch=True))
+    assert song.stat().st_mtime_ns > 10**18
+
+
 def test_the_old_tag_at_the_end_of_an_mp3_stays_as_it_is(tmp_path):
     song = audio_file(tmp_path, "mp3")
     fields = [b"A song".ljust(30), b"Ann".ljust(30), b"First".ljust(30), b"1999", b"mine".ljust(30)]
