@@ -1,5 +1,7 @@
 """Which files are audio, by their names."""
 
+import contextlib
+import unicodedata
 from pathlib import Path
 
 # What libsndfile decodes; everything else goes through ffmpeg where it is installed.
@@ -43,3 +45,33 @@ def find_audio_files(folder: Path) -> list[Path]:
         and not any(part.startswith(".") or part in _LEFT_OUT for part in path.parts[n_parts:])
         and path.is_file()
     )
+
+
+def where_it_may_be(path: Path) -> str:
+    """Hint for a file that does not exist: the name that was written in another way.
+
+    Parameters
+    ----------
+    path : Path
+        As it was named.
+
+    Returns
+    -------
+    str
+        E.g. ``"; there is songs/Café.mp3, written in another way"``; empty where there is no such
+        file: one whose name differs in its Unicode form (NFC of most systems, NFD of macOS), case,
+        blanks at its ends, or backslashes in place of slashes.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        named = Path(str(path).strip().replace("\\", "/"))
+        if named.is_file():
+            return f"; there is {named}, written in another way"
+        wanted = _plain(named.name)
+        for found in sorted(named.parent.iterdir()):
+            if _plain(found.name) == wanted and found.is_file():
+                return f"; there is {found}, written in another way"
+    return ""
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().strip()

@@ -10,6 +10,8 @@ from preprocess.clips.index import ClipIndex
 FEW_CLIPS = 100
 FEW_OF_A_TAG = 10
 _SHOWN = 5
+# What people put between tags.
+_SEPARATORS = ",;|"
 
 
 def label_warnings(index: ClipIndex) -> list[str]:
@@ -31,6 +33,12 @@ def label_warnings(index: ClipIndex) -> list[str]:
     always = [tag for tag, count in zip(index.tags, counts, strict=True) if count == n_clips]
     if always:
         lines.append(f"every clip carries {_some(always)}: there is nothing to tell apart")
+    joined = [tag for tag in index.tags if any(mark in tag for mark in _SEPARATORS)]
+    if len(joined) * 2 > len(index.tags):
+        lines.append(
+            f"{_some(joined)} look like several tags each; say what stands between two with "
+            "data.params.tag_separator"
+        )
     for names in alike(index.tags):
         lines.append(
             f"{', '.join(repr(name) for name in names)} differ only in case, blanks, hyphens or "

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from preprocess.clips.audio_files import where_it_may_be
 from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.engines.run import front_end_of
 from preprocess.engines.workers import WorkerDied, default_workers, map_in_processes
@@ -62,7 +63,8 @@ def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _
     front_end = front_end_of(spec)
     try:
         if not path.exists():
-            return _Inspection((Finding("missing", record.path, f"no file {path}"),))
+            detail = f"no file {path}{where_it_may_be(path)}"
+            return _Inspection((Finding("missing", record.path, detail),))
         if path.stat().st_size == 0:
             return _Inspection((Finding("empty", record.path, "0 bytes"),))
         waveform = load_audio(path, target_rate=front_end.sample_rate)

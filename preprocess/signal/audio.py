@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.audio_files import FFMPEG_SUFFIXES
+from preprocess.clips.audio_files import FFMPEG_SUFFIXES, where_it_may_be
 from preprocess.signal.channels import channel_to_use, mix_to_mono, mono_blocks
 from preprocess.signal.contents import (
     HEAD_BYTES,
@@ -146,7 +146,7 @@ def _require_readable(path: Path) -> None:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise AudioError(f"{path}: no such file; check the path") from None
+        raise AudioError(f"{path}: no such file; check the path{where_it_may_be(path)}") from None
     except ValueError as error:
         raise AudioError(f"{str(path)!r}: is not a file name ({error}); check the path") from None
     except PermissionError:

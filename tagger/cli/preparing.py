@@ -96,6 +96,7 @@ def _engine(name: str, beam_options: list[str]) -> "Engine":
 
 
 def _check(settings: "Config", index: Any) -> None:
+    from preprocess.clips.label_checks import label_warnings
     from preprocess.engines.check import CONSEQUENCES, FATAL
     from preprocess.engines.check import check as run_check
 
@@ -107,6 +108,8 @@ def _check(settings: "Config", index: Any) -> None:
     )
     for finding in findings:
         print(f"{finding.kind}: {finding.path}: {finding.detail}; {finding.consequence}")
+    for line in label_warnings(index):
+        print(f"labels: {line}")
     kinds = [finding.kind for finding in findings]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in CONSEQUENCES)
     print(f"{len(index)} clips, {len(index.tags)} tags: {counts}")

@@ -1,5 +1,6 @@
 """Data sets: annotation files -> `ClipIndex`. One module each, found by name."""
 
+import codecs
 import io
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -111,16 +112,27 @@ def _parts(path: Path, separator: str, remedy: str) -> Iterator["pd.DataFrame"]:
             dtype=str,
             keep_default_na=False,
             na_filter=False,
-            encoding="utf-8",
+            encoding=_encoding(path),
             chunksize=_ROWS_AT_ONCE,
         )
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file; set data.root to the folder that has it"
         ) from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: is no UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8, which "
+            "spreadsheets call 'CSV UTF-8'"
+        ) from None
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not readable as a table ({reason}); {remedy}") from None
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 where a byte order mark says so: some spreadsheets write that."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
 
 
 def _check_header(header: list[str], path: Path, *, required: list[str], remedy: str) -> None:

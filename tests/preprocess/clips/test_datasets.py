@@ -392,7 +392,7 @@ def test_a_split_by_column_without_one_is_refused(tmp_path):
         ("path,tags\na.wav,x,train\n", ("not readable as a table",)),
         ("path,tags,tags\na.wav,x,y\n", ("'tags'", "more than once")),
         ("", ("not readable as a table",)),
-        (b"path,tags\n\xff.wav,x\n", ("not readable as a table",)),
+        (b"path,tags\n\xff.wav,x\n", ("is no UTF-8",)),
     ],
 )
 def test_a_csv_file_that_is_none_is_refused(tmp_path, text, wanted):
@@ -640,3 +640,14 @@ def test_a_vocabulary_without_names_for_its_columns_is_refused(tags, members):
 def test_no_clips_at_all_are_in_no_part(split):
     index = ClipIndex(("a",), [], np.zeros((0, 1), np.uint8))
     assert split_parts(index, split).tolist() == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_csv_is_read_in_the_encodings_of_spreadsheets(tmp_path, encoding):
+    index = read_csv(tmp_path, "path,tags\nÜ.wav,Fußball;rock\n".encode(encoding))
+    assert (index.tags, index.clips[0].path) == (("Fußball", "rock"), "Ü.wav")
+
+
+def test_a_csv_in_an_encoding_that_does_not_tell_is_refused_with_the_remedy(tmp_path):
+    content = "path,tags\na.wav,Fußball\n".encode("cp1252")
+    refusal(lambda: read_csv(tmp_path, content), "is no UTF-8", "save it as UTF-8")

@@ -180,3 +180,11 @@ def test_what_makes_figures_mean_little_is_said():
 def test_labels_that_are_fine_are_not_warned_of():
     labels = np.eye(2, dtype=np.uint8)[[0, 1] * 60]
     assert label_warnings(made_index(labels)) == []
+
+
+def test_a_wrong_separator_between_tags_is_told():
+    clips = [ClipRecord(str(n), f"{n}.wav") for n in range(3)]
+    labels = np.eye(3, dtype=np.uint8)
+    for tags, told in ((("a, b", "c, d", "e"), True), (("rock, indie", "jazz", "folk"), False)):
+        lines = label_warnings(ClipIndex(tags, clips, labels, "here"))
+        assert any("look like several tags each" in line for line in lines) == told

@@ -236,3 +236,23 @@ def test_samples_whose_channels_cancel_one_another_are_tagged_by_one():
     one = noise(1, amplitude=0.3)
     found = prepare_waveform(np.stack([0.5 * one, -one], axis=1), RATE, target_rate=RATE)
     np.testing.assert_array_equal(found, -one)
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        ("Cafe\u0301.wav", "Caf\u00e9.wav"),
+        ("Caf\u00e9.wav", "Cafe\u0301.wav"),
+        ("deep/song.wav", "deep\\song.wav"),
+        ("song.wav", "song.wav "),
+        ("Song.WAV", "song.wav"),
+    ],
+)
+def test_a_file_whose_name_is_written_in_another_way_is_pointed_out(tmp_path, there, named):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    sf.write(tmp_path / there, noise(0.1), RATE)
+    with pytest.raises(AudioError, match=r"no such file; check the path; there is ") as caught:
+        load_audio(tmp_path / named, target_rate=RATE)
+    assert str(tmp_path / there) in str(caught.value)
+    with pytest.raises(AudioError, match=r"no such file; check the path$"):
+        load_audio(tmp_path / "other.wav", target_rate=RATE)
