@@ -6,6 +6,7 @@ such a header, and behind damaged stretches. Such files are cut into streams her
 header that is right (ISO 11172-3, 2.4.1.3; G. Bouvigne, "Mp3 Info Tag").
 """
 
+import bisect
 import mmap
 import struct
 from collections.abc import Sequence
@@ -178,17 +179,21 @@ class _Cutter:
             header = header_at(self._data, position)
             if header is None or (lost and not _goes_on(self._data, position, end)):
                 following = _next_frame(self._data, position, end)
-                is_tag = _is_tag(self._data, position)
-                self._n_skipped += 0 if is_tag else following - position
+                # What stands before the first frame or behind the last one was no audio.
+                is_inside = self._n_frames > 0 and following < end
+                if is_inside and not _is_tag(self._data, position):
+                    self._n_skipped += following - position
                 position, lost = following, True
                 continue
             if position + header.length > end:
                 break
             lost = False
-            if position in self._tags or (self._first and not header.like(self._first)):
+            number = bisect.bisect_left(self._tags, position)
+            is_tag = number < len(self._tags) and self._tags[number] == position
+            if is_tag or (self._first and not header.like(self._first)):
                 self._end()
             self._first = self._first or header
-            if position in self._tags:
+            if is_tag:
                 promised = _promised(self._data, position, header)
                 self._tag = (Range(position, position + header.length), promised)
                 position += header.length
@@ -200,7 +205,8 @@ class _Cutter:
         """Take frames as long as one follows another; return where it ends."""
         start = position
         data, lengths, tags = self._data, self._lengths, self._tags
-        limit = min((tag for tag in tags if tag > position), default=end)
+        number = bisect.bisect_right(tags, position)
+        limit = tags[number] if number < len(tags) else end
         while position < limit:
             word = data[position : position + 4]
             length = lengths.get(word)
@@ -248,8 +254,8 @@ class _Cutter:
         return Stream([header, *self._ranges], self._n_frames, n_lost)
 
 
-def _tag_frames(data: mmap.mmap) -> set[int]:
-    """Offsets of the frames that are Xing headers."""
+def _tag_frames(data: mmap.mmap) -> list[int]:
+    """Offsets of the frames that are Xing headers, in order."""
     found = set()
     for name in (b"Xing", b"Info"):
         at = data.find(name)
@@ -259,7 +265,7 @@ def _tag_frames(data: mmap.mmap) -> set[int]:
                 if header is not None and header.side_bytes == side_bytes:
                     found.add(at - side_bytes)
             at = data.find(name, at + 1)
-    return found
+    return sorted(found)
 
 
 def _is_tag(data: mmap.mmap, position: int) -> bool:

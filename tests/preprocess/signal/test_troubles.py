@@ -123,6 +123,17 @@ def test_a_damaged_stretch_of_an_mp3_is_told_and_the_rest_is_used(tmp_path, capf
     assert all(line.startswith("warning: ") for line in err.splitlines())
 
 
+@pytest.mark.parametrize("header", [True, False])
+def test_what_stands_before_and_behind_the_frames_of_an_mp3_is_no_loss(tmp_path, header, capfd):
+    content = variable(tmp_path, 6)
+    content = content if header else without_header(content)
+    lyrics = b"LYRICSBEGIN" + b"la la la " * 400 + b"LYRICS200"
+    old_tag = b"TAG" + bytes(125)
+    found = seconds_of(tmp_path / "a.mp3", bytes(2000) + content + lyrics + old_tag)
+    assert found == pytest.approx(6, abs=0.2)
+    assert "missing" not in capfd.readouterr().err
+
+
 def test_a_damaged_stretch_of_a_flac_is_told_and_what_follows_is_used(tmp_path, capfd):
     samples = np.concatenate([noise(8, amplitude=0.3), 0.5 * sine(440, 4)])
     content = bytearray(encoded(tmp_path, samples, suffix="flac"))
