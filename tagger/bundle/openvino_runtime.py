@@ -54,6 +54,8 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16",
             "INFERENCE_NUM_THREADS": n_threads,
             "PERFORMANCE_HINT": "LATENCY",
+            # Several of them share a processor: pinned, all would wait for its first core.
+            "ENABLE_CPU_PINNING": False,
         }
         try:
             check_structure(Path(path))
