@@ -21,6 +21,7 @@ _CHUNKED: dict[bytes, tuple[tuple[bytes, ...], Literal["little", "big"], bytes]]
 # So little of a file is no loss: some programs write lengths that are some bytes too long.
 _FEW_BYTES = 64
 _A_LITTLE = 0.01
+_ROOM_BYTES = 1 << 16
 _MOST_BYTES = 0xFFFFFFFF
 
 
@@ -65,7 +66,8 @@ def mend(path: Path) -> Mended:
             missing = max(missing, _A_LITTLE) if missing else 0.0
             return Mended([None] if len(links) < 2 else links, missing)
         file.seek(after_id3(file))
-        if is_mpeg_frame(file.read(4)):
+        # Some programs leave more room behind a tag than it says.
+        if is_mpeg_frame(file.read(_ROOM_BYTES).lstrip(b"\0")):
             streams = mpeg_streams(file)
             if streams is not None:
                 return Mended([each.pieces for each in streams], mpeg_missing_share(streams))

@@ -170,6 +170,8 @@ class _Cutter:
         # Of the stream that ended last.
         self._last_tag: tuple[Range, tuple[int, int]] | None = None
         self._damaged = False
+        # Where the first frame of all stands.
+        self._start: int | None = None
         self.streams: list[Stream] = []
 
     def cut(self, position: int, end: int) -> None:
@@ -193,6 +195,7 @@ class _Cutter:
             if is_tag or (self._first and not header.like(self._first)):
                 self._end()
             self._first = self._first or header
+            self._start = position if self._start is None else self._start
             if is_tag:
                 promised = _promised(self._data, position, header)
                 self._tag = (Range(position, position + header.length), promised)
@@ -225,7 +228,7 @@ class _Cutter:
 
     def is_told(self, start: int, end: int) -> bool:
         """Tell whether a decoder that trusts the first header reads all that was found."""
-        if len(self.streams) != 1 or self._damaged:
+        if len(self.streams) != 1 or self._damaged or self._start != start:
             return False
         if self._last_tag is None:
             return self._one_bit_rate
