@@ -1,5 +1,7 @@
 """What a file is by its content, whatever its name says."""
 
+import mmap
+import struct
 from typing import BinaryIO
 
 HEAD_BYTES = 4096
@@ -36,6 +38,8 @@ _FFMPEG = (
     (0, b"DSD ", "a DSF file"),
 )
 _ID3_HEADER = 10
+_ID3V1 = 128
+_APE_FOOTER = 32
 
 
 def after_id3(file: BinaryIO) -> int:
@@ -50,13 +54,36 @@ def after_id3(file: BinaryIO) -> int:
     while True:
         file.seek(position)
         header = file.read(_ID3_HEADER)
-        if len(header) < _ID3_HEADER or header[:3] != b"ID3" or max(header[6:]) > 0x7F:
+        if len(header) < _ID3_HEADER or header[:3] != b"ID3":
             return position
+        # Four times seven bits, without the header, and without a footer that repeats it.
         length = 0
         for byte in header[6:]:
-            length = length << 7 | byte
-        footer = _ID3_HEADER if header[5] & 0x10 else 0
-        position += _ID3_HEADER + length + footer
+            length = length << 7 | byte & 0x7F
+        position += _ID3_HEADER + length + (_ID3_HEADER if header[5] & 0x10 else 0)
+
+
+def before_trailing_tags(file: BinaryIO | mmap.mmap, size: int) -> int:
+    """Offset of the tags that a file ends with: ID3v1, and APE in front of it.
+
+    Parameters
+    ----------
+    file : BinaryIO or mmap.mmap
+        The file; its position changes.
+    size : int
+        Its length in bytes, which is returned where there are none.
+    """
+    end = size
+    if end >= _ID3V1:
+        file.seek(end - _ID3V1)
+        if file.read(3) == b"TAG":
+            end -= _ID3V1
+    file.seek(max(0, end - _APE_FOOTER))
+    footer = file.read(_APE_FOOTER)
+    if footer[:8] == b"APETAGEX" and len(footer) == _APE_FOOTER:
+        length, _, flags = struct.unpack("<III", footer[12:24])
+        end -= length + (_APE_FOOTER if flags & 1 << 31 else 0)
+    return max(end, 0)
 
 
 def is_mpeg_frame(head: bytes) -> bool:

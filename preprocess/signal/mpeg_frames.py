@@ -11,10 +11,11 @@ import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 
 from preprocess.signal.byte_ranges import Piece, Range
-from preprocess.signal.contents import after_id3
+from preprocess.signal.contents import after_id3, before_trailing_tags
 
 _BIT_RATES = {  # kbit/s of layer III by index, of MPEG 1 and of MPEG 2 and 2.5
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
@@ -29,7 +30,6 @@ _FRAMES_IN_A_ROW = 3
 # A header's count may lack the frame that it stands in, and a last one that is cut.
 _FRAMES_OFF = 2
 _LARGEST_FRAME = 1441
-_ID3V1_BYTES = 128
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class Header:
     bit_rate: int
     length: int
     side_bytes: int
-
-    @property
-    def n_samples(self) -> int:
-        """Samples of each channel."""
-        return 1152 if self.version == _MPEG_1 else 576
 
     def like(self, other: "Header") -> bool:
         """Tell whether both can be of one stream."""
@@ -73,21 +68,14 @@ class Stream:
     n_missing: int = 0
 
 
-_headers: dict[int, Header | None] = {}
-
-
 def header_at(data: "bytes | mmap.mmap", position: int) -> Header | None:
     """Header of the frame at a position; None where there is none."""
     word = int.from_bytes(data[position : position + 4], "big")
-    # What follows says nothing of lengths, but of channels.
-    key = word >> 6
-    try:
-        return _headers[key]
-    except KeyError:
-        header = _headers[key] = _parsed(word)
-        return header
+    # The last bits say nothing of lengths and channels.
+    return _parsed(word & ~0x3F)
 
 
+@lru_cache(maxsize=4096)
 def _parsed(word: int) -> Header | None:
     version, layer = word >> 19 & 3, word >> 17 & 3
     rate_index = word >> 10 & 3
@@ -127,21 +115,10 @@ def mpeg_streams(file: BinaryIO) -> list[Stream] | None:
     except (ValueError, OSError):
         return None
     with data:
-        end = _audio_end(data)
+        end = before_trailing_tags(data, len(data))
         cutter = _Cutter(data)
         cutter.cut(start, end)
         return None if cutter.is_told(start, end) else cutter.streams or None
-
-
-def _audio_end(data: mmap.mmap) -> int:
-    """Offset behind the last frame, in front of tags at the end."""
-    end = len(data)
-    if end >= _ID3V1_BYTES and data[end - _ID3V1_BYTES : end - _ID3V1_BYTES + 3] == b"TAG":
-        end -= _ID3V1_BYTES
-    if end >= 32 and data[end - 32 : end - 24] == b"APETAGEX":
-        size, _, flags = struct.unpack("<III", data[end - 20 : end - 8])
-        end = max(0, end - size - (32 if flags >> 31 else 0))
-    return end
 
 
 def _promised(data: mmap.mmap, position: int, header: Header) -> tuple[int, int]:
@@ -261,7 +238,7 @@ def _tag_frames(data: mmap.mmap) -> list[int]:
     """Offsets of the frames that are Xing headers, in order."""
     found = set()
     for name in (b"Xing", b"Info"):
-        at = data.find(name)
+        at = data.find(name, 0)
         while at >= 0:
             for side_bytes in (36, 21, 13, 38, 23, 15):
                 header = header_at(data, at - side_bytes) if at >= side_bytes else None
@@ -301,13 +278,13 @@ def _goes_on(data: mmap.mmap, position: int, end: int) -> bool:
 
 def _xing_frame(like: Header, n_frames: int, n_bytes: int) -> bytes:
     """Make a frame that says how many frames and bytes follow it."""
+    # Of 128 or 80 kbit/s, which leaves room for it.
     index = 9
-    version_1 = like.version == _MPEG_1
     rate_index = _RATES_HZ.index(like.rate * _RATE_DIVISORS[like.version])
     word = 0x7FF << 21 | like.version << 19 | _LAYER_3 << 17 | 1 << 16 | index << 12
     word |= rate_index << 10 | (3 if like.n_channels == 1 else 0) << 6
     header = _parsed(word)
-    assert header is not None and (_BIT_RATES[version_1][index] == header.bit_rate)
+    assert header is not None
     frame = bytearray(header.length)
     frame[:4] = word.to_bytes(4, "big")
     content = b"Xing" + struct.pack(">III", 3, n_frames, n_bytes + header.length)

@@ -21,16 +21,7 @@ _CAPABILITY = "BF16"
 
 
 class OpenVinoRuntime:
-    """One compiled model; not to be shared between threads.
-
-    Parameters
-    ----------
-    path : Path
-        ``.tflite`` file with one signature: named windows -> named outputs.
-    n_threads : int
-        Threads that one call computes on.
-    sizes : mapping of str to int, optional
-        Length of each output that it must have.
+    """One compiled model, in place of `tagger.bundle.runtime.Runtime` and made as that is.
 
     Raises
     ------

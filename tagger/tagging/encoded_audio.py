@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.signal.contents import after_id3, before_trailing_tags
+
 # A piece of a file: where it starts, and its length.
 Piece = tuple[int, int]
 
@@ -48,7 +50,7 @@ def encoded_audio_digest(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        start = _after_id3(file, 0)
+        start = after_id3(file)
         magic = _at(file, start, 8)
         if magic[:4] in (b"RIFF", b"FORM", b"RF64"):
             pieces = _chunks(file, start, size)
@@ -59,7 +61,7 @@ def encoded_audio_digest(path: Path) -> str:
         elif magic[4:] == b"ftyp":
             pieces = _mp4(file, size)
         else:
-            pieces = iter([(start, _before_trailing_tags(file, size) - start)])
+            pieces = iter([(start, before_trailing_tags(file, size) - start)])
         left = 2 * size
         for at, length in pieces:
             there = max(0, min(length, size - at))
@@ -87,31 +89,6 @@ def _update(digest: "hashlib._Hash", file: BinaryIO, at: int, length: int) -> No
         length -= len(block)
 
 
-def _after_id3(file: BinaryIO, position: int) -> int:
-    """Where what follows ID3v2 tags starts."""
-    while True:
-        header = _at(file, position, 10)
-        if len(header) < 10 or header[:3] != b"ID3":
-            return position
-        # Four times seven bits, without the header, and without a footer that repeats it.
-        length = 0
-        for byte in header[6:]:
-            length = length << 7 | byte & 0x7F
-        position += 10 + length + (10 if header[5] & 0x10 else 0)
-
-
-def _before_trailing_tags(file: BinaryIO, size: int) -> int:
-    """Where tags at the end start: ID3v1, and APE below it."""
-    end = size
-    if end >= 128 and _at(file, end - 128, 3) == b"TAG":
-        end -= 128
-    footer = _at(file, max(0, end - 32), 32)
-    if footer[:8] == b"APETAGEX" and len(footer) == 32:
-        length, _, flags = struct.unpack("<III", footer[12:24])
-        end -= length + (32 if flags & 1 << 31 else 0)
-    return max(end, 0)
-
-
 def _chunks(file: BinaryIO, start: int, size: int) -> Iterator[Piece]:
     """Format and samples of a wav or aiff file."""
     order = ">" if _at(file, start, 4) == b"FORM" else "<"
@@ -135,7 +112,7 @@ def _flac(file: BinaryIO, start: int, size: int) -> Iterator[Piece]:
         if header[0] & 0x7F == 0:
             yield position + 4, length
         position += 4 + length
-    yield position, _before_trailing_tags(file, size) - position
+    yield position, before_trailing_tags(file, size) - position
 
 
 def _ogg_digest(file: BinaryIO, start: int, size: int) -> str:

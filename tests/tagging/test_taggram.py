@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 from matplotlib import image
+from predictions import make_prediction
 
-from tagger.tagging.prediction import Prediction
 from tagger.tagging.taggram import plot_taggram, taggram_figure
 from tagger.tagging.taggram_html import STYLE, png, taggram_html
 from tagger.tagging.taggram_view import N_COLUMNS, clock, sparklines, taggram_view, time_marks
@@ -18,18 +19,7 @@ TAGS = ("guitar", "no vocals", 'say "hi", <twice>', "drums")
 SCORES = (0.25, 0.9, 0.5, 0.0)
 
 
-def prediction(path="a.mp3", *, tags=TAGS, scores=SCORES, n_windows=4, hop=0.96, **more):
-    rng = np.random.default_rng(0)
-    fields = {
-        "path": path,
-        "tags": tuple(tags),
-        "scores": np.array(scores, np.float32),
-        "taggram": rng.random((n_windows, len(tags)), dtype=np.float32),
-        "times": hop * np.arange(n_windows),
-        "window_seconds": 0.975,
-        "seconds": hop * (n_windows - 1) + 0.975,
-    }
-    return Prediction(**fields | more)
+prediction = partial(make_prediction, tags=TAGS, scores=SCORES)
 
 
 def column(seconds, view):

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import unicodedata
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from predictions import make_prediction
 
 from tagger.base.errors import ConfigError
 from tagger.tagging.inputs import Input
-from tagger.tagging.prediction import Prediction
 from tagger.tagging.records import Record, Row, Selection, failed_record, make_record
 from tagger.tagging.writers import WRITERS, Header, open_writer
 from tagger.tagging.writers._names import output_names
@@ -36,18 +37,7 @@ FORMATS = sorted([*TEXTS, *PER_FILE, "parquet"])
 ODD = "odd \udcff.mp3"
 
 
-def prediction(path="a.mp3", *, tags=TAGS, scores=SCORES, n_windows=4, hop=0.96, **more):
-    rng = np.random.default_rng(0)
-    fields = {
-        "path": path,
-        "tags": tuple(tags),
-        "scores": np.array(scores, np.float32),
-        "taggram": rng.random((n_windows, len(tags)), dtype=np.float32),
-        "times": hop * np.arange(n_windows),
-        "window_seconds": 0.975,
-        "seconds": hop * (n_windows - 1) + 0.975,
-    }
-    return Prediction(**fields | more)
+prediction = partial(make_prediction, tags=TAGS, scores=SCORES)
 
 
 def record(path="a.mp3", rows=(), **more):
