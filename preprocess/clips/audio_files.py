@@ -1,4 +1,4 @@
-"""Which files are audio, by their names."""
+"""Which files are audio, by their names, and how much of one has to be there."""
 
 import contextlib
 import unicodedata
@@ -16,6 +16,9 @@ FFMPEG_SUFFIXES = frozenset(
 )
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
+# Of the audio that headers promise, more than this may not be missing unless a user says so: what
+# is left would not be the piece any more.
+MOST_MISSING = 0.5
 
 # Of network drives, wastebaskets and archives: copies that nobody thinks of as their music.
 _LEFT_OUT = frozenset(

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from preprocess.clips.audio_files import where_it_may_be
+from preprocess.clips.audio_files import MOST_MISSING, where_it_may_be
 from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.engines.run import front_end_of
 from preprocess.engines.workers import WorkerDied, default_workers, map_in_processes
@@ -58,7 +58,9 @@ class _Inspection:
     audio_hash: str = ""
 
 
-def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _Inspection:
+def _inspect(
+    record: ClipRecord, *, audio_root: Path, spec: dict[str, Any], most_missing: float
+) -> _Inspection:
     path = audio_root / record.path
     front_end = front_end_of(spec)
     try:
@@ -67,7 +69,7 @@ def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _
             return _Inspection((Finding("missing", record.path, detail),))
         if path.stat().st_size == 0:
             return _Inspection((Finding("empty", record.path, "0 bytes"),))
-        waveform = load_audio(path, target_rate=front_end.sample_rate)
+        waveform = load_audio(path, target_rate=front_end.sample_rate, most_missing=most_missing)
         audio_hash = sha256_of_file(path)
     except (AudioError, OSError) as error:
         return _Inspection((Finding("unreadable", record.path, str(error)),))
@@ -83,7 +85,12 @@ def _inspect(record: ClipRecord, *, audio_root: Path, spec: dict[str, Any]) -> _
 
 
 def check(
-    index: ClipIndex, front_end: FrontEnd, *, audio_root: Path, n_workers: int | None = None
+    index: ClipIndex,
+    front_end: FrontEnd,
+    *,
+    audio_root: Path,
+    n_workers: int | None = None,
+    most_missing: float = MOST_MISSING,
 ) -> list[Finding]:
     """Decode every clip and list what is wrong.
 
@@ -97,13 +104,17 @@ def check(
         Folder that clip paths are relative to.
     n_workers : int, optional
         Processes; default one per processor.
+    most_missing : float
+        Share of a clip's audio that may be missing or damaged, from 0 to 1.
 
     Returns
     -------
     list of Finding
         Grouped by kind in the order of `CONSEQUENCES`, within a kind in the index's order.
     """
-    work = partial(_inspect, audio_root=audio_root, spec=front_end.spec())
+    work = partial(
+        _inspect, audio_root=audio_root, spec=front_end.spec(), most_missing=most_missing
+    )
     inspections: dict[str, _Inspection] = {}
     with progress_bar("check", len(index)) as advance:
         workers = n_workers or default_workers()

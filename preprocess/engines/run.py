@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.audio_files import MOST_MISSING
 from preprocess.clips.index import ClipIndex, ClipRecord
 from preprocess.engines import pipeline_files
 from preprocess.engines.workers import WorkerDied, default_workers, map_in_processes
@@ -51,6 +52,7 @@ class Job:
     store_root: Path
     spec: StoreSpec
     tags: tuple[str, ...]
+    most_missing: float = MOST_MISSING
     # Marks what the workers of this run write as theirs.
     token: str = field(default_factory=pipeline_files.new_token)
 
@@ -113,7 +115,9 @@ def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
             size, mtime = source.source_bytes, source.source_mtime_ns
         else:
             before = _state(path)
-            windows, padded = windows_of_file(path, front_end_of(job.spec.front_end))
+            windows, padded = windows_of_file(
+                path, front_end_of(job.spec.front_end), most_missing=job.most_missing
+            )
             # An object at an address changes as a whole: what was read is one version or another,
             # and the older state makes the next run look again.
             if not is_remote(path) and (before is None or _state(path) != before):
@@ -201,6 +205,7 @@ def preprocess(
     store_root: Path,
     dtype: str = "float16",
     n_workers: int | None = None,
+    most_missing: float = MOST_MISSING,
     verify: bool = False,
     engine: Engine = run_here,
 ) -> PreprocessResult:
@@ -220,6 +225,8 @@ def preprocess(
         ``"float16"`` or ``"float32"``.
     n_workers : int, optional
         Processes; default one per processor.
+    most_missing : float
+        Share of a clip's audio that may be missing or damaged, from 0 to 1.
     verify : bool
         Check every stored pickle against its checksum first, and rebuild those that differ.
     engine : Engine
@@ -242,7 +249,7 @@ def preprocess(
     try:
         pipeline_files.take_results(writer)
         tasks, result.n_kept = _plan(index, writer, audio_root, verify=verify)
-        job = Job(audio_root, store_root, spec, index.tags)
+        job = Job(audio_root, store_root, spec, index.tags, most_missing)
         workers = n_workers or default_workers()
         with progress_bar("preprocess", len(index)) as advance:
             advance(result.n_kept, "")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.audio_files import FFMPEG_SUFFIXES, where_it_may_be
+from preprocess.clips.audio_files import FFMPEG_SUFFIXES, MOST_MISSING, where_it_may_be
 from preprocess.signal.channels import channel_to_use, mix_to_mono, mono_blocks
 from preprocess.signal.contents import (
     HEAD_BYTES,
@@ -307,6 +307,7 @@ def stream_audio(
     target_rate: int,
     middle_seconds: float | None = None,
     block_seconds: float | None = 30.0,
+    most_missing: float = MOST_MISSING,
 ) -> AudioStream:
     """Decode a file to mono samples at `target_rate`, block by block.
 
@@ -325,6 +326,8 @@ def stream_audio(
         default the whole file.
     block_seconds : float, optional
         So much is decoded at once at most, and less of many channels; None decodes all at once.
+    most_missing : float
+        Share of its audio that may be missing or damaged, from 0 to 1.
 
     Returns
     -------
@@ -338,8 +341,10 @@ def stream_audio(
         The message names the file and the remedy. What only decoding shows is raised by the
         iterator, at the end if need be.
     ValueError
-        If `middle_seconds` or `block_seconds` is not positive.
+        If `middle_seconds` or `block_seconds` is not positive, or `most_missing` is no share.
     """
+    if not 0 <= most_missing <= 1:
+        raise ValueError(f"most_missing must be from 0 to 1, not {most_missing}")
     for name, value in (("middle_seconds", middle_seconds), ("block_seconds", block_seconds)):
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive and finite, not {value}")
@@ -351,12 +356,13 @@ def stream_audio(
                 target_rate=target_rate,
                 middle_seconds=middle_seconds,
                 block_seconds=block_seconds,
+                most_missing=most_missing,
             )
         stream.name = str(path)
         return _FetchedAudioStream(stream, fetched)
     path = Path(path)
     _require_readable(path)
-    decoder = _decoder(path)
+    decoder = _decoder(path, most_missing)
     return AudioStream(
         path,
         decoder,
@@ -366,7 +372,7 @@ def stream_audio(
     )
 
 
-def _decoder(path: Path) -> Decoder:
+def _decoder(path: Path, most_missing: float) -> Decoder:
     """Choose who decodes a file: by what it is, and by its name where that cannot be told."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -374,11 +380,11 @@ def _decoder(path: Path) -> Decoder:
         behind_id3 = file.read(HEAD_BYTES)
     kind = kind_for_ffmpeg(head) or kind_for_ffmpeg(behind_id3)
     if kind is not None:
-        return FfmpegDecoder.probe(path, kind)
+        return FfmpegDecoder.probe(path, kind, most_missing=most_missing)
     is_known = kind_for_soundfile(head) is not None
     if not is_known and path.suffix.lower() in FFMPEG_SUFFIXES:
-        return FfmpegDecoder.probe(path)
-    decoder = SoundfileDecoder(path)
+        return FfmpegDecoder.probe(path, most_missing=most_missing)
+    decoder = SoundfileDecoder(path, most_missing)
     # Of Ogg files libsndfile knows some.
     if (is_known and head[:4] != b"OggS") or not FfmpegDecoder.is_installed():
         return decoder
@@ -387,12 +393,12 @@ def _decoder(path: Path) -> Decoder:
     except UndecodableError as error:
         # What ffmpeg says of files that are no audio helps nobody.
         with suppress(AudioError):
-            return FfmpegDecoder.probe(path)
+            return FfmpegDecoder.probe(path, most_missing=most_missing)
         raise error
     return decoder
 
 
-def load_audio(path: Path, *, target_rate: int) -> Waveform:
+def load_audio(path: Path, *, target_rate: int, most_missing: float = MOST_MISSING) -> Waveform:
     """Decode a file to mono samples at `target_rate`.
 
     Parameters
@@ -402,6 +408,8 @@ def load_audio(path: Path, *, target_rate: int) -> Waveform:
         where it is installed.
     target_rate : int
         Samples per second of the result.
+    most_missing : float
+        Share of its audio that may be missing or damaged, from 0 to 1.
 
     Returns
     -------
@@ -414,5 +422,8 @@ def load_audio(path: Path, *, target_rate: int) -> Waveform:
         If the file is missing, forbidden, empty, truncated, not audio, or holds no finite samples.
         The message names the file and the remedy.
     """
-    blocks = list(stream_audio(path, target_rate=target_rate, block_seconds=None))
+    stream = stream_audio(
+        path, target_rate=target_rate, block_seconds=None, most_missing=most_missing
+    )
+    blocks = list(stream)
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+# Most songs are read at once.
+_PAGE_BYTES = 1 << 22
+
 
 @dataclass(frozen=True)
 class Range:
@@ -22,6 +25,57 @@ class Range:
 
 
 Piece = Range | bytes
+
+
+class FileBytes:
+    """Content of a file by offsets, as `bytes` is asked for it.
+
+    It is not mapped into memory: where another program cuts a mapped file, the process that reads
+    it is ended.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        The file; its position changes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END)
+        self._start, self._page = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        """Bytes between two offsets; fewer at the end."""
+        offset, end = part.start - self._start, part.stop - self._start
+        if offset < 0 or end > len(self._page):
+            self.page(part.start, at_least=part.stop - part.start)
+            offset, end = 0, part.stop - part.start
+        return self._page[offset:end]
+
+    def page(self, start: int, *, at_least: int = 0) -> bytes:
+        """Give many bytes from an offset on; none behind the end."""
+        self._file.seek(start)
+        self._start, self._page = start, self._file.read(max(_PAGE_BYTES, at_least))
+        return self._page
+
+    def find(self, wanted: bytes, start: int, end: int | None = None) -> int:
+        """Offset of the first place of some bytes between two offsets; -1 where there is none."""
+        end = self._size if end is None else end
+        while start + len(wanted) <= end:
+            offset = start - self._start
+            if not 0 <= offset <= len(self._page) - len(wanted):
+                self.page(start)
+                offset = 0
+            found = self._page.find(wanted, offset, end - self._start)
+            if found >= 0:
+                return self._start + found
+            if len(self._page) < len(wanted):
+                break
+            start = self._start + len(self._page) - len(wanted) + 1
+        return -1
 
 
 class JoinedFile(io.RawIOBase):

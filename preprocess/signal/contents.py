@@ -1,6 +1,5 @@
 """What a file is by its content, whatever its name says."""
 
-import mmap
 import struct
 from typing import BinaryIO
 
@@ -63,12 +62,12 @@ def after_id3(file: BinaryIO) -> int:
         position += _ID3_HEADER + length + (_ID3_HEADER if header[5] & 0x10 else 0)
 
 
-def before_trailing_tags(file: BinaryIO | mmap.mmap, size: int) -> int:
+def before_trailing_tags(file: BinaryIO, size: int) -> int:
     """Offset of the tags that a file ends with: ID3v1, and APE in front of it.
 
     Parameters
     ----------
-    file : BinaryIO or mmap.mmap
+    file : BinaryIO
         The file; its position changes.
     size : int
         Its length in bytes, which is returned where there are none.

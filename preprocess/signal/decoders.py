@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.audio_files import MOST_MISSING
 from preprocess.signal.byte_ranges import Piece
 from preprocess.signal.mended import Mended, mend, opened
 from tagger.base.errors import AudioError
@@ -31,8 +32,6 @@ _SAMPLE_RATES_HZ = (1_000, 1_000_000)
 # Frames that a header promises where nobody knew: libsndfile's largest number.
 _UNKNOWN_FRAMES = 2**40
 
-# Of what headers promise, more than this may not be missing.
-MOST_MISSING = 0.5
 # Frames that are decoded at once near damage, and after how many failures no more is tried.
 _STEP_FRAMES = 4096
 _MOST_FAILURES = 16
@@ -102,6 +101,7 @@ class SoundfileDecoder:
     """wav, flac, ogg, mp3 and the like, through libsndfile."""
 
     path: Path
+    most_missing: float = MOST_MISSING
     missing: float = field(default=0.0, init=False)
 
     def require_readable(self) -> None:
@@ -145,7 +145,7 @@ class SoundfileDecoder:
             raise AudioError(
                 f"{self.path}: cannot be read ({error.strerror}); check the disk"
             ) from None
-        require_most_of(self.path, mended.missing)
+        require_most_of(self.path, mended.missing, most_missing=self.most_missing)
         return mended
 
     def _blocks_of(
@@ -187,9 +187,9 @@ class SoundfileDecoder:
                 break
             yield samples, rate
         missing = 1 - n_read / promised if promised else 0.0
-        if damage is not None and missing > MOST_MISSING:
+        if damage is not None and missing > self.most_missing:
             raise damage
-        require_most_of(self.path, missing)
+        require_most_of(self.path, missing, most_missing=self.most_missing)
         yield samples, rate
         return missing
 
@@ -275,9 +275,9 @@ class SoundfileDecoder:
             ) from None
 
 
-def require_most_of(path: Path, missing: float) -> None:
+def require_most_of(path: Path, missing: float, *, most_missing: float) -> None:
     """Raise an AudioError for a file of which too large a share is missing."""
-    if missing > MOST_MISSING:
+    if missing > most_missing:
         raise AudioError(
             f"{path}: truncated or damaged: {percent(missing)} of its audio is missing; copy or "
             "download it again"

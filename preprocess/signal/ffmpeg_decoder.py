@@ -13,10 +13,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from preprocess.clips.audio_files import FFMPEG_SUFFIXES
+from preprocess.clips.audio_files import FFMPEG_SUFFIXES, MOST_MISSING
 from preprocess.signal.decoders import (
     LEAD_SECONDS,
-    MOST_MISSING,
     Part,
     Samples,
     block_frames,
@@ -48,6 +47,7 @@ class FfmpegDecoder:
     n_channels: int
     seconds: float | None
     is_measured: bool = False
+    most_missing: float = MOST_MISSING
     missing: float = field(default=0.0, init=False)
 
     @staticmethod
@@ -56,7 +56,9 @@ class FfmpegDecoder:
         return all(shutil.which(name) is not None for name in ("ffmpeg", "ffprobe"))
 
     @classmethod
-    def probe(cls, path: Path, kind: str | None = None) -> "FfmpegDecoder":
+    def probe(
+        cls, path: Path, kind: str | None = None, *, most_missing: float = MOST_MISSING
+    ) -> "FfmpegDecoder":
         """Ask ffprobe for what raw samples do not tell of themselves.
 
         Parameters
@@ -65,6 +67,8 @@ class FfmpegDecoder:
             The file.
         kind : str, optional
             What it is, in words; default what its suffix says.
+        most_missing : float
+            Share of its audio that may be missing.
         """
         if not cls.is_installed():
             what = f"{path.suffix} files need"
@@ -102,7 +106,8 @@ class FfmpegDecoder:
         container = found.get("format")
         names = str(container.get("format_name", "")) if isinstance(container, dict) else ""
         seconds = _duration(stream) or _duration(container)
-        return cls(path, rate, channels, seconds, not _MEASURED.isdisjoint(names.split(",")))
+        is_measured = not _MEASURED.isdisjoint(names.split(","))
+        return cls(path, rate, channels, seconds, is_measured, most_missing)
 
     def middle(self, seconds: float) -> Part | None:  # noqa: D102
         if self.seconds is None:
@@ -184,14 +189,14 @@ class FfmpegDecoder:
             status = process.wait()
         if overdue.is_set():
             raise _ffmpeg_too_slow(self.path)
-        if status != 0 and not 0 < self.missing <= MOST_MISSING:
+        if status != 0 and not 0 < self.missing <= self.most_missing:
             complaints.seek(0)
             raise _ffmpeg_failed(self.path, complaints.read())
         if n_read == 0:
             raise AudioError(
                 f"{self.path}: ffmpeg decodes nothing of it; convert it to wav, flac, ogg or mp3"
             )
-        require_most_of(self.path, self.missing)
+        require_most_of(self.path, self.missing, most_missing=self.most_missing)
 
 
 def _ffmpeg_name(path: Path) -> str:

@@ -7,14 +7,13 @@ header that is right (ISO 11172-3, 2.4.1.3; G. Bouvigne, "Mp3 Info Tag").
 """
 
 import bisect
-import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO
 
-from preprocess.signal.byte_ranges import Piece, Range
+from preprocess.signal.byte_ranges import FileBytes, Piece, Range
 from preprocess.signal.contents import after_id3, before_trailing_tags
 
 _BIT_RATES = {  # kbit/s of layer III by index, of MPEG 1 and of MPEG 2 and 2.5
@@ -68,7 +67,7 @@ class Stream:
     n_missing: int = 0
 
 
-def header_at(data: "bytes | mmap.mmap", position: int) -> Header | None:
+def header_at(data: bytes | FileBytes, position: int) -> Header | None:
     """Header of the frame at a position; None where there is none."""
     word = int.from_bytes(data[position : position + 4], "big")
     # The last bits say nothing of lengths and channels.
@@ -109,19 +108,14 @@ def mpeg_streams(file: BinaryIO) -> list[Stream] | None:
         None where a decoder that trusts the first header reads all there is, and where the file is
         no layer III.
     """
-    start = after_id3(file)
-    try:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (ValueError, OSError):
-        return None
-    with data:
-        end = before_trailing_tags(data, len(data))
-        cutter = _Cutter(data)
-        cutter.cut(start, end)
-        return None if cutter.is_told(start, end) else cutter.streams or None
+    start, data = after_id3(file), FileBytes(file)
+    end = before_trailing_tags(file, len(data))
+    cutter = _Cutter(data)
+    cutter.cut(start, end)
+    return None if cutter.is_told(start, end) else cutter.streams or None
 
 
-def _promised(data: mmap.mmap, position: int, header: Header) -> tuple[int, int]:
+def _promised(data: FileBytes, position: int, header: Header) -> tuple[int, int]:
     """Frames and bytes of a frame that is a Xing header; zero where it does not say."""
     at = position + header.side_bytes
     flags = int.from_bytes(data[at + 4 : at + 8], "big")
@@ -134,7 +128,7 @@ def _promised(data: mmap.mmap, position: int, header: Header) -> tuple[int, int]
 class _Cutter:
     """Frames of a file -> streams."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: FileBytes) -> None:
         self._data = data
         self._tags = _tag_frames(data)
         self._ranges: list[Range] = []
@@ -187,8 +181,12 @@ class _Cutter:
         data, lengths, tags = self._data, self._lengths, self._tags
         number = bisect.bisect_right(tags, position)
         limit = tags[number] if number < len(tags) else end
+        page, page_start = b"", position
         while position < limit:
-            word = data[position : position + 4]
+            offset = position - page_start
+            if offset + 4 > len(page):
+                page, page_start, offset = data.page(position), position, 0
+            word = page[offset : offset + 4]
             length = lengths.get(word)
             if length is None:
                 header = header_at(data, position)
@@ -234,7 +232,7 @@ class _Cutter:
         return Stream([header, *self._ranges], self._n_frames, n_lost)
 
 
-def _tag_frames(data: mmap.mmap) -> list[int]:
+def _tag_frames(data: FileBytes) -> list[int]:
     """Offsets of the frames that are Xing headers, in order."""
     found = set()
     for name in (b"Xing", b"Info"):
@@ -248,12 +246,12 @@ def _tag_frames(data: mmap.mmap) -> list[int]:
     return sorted(found)
 
 
-def _is_tag(data: mmap.mmap, position: int) -> bool:
+def _is_tag(data: FileBytes, position: int) -> bool:
     """Tell whether what stands there is no damage but another file's tag."""
     return data[position : position + 3] in (b"ID3", b"TAG", b"APE")
 
 
-def _next_frame(data: mmap.mmap, position: int, end: int) -> int:
+def _next_frame(data: FileBytes, position: int, end: int) -> int:
     """Offset of the next frame behind a position, from which frames go on; `end` without any."""
     while True:
         position = data.find(b"\xff", position + 1, end)
@@ -263,7 +261,7 @@ def _next_frame(data: mmap.mmap, position: int, end: int) -> int:
             return position
 
 
-def _goes_on(data: mmap.mmap, position: int, end: int) -> bool:
+def _goes_on(data: FileBytes, position: int, end: int) -> bool:
     first = header_at(data, position)
     header = first
     for _ in range(_FRAMES_IN_A_ROW):

@@ -1,9 +1,8 @@
 """Links of a chained Ogg file: streams that follow one another (RFC 3533, section 4)."""
 
-import mmap
 from typing import BinaryIO
 
-from preprocess.signal.byte_ranges import Range
+from preprocess.signal.byte_ranges import FileBytes, Range
 
 _PAGE_HEADER = 27
 _LARGEST_PAGE = _PAGE_HEADER + 255 + 255 * 255
@@ -25,22 +24,19 @@ def ogg_links(file: BinaryIO, size: int) -> list[list[Range]]:
     list of list of Range
         One for each link; a single one of a file that is not chained.
     """
-    starts = [0]
-    try:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (ValueError, OSError):
-        return [[Range(0, size)]]
-    with data:
-        position, in_headers = 0, True
-        while data[position : position + 4] == b"OggS" and position + _PAGE_HEADER <= size:
-            begins = bool(data[position + 5] & _BEGINS)
-            # Streams that run beside one another all begin before any goes on.
-            if begins and not in_headers:
-                starts.append(position)
-            in_headers = begins
-            n_segments = data[position + _PAGE_HEADER - 1]
-            body = position + _PAGE_HEADER + n_segments
-            position = body + sum(data[position + _PAGE_HEADER : body])
+    starts, data = [0], FileBytes(file)
+    position, in_headers = 0, True
+    while True:
+        header = data[position : position + _PAGE_HEADER]
+        if header[:4] != b"OggS" or len(header) < _PAGE_HEADER:
+            break
+        begins = bool(header[5] & _BEGINS)
+        # Streams that run beside one another all begin before any goes on.
+        if begins and not in_headers:
+            starts.append(position)
+        in_headers = begins
+        body = position + _PAGE_HEADER + header[-1]
+        position = body + sum(data[position + _PAGE_HEADER : body])
     return [[Range(a, b)] for a, b in zip(starts, [*starts[1:], size], strict=True)]
 
 

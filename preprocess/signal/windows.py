@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.audio_files import MOST_MISSING
 from preprocess.signal.audio import AudioStream, stream_audio
 from preprocess.signal.decoders import Waveform
 from preprocess.signal.features import FrontEnd, Windows
@@ -72,7 +73,11 @@ class WindowStream:
 
 
 def stream_windows(
-    path: Path, front_end: FrontEnd, *, middle_seconds: float | None = None
+    path: Path,
+    front_end: FrontEnd,
+    *,
+    middle_seconds: float | None = None,
+    most_missing: float = MOST_MISSING,
 ) -> WindowStream:
     """Decode a file and compute its windows, block by block.
 
@@ -88,6 +93,8 @@ def stream_windows(
     middle_seconds : float, optional
         Only so many seconds in the middle of the file are read, and the whole of a shorter one;
         default the whole file.
+    most_missing : float
+        Share of its audio that may be missing or damaged, from 0 to 1.
 
     Returns
     -------
@@ -100,11 +107,18 @@ def stream_windows(
     AudioError
         If the file cannot be used. What only decoding shows is raised by the iterator.
     """
-    audio = stream_audio(path, target_rate=front_end.sample_rate, middle_seconds=middle_seconds)
+    audio = stream_audio(
+        path,
+        target_rate=front_end.sample_rate,
+        middle_seconds=middle_seconds,
+        most_missing=most_missing,
+    )
     return WindowStream(audio, front_end)
 
 
-def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
+def windows_of_file(
+    path: Path, front_end: FrontEnd, *, most_missing: float = MOST_MISSING
+) -> tuple[Windows, bool]:
     """Decode a file and compute its windows.
 
     Parameters
@@ -113,6 +127,8 @@ def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
         Audio file.
     front_end : FrontEnd
         What computes them.
+    most_missing : float
+        Share of its audio that may be missing or damaged, from 0 to 1.
 
     Returns
     -------
@@ -126,7 +142,7 @@ def windows_of_file(path: Path, front_end: FrontEnd) -> tuple[Windows, bool]:
     AudioError
         If the file cannot be used.
     """
-    stream = stream_windows(path, front_end)
+    stream = stream_windows(path, front_end, most_missing=most_missing)
     return _joined(stream), stream.padded
 
 

@@ -67,6 +67,7 @@ def preprocess(
             store_root=settings.store.root,
             dtype=settings.store.dtype,
             n_workers=settings.store.workers,
+            most_missing=settings.data.most_missing,
             verify=verify,
             engine=run_clips,
         )
@@ -105,6 +106,7 @@ def _check(settings: "Config", index: Any) -> None:
         settings.make_front_end(),
         audio_root=settings.data.root,
         n_workers=settings.store.workers,
+        most_missing=settings.data.most_missing,
     )
     for finding in findings:
         print(f"{finding.kind}: {finding.path}: {finding.detail}; {finding.consequence}")

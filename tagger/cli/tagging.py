@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from preprocess.clips.audio_files import MOST_MISSING
 from tagger.base.errors import ConfigError
 from tagger.cli.app import (
     EXIT_SOME_FAILED,
@@ -31,6 +32,7 @@ from tagger.cli.tagging_options import (
     MapOption,
     MergeOption,
     MiddleOption,
+    MissingOption,
     ModelOption,
     NullOption,
     OutputOption,
@@ -116,13 +118,13 @@ def _asked(refuse: Callable[[], None]) -> None:
         typer.confirm(f"{error}. Go on?", abort=True, err=True)
 
 
-def _load_tagger(
-    model: str | None, config: Path | None, *, quantize: str, jobs: int | None
-) -> "Tagger":
+def _load_tagger(model: str | None, config: Path | None, **how: Any) -> "Tagger":
     from tagger.base.log import notice
     from tagger.bundle.find import default_model, newest_run
     from tagger.tagging.tagger import Tagger
 
+    if not 0 <= how["most_missing"] <= 1:
+        raise ConfigError(f"--most-missing {how['most_missing']}: give a share from 0 to 1")
     if model is not None and config is not None:
         raise ConfigError("--model and --config both name a model; give one of them")
     if config is not None:
@@ -130,7 +132,7 @@ def _load_tagger(
     if model is None:
         model, run = default_model(), newest_run()
         notice(f"model: {model}" + (f" (yours: --model {run})" if run is not None else ""))
-    return Tagger.load(model, quantize=quantize, jobs=jobs)
+    return Tagger.load(model, **how)
 
 
 @verb(
@@ -168,6 +170,7 @@ def predict_tags(
     touch: TouchOption = False,
     yes: YesOption = False,
     middle: MiddleOption = None,
+    most_missing: MissingOption = MOST_MISSING,
     quantize: QuantizeOption = "none",
     jobs: JobsOption = None,
 ) -> None:
@@ -203,7 +206,7 @@ def predict_tags(
         overwrite=overwrite,
     )
     refuse_impossible(files, options)
-    tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs)
+    tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs, most_missing=most_missing)
     if tag_files(tagger, files, options):
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -304,6 +307,7 @@ def embed(
         bool, typer.Option("--mean", help="One row per file, not one per window.")
     ] = False,
     middle: MiddleOption = None,
+    most_missing: MissingOption = MOST_MISSING,
     quantize: QuantizeOption = "none",
     jobs: JobsOption = None,
 ) -> None:
@@ -316,7 +320,7 @@ def embed(
     refuse_suffix(output)
     require_local(output, "--output")
     files = _inputs(inputs, files_from, null=null)
-    tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs)
+    tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs, most_missing=most_missing)
     n_failed = embed_files(
         tagger, files, output=output, layer=layer, mean=mean, middle_seconds=middle
     )

@@ -56,6 +56,15 @@ MiddleOption = Annotated[
         rich_help_panel=INPUT_GROUP,
     ),
 ]
+MissingOption = Annotated[
+    float,
+    typer.Option(
+        "--most-missing",
+        metavar="SHARE",
+        help="Of a file cut off or damaged, what may be missing.",
+        rich_help_panel=INPUT_GROUP,
+    ),
+]
 InputsArgument = Annotated[
     list[str] | None,
     typer.Argument(

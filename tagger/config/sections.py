@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from preprocess.clips.audio_files import MOST_MISSING
 from preprocess.clips.datasets import DATASETS
 from preprocess.clips.index import ClipIndex
 from preprocess.clips.splits import Parts, check_split, split_parts
@@ -78,6 +79,11 @@ class DataConfig(Section):
     split_fold: Annotated[
         int, Field(ge=0, description="which one, of a split that has several")
     ] = 0
+    most_missing: Annotated[
+        float,
+        MAY_DIFFER,
+        Field(ge=0, le=1, description="share of a clip that may be cut off or damaged"),
+    ] = MOST_MISSING
 
     @field_validator("tags", mode="before")
     @classmethod

@@ -94,7 +94,7 @@ def fit_run(config: Config, *, n_draws: int = N_RESAMPLES) -> FitResult:
     for line in label_warnings(index):
         warn(line)
     base = find_bundle(fit.model)
-    tagger = Tagger(LightModel(base))
+    tagger = Tagger(LightModel(base), most_missing=config.data.most_missing)
     effective, head = _settled(config, base)
     vocabulary = _vocabulary(index, effective)
     notice(

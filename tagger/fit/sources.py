@@ -133,7 +133,7 @@ def _of_store(config: Config) -> Clips:
 
 def _of_model(config: Config, fit: FitConfig) -> Clips:
     index = DATASETS.create(config.data.name, config.data.params).index(config.data.root)
-    tagger = Tagger(LightModel(find_bundle(fit.model)))
+    tagger = Tagger(LightModel(find_bundle(fit.model)), most_missing=config.data.most_missing)
     names = tuple(tagger.embeddings)
     n_windows = middle_windows(fit, tagger.front_end)
     found = heard(

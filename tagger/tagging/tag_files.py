@@ -325,6 +325,7 @@ def _kept(tagger: "Tagger", inputs: Sequence[Input], options: Options) -> Iterat
         "runs_on": tagger.model.runs_on,
         "front_end": tagger.front_end.spec_hash(),
         "middle_seconds": options.middle_seconds,
+        "most_missing": tagger.most_missing,
         "tagger": VERSION,
     }
     with Kept(what, fresh=options.overwrite) as kept:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.clips.audio_files import MOST_MISSING
 from preprocess.engines.workers import default_workers
 from preprocess.signal.audio import prepare_waveform
 from preprocess.signal.features import FrontEnd
@@ -58,10 +59,15 @@ class Tagger:
         What computes.
     jobs : int, optional
         Threads that decode, and threads that compute; default one per processor.
+    most_missing : float
+        Share of a file's audio that may be missing or damaged, from 0 to 1.
     """
 
-    def __init__(self, model: Model, *, jobs: int | None = None) -> None:
+    def __init__(
+        self, model: Model, *, jobs: int | None = None, most_missing: float = MOST_MISSING
+    ) -> None:
         self.model = model
+        self.most_missing = most_missing
         self.tags, self.front_end = model.tags, model.front_end
         self.thresholds, self.calibration = model.thresholds, model.calibration
         self.embeddings = [name for name in model.output_sizes if name != SCORES]
@@ -78,6 +84,7 @@ class Tagger:
         *,
         quantize: str = "none",
         jobs: int | None = None,
+        most_missing: float = MOST_MISSING,
     ) -> "Tagger":
         """Load a model.
 
@@ -92,6 +99,9 @@ class Tagger:
             ``"bfloat16"``: see `LightModel`.
         jobs : int, optional
             Threads that decode, and threads that compute; default one per processor.
+        most_missing : float
+            Share of a file's audio that may be missing or damaged, from 0 to 1; with more missing
+            it is an error.
 
         Returns
         -------
@@ -105,7 +115,8 @@ class Tagger:
         from tagger.bundle.find import default_model, find_bundle
 
         name = model if model is not None else default_model()
-        return cls(LightModel(find_bundle(name), quantize=quantize), jobs=jobs)
+        model_ = LightModel(find_bundle(name), quantize=quantize)
+        return cls(model_, jobs=jobs, most_missing=most_missing)
 
     def predict(
         self,
@@ -402,7 +413,10 @@ class Tagger:
         results = pipeline.run(
             names,
             lambda number: stream_windows(
-                file_or_object(names[number]), self.front_end, middle_seconds=middle_seconds
+                file_or_object(names[number]),
+                self.front_end,
+                middle_seconds=middle_seconds,
+                most_missing=self.most_missing,
             ),
         )
         with contextlib.closing(results):

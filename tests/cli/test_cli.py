@@ -129,7 +129,7 @@ finally:
 """
 # What help of any verb may need besides Python's own.
 LIGHT = {
-    *("__main__", "tagger", "typer", "shellingham", "annotated_doc"),
+    *("__main__", "tagger", "preprocess", "typer", "shellingham", "annotated_doc"),
     *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
 }
 

@@ -358,13 +358,35 @@ def test_the_middle_alone_has_times_within_the_file(predict, songs, tmp_path):
     assert sorted({float(row["start"]) for row in table_rows(out)}) == [9, 9.96]
 
 
+def test_of_a_file_that_is_cut_off_may_be_missing_what_is_said(predict, tmp_path):
+    path = tmp_path / "cut.wav"
+    sf.write(path, noise(10), RATE)
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert predict(path)[0] == 1
+    code, out, _ = predict(path, "--most-missing=0.8", "--format=json")
+    assert code == 0 and json.loads(out)[0]["missing"] == pytest.approx(0.69, abs=0.01)
+
+
+@pytest.mark.parametrize("value", ["2.0", "-0.1", "nan"])
+def test_a_share_that_is_none_is_one_line(refusal, songs, value):
+    line = refusal(songs[0], f"--most-missing={value}")
+    assert line == f"--most-missing {value}: give a share from 0 to 1"
+
+
 def test_an_endless_middle_is_one_line(refusal, songs):
     line = refusal(songs[0], "--window-middle=inf")
     assert line == "--window-middle inf: give a number of seconds"
 
 
 @pytest.mark.parametrize(
-    "option", ["--jobs=0", "--top-k=0", "--window-middle=0", "--window-middle=nan", "--no-such"]
+    "option",
+    [
+        "--jobs=0",
+        "--top-k=0",
+        "--window-middle=0",
+        "--window-middle=nan",
+        "--no-such",
+    ],
 )
 def test_an_impossible_option_shows_the_usage(predict, songs, option):
     code, out, err = predict(songs[0], option)

@@ -56,7 +56,11 @@ def _beginning(path: Path) -> bytes:
 
     blocks, n_missing = [], EXCERPT_SECONDS * _EXCERPT_RATE
     with closing(
-        iter(stream_audio(path, target_rate=_EXCERPT_RATE, block_seconds=EXCERPT_SECONDS))
+        iter(
+            stream_audio(
+                path, target_rate=_EXCERPT_RATE, block_seconds=EXCERPT_SECONDS, most_missing=1.0
+            )
+        )
     ) as stream:
         for block in stream:
             blocks.append(block[:n_missing])

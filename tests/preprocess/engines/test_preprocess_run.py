@@ -72,7 +72,7 @@ def audio_of(corpus, clip_id):
 
 
 def without_decoding(monkeypatch):
-    def refuse(path, *_):
+    def refuse(path, *_, **__):
         raise AssertionError(f"{path} was decoded")
 
     monkeypatch.setattr(run, "windows_of_file", refuse)
@@ -206,6 +206,13 @@ def test_a_bad_file_does_not_stop_the_others_and_is_reported(corpus, root, n_wor
     for clip_id, message in result.failures.items():
         assert message.startswith(str(audio_of(corpus, clip_id)))
     assert [clip.record.id for clip in Store(root).clips] == ["10", "12", "14", "16", "17"]
+
+
+def test_a_clip_of_which_much_is_missing_is_stored_where_that_is_allowed(corpus, root):
+    path = audio_of(corpus, "13")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 10])
+    assert counts(preprocessed(corpus, root)) == (N_CLIPS - 1, 0, 0, 1)
+    assert counts(preprocessed(corpus, root, most_missing=0.8)) == (1, 0, N_CLIPS - 1, 0)
 
 
 def test_a_file_that_failed_and_was_mended_is_picked_up(corpus, root):

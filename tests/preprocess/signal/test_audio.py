@@ -173,6 +173,17 @@ def test_a_file_of_which_more_than_half_is_missing_is_refused(tmp_path, suffix):
     refusal(cut(path, 0.2))
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "aiff"])
+def test_the_share_that_may_be_missing_is_a_choice(tmp_path, suffix):
+    path = cut(write(tmp_path / f"a.{suffix}", 0.3 * noise(20)), 0.3)
+    assert len(load_audio(path, target_rate=RATE, most_missing=0.8)) >= 5 * RATE
+    with pytest.raises(AudioError, match=r"truncated or damaged|not decodable audio"):
+        load_audio(path, target_rate=RATE, most_missing=0.6)
+    for no_share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="most_missing must be from 0 to 1"):
+            load_audio(path, target_rate=RATE, most_missing=no_share)
+
+
 @pytest.mark.parametrize("share", [0.97, 0.7])
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "opus"])
 def test_what_a_file_lacks_is_told_and_the_rest_is_used(tmp_path, suffix, share, capfd):

@@ -1,13 +1,20 @@
 """Promises for files that are not as they should be: read to their end, or told what they lack."""
 
+import io
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
+from hypothesis import given
+from hypothesis import strategies as st
 from signals import RATE, noise, sine
 
+from preprocess.signal import byte_ranges
 from preprocess.signal.audio import load_audio, prepare_waveform, stream_audio
+from preprocess.signal.byte_ranges import FileBytes
 from preprocess.signal.mpeg_frames import header_at, mpeg_streams
 from tagger.base.errors import AudioError
 
@@ -48,6 +55,43 @@ def seconds_of(path, content):
     whole = load_audio(path, target_rate=RATE)
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
     return len(whole) / RATE
+
+
+@given(data=st.data(), content=st.binary(max_size=200))
+def test_a_file_is_asked_for_its_bytes_as_bytes_are(data, content):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_ranges, "_PAGE_BYTES", data.draw(st.integers(1, 50)))
+        asked = FileBytes(io.BytesIO(content))
+        for _ in range(5):
+            start, end = sorted(data.draw(st.tuples(*[st.integers(0, 220)] * 2)))
+            assert asked[start:end] == content[start:end]
+            wanted = data.draw(st.sampled_from([b"a", b"ab", content[start : start + 3] or b"x"]))
+            assert asked.find(wanted, start) == content.find(wanted, start)
+            end = min(end, len(content))
+            assert asked.find(wanted, start, end) == content.find(wanted, start, end)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg"])
+def test_a_file_that_another_program_cuts_while_it_is_looked_at_ends_no_process(tmp_path, suffix):
+    content = encoded(tmp_path, noise(4), suffix=suffix)
+    # A process that has a file in its memory is ended when it looks at what is not there any more.
+    code = f"""
+import os, sys
+from preprocess.signal import byte_ranges
+from preprocess.signal.mended import mend
+from pathlib import Path
+path, page = Path(sys.argv[1]), byte_ranges.FileBytes.page
+def cut(*arguments, **options):
+    os.truncate(path, {len(content) // 8})
+    return page(*arguments, **options)
+byte_ranges._PAGE_BYTES = 64
+byte_ranges.FileBytes.page = cut
+print(len(mend(path).streams))
+"""
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_an_mp3_as_encoders_make_it_is_left_as_it_is(tmp_path):
