@@ -5,22 +5,23 @@ that it can be put back.
 """
 
 import contextlib
-import json
+import filecmp
 import os
 import shutil
 import stat
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tagger.base.errors import AudioError
 from tagger.base.files import TEMPORARY_PREFIX, sync_folder
+from tagger.tagging.byte_delta import apply_delta, delta_between
 from tagger.tagging.encoded_audio import encoded_audio_digest
+from tagger.tagging.tag_backup import Backup
 from tagger.tagging.tag_fields import (
-    BACKUP_FIELD,
     FIELDS,
     Field,
     Fields,
@@ -47,10 +48,6 @@ _DAMAGE = (
     MemoryError,
     struct.error,
 )
-
-# In the backup: how much room there was behind the fields.
-_PADDING = "padding"
-_MOST_PADDING = 1 << 24
 
 _REMEDY_FORMAT = "convert it to mp3, flac, ogg, opus, m4a, wav or aiff"
 
@@ -119,21 +116,19 @@ def write_tags(path: Path, labels: Sequence[str], writing: Writing | None = None
     found: list[Change] = []
 
     def change(fields: Fields) -> bool:
-        planned, before = _planned(path, fields, cleaned, how)
+        planned, backup = _planned(path, fields, cleaned, how)
         found[:] = [planned]
         if planned.new == planned.old:
             return False
-        if planned.new == before[how.field]:
-            before.pop(how.field)
-        known = _padding_before(fields.backup())
-        padding = fields.padding if known is None else known
-        if before:
-            kept = before if padding is None else before | {_PADDING: padding}
-            fields.set_backup(json.dumps(kept))
+        if planned.new == backup.values[how.field]:
+            backup.values.pop(how.field)
+        if backup.values:
+            if backup.padding is None:
+                backup = replace(backup, padding=fields.padding)
+            backup.note(fields)
             fields.padding = None
         else:
-            fields.set_backup(None)
-            fields.padding = known
+            backup.restore(fields)
         fields.set_values(how.field, planned.new)
         return True
 
@@ -155,13 +150,11 @@ def planned_change(path: Path, labels: Sequence[str], writing: Writing | None = 
     return _planned(path, _open(path, path)[1], cleaned, writing or Writing())[0]
 
 
-def _planned(
-    path: Path, fields: Fields, labels: list[str], how: Writing
-) -> tuple[Change, dict[Field, list[str]]]:
-    """Change of a field, and what fields held before tags were written into them."""
+def _planned(path: Path, fields: Fields, labels: list[str], how: Writing) -> tuple[Change, Backup]:
+    """Change of a field, and what the file was before tags were written into it."""
     present = fields.values(how.field)
-    before = _read_backup(path, fields.backup() or "{}")
-    original = before.setdefault(how.field, present)
+    before = Backup.of(fields, path)
+    original = before.values.setdefault(how.field, present)
     if not labels or (how.only_if_empty and original):
         return Change(present, original), before
     if how.append:
@@ -190,54 +183,12 @@ def undo_tags(path: Path) -> bool:
     """
 
     def change(fields: Fields) -> bool:
-        backup = fields.backup()
-        if backup is None:
+        if fields.backup() is None:
             return False
-        for name, values in _read_backup(path, backup).items():
-            fields.set_values(name, values)
-        fields.set_backup(None)
-        fields.padding = _padding_before(backup)
+        Backup.of(fields, path).restore(fields)
         return True
 
     return _edit(Path(path), change)
-
-
-def _read_backup(path: Path, text: str) -> dict[Field, list[str]]:
-    """Read what fields held before.
-
-    Raises
-    ------
-    AudioError
-        If another program has changed what was noted.
-    """
-    try:
-        kept = json.loads(text)
-    except ValueError:
-        kept = None
-    # Of earlier releases: the genre alone.
-    kept = {"genre": kept} if isinstance(kept, list) else kept
-    if isinstance(kept, dict):
-        kept.pop(_PADDING, None)
-    if not isinstance(kept, dict) or not all(
-        name in FIELDS
-        and isinstance(values, list)
-        and all(isinstance(value, str) for value in values)
-        for name, values in kept.items()
-    ):
-        raise AudioError(
-            f"{path}: its field {BACKUP_FIELD} was changed by another program and cannot be put "
-            "back; set its fields with a tag editor, and remove that field"
-        )
-    return kept
-
-
-def _padding_before(text: str | None) -> int | None:
-    """Bytes that were left behind the fields before tags were written into them."""
-    with contextlib.suppress(ValueError, AttributeError):
-        padding = json.loads(text or "{}").get(_PADDING)
-        if isinstance(padding, int) and 0 <= padding <= _MOST_PADDING:
-            return padding
-    return None
 
 
 def _one_line(label: str) -> str:
@@ -316,12 +267,7 @@ def _edit(path: Path, change: Callable[[Fields], bool], *, touch: bool = False) 
     try:
         audio, fields = _open(temporary, path)
         with _one_message(path, "written"):
-            if fields.backup() is None:
-                fields.padding = _padding(audio, fields, temporary)
-            change(fields)
-            expected = [fields.values(field) for field in FIELDS]
-            left = fields.padding
-            fields.save(audio, temporary, None if left is None else lambda _: left)
+            expected = _change_copy(audio, fields, temporary, change=change, real=real, name=path)
         written = _open(temporary, path)[1]
         if [written.values(field) for field in FIELDS] != expected:
             raise _damaged(path)
@@ -345,6 +291,63 @@ def _edit(path: Path, change: Callable[[Fields], bool], *, touch: bool = False) 
     return True
 
 
+def _change_copy(
+    audio: Any,
+    fields: Fields,
+    copy: Path,
+    *,
+    change: Callable[[Fields], bool],
+    real: Path,
+    name: Path,
+) -> list[list[str]]:
+    """Change the fields of a copy of a file; return what they should hold then."""
+    is_first = fields.backup() is None
+    if is_first:
+        fields.padding = _padding(audio, fields, copy)
+    delta = None if is_first else Backup.of(fields, name).delta
+    change(fields)
+    expected = [fields.values(field) for field in FIELDS]
+    _save(audio, fields, copy)
+    if fields.backup() is None:
+        if delta is not None:
+            _apply(delta, copy)
+    elif is_first:
+        _note_delta(audio, fields, copy, real=real, name=name)
+    return expected
+
+
+def _save(audio: Any, fields: Fields, path: Path) -> None:
+    left = fields.padding
+    fields.save(audio, path, None if left is None else lambda _: left)
+
+
+def _note_delta(audio: Any, fields: Fields, copy: Path, *, real: Path, name: Path) -> None:
+    """Note what would not be as it was when fields and room alone came back."""
+    trial = _copy(copy)
+    try:
+        trial_audio, undone = _open(trial, name)
+        Backup.of(undone, name).restore(undone)
+        _save(trial_audio, undone, trial)
+        if filecmp.cmp(trial, real, shallow=False):
+            return
+        delta = delta_between(trial, real)
+    finally:
+        trial.unlink(missing_ok=True)
+    if delta is not None:
+        replace(Backup.of(fields, name), delta=delta).note(fields)
+        _save(audio, fields, copy)
+
+
+def _apply(delta: str, copy: Path) -> None:
+    made = _copy(copy)
+    try:
+        # Not where another program has changed the file since.
+        if apply_delta(copy, delta, made):
+            made.replace(copy)
+    finally:
+        made.unlink(missing_ok=True)
+
+
 def _padding(audio: Any, fields: Fields, path: Path) -> int | None:
     """Bytes behind the fields of a file, which is written as it is to find out."""
     found: list[int] = []
@@ -356,7 +359,7 @@ def _padding(audio: Any, fields: Fields, path: Path) -> int | None:
     if isinstance(fields, Id3Fields) and not fields.tags:
         return None
     fields.save(audio, path, as_it_is)
-    return found[0] if found and found[0] >= 0 else None
+    return max(0, found[0]) if found else None
 
 
 def _audio_of(path: Path, name: Path) -> str:

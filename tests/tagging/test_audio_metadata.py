@@ -1,5 +1,6 @@
 """Promises of tags in audio files."""
 
+import base64
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutagen import id3, mp4
+from mutagen import flac, id3, mp4
 from signals import RATE, sine
 
 from tagger.base.errors import AudioError
@@ -50,7 +51,10 @@ def set_fields(path, *, genre=(), title=None, comment=None):
                 id3.APIC(encoding=3, mime="image/png", type=3, desc="front", data=b"\x89PNG cover")
             )
     else:
-        for name, values in [("GENRE", list(genre)), ("TITLE", title), ("COMMENT", comment)]:
+        names = ("GENRE", "TITLE", "COMMENT")
+        if isinstance(audio.tags, mp4.MP4Tags):
+            names = ("\xa9gen", "\xa9nam", "\xa9cmt")
+        for name, values in zip(names, (list(genre), title, comment), strict=True):
             if values:
                 audio.tags[name] = values
     audio.save()
@@ -107,24 +111,131 @@ def test_undoing_puts_back_the_genre_of_before_and_all_other_fields_stay(song, g
     assert fields_of(song) == before
 
 
+PICTURE = b"\x89PNG " + np.random.default_rng(0).bytes(3000)
+
+
+def add_picture_and_chapters(path):
+    """Add them as other programs do; MP4 has its chapters elsewhere than its fields."""
+    audio = mutagen.File(path)
+    if isinstance(audio.tags, id3.ID3):
+        picture = id3.APIC(encoding=0, mime="image/png", type=3, desc="front", data=PICTURE)
+        audio.tags.add(picture)
+        for name, start in (("a", 0), ("b", 500)):
+            title = [id3.TIT2(encoding=1, text=[f"part {name}"])]
+            times = {"start_time": start, "end_time": start + 500}
+            audio.tags.add(id3.CHAP(element_id=name, **times, sub_frames=title))
+        audio.tags.add(id3.CTOC(element_id="all", flags=3, child_element_ids=["a", "b"]))
+    elif isinstance(audio.tags, mp4.MP4Tags):
+        audio.tags["covr"] = [mp4.MP4Cover(PICTURE, mp4.MP4Cover.FORMAT_PNG)]
+    else:
+        picture = flac.Picture()
+        picture.data, picture.mime, picture.type = PICTURE, "image/png", 3
+        if path.suffix == ".flac":
+            audio.add_picture(picture)
+        else:
+            audio.tags["METADATA_BLOCK_PICTURE"] = base64.b64encode(picture.write()).decode()
+        audio.tags["CHAPTER001"] = "00:00:00.000"
+        audio.tags["CHAPTER001NAME"] = "part a"
+    audio.save()
+
+
+def reorder_frames(path, seed):
+    """Put the frames of an mp3's ID3 tag in an order in which mutagen would not."""
+    content = path.read_bytes()
+    position, frames = 10, []
+    while content[position : position + 4].isalnum():
+        length = 0
+        for byte in content[position + 4 : position + 8]:
+            length = length << 7 | byte
+        frames.append(content[position : position + 10 + length])
+        position += 10 + length
+    mixed = [frames[place] for place in np.random.default_rng(seed).permutation(len(frames))]
+    path.write_bytes(content[:10] + b"".join(mixed) + content[position:])
+
+
+@pytest.fixture(params=[*FORMATS, "m4a"])
+def tagged_song(request, tmp_path):
+    if request.param != "m4a":
+        return audio_file(tmp_path, request.param)
+    path = tmp_path / "song.m4a"
+    samples = atom(b"mdat", np.random.default_rng(0).bytes(210))
+    path.write_bytes(with_tables(len(with_tables(0)) + 8) + samples)
+    return path
+
+
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    genre=st.lists(st.sampled_from(["Rock", "Jazz", "Ünicode"]), max_size=2, unique=True),
-    title=st.text("ab é", min_size=1, max_size=900),
-    comment=st.none() | st.text("xyz", min_size=1, max_size=40),
+    fields=st.none()
+    | st.fixed_dictionaries(
+        {
+            "genre": st.lists(
+                st.sampled_from(["Rock", "Jazz", "Ünicode"]), max_size=2, unique=True
+            ),
+            "title": st.text("ab é", min_size=1, max_size=900),
+            "comment": st.none() | st.text("xyz", min_size=1, max_size=40),
+        }
+    ),
+    pictures=st.booleans(),
     labels=st.lists(st.sampled_from(LABELS * 2), min_size=1, max_size=60),
     field=st.sampled_from(["genre", "mood", "comment", "grouping"]),
+    seed=st.integers(0, 99),
 )
-def test_undoing_leaves_the_file_byte_by_byte_as_it_was(song, genre, title, comment, labels, field):
-    whole = song.read_bytes()
-    set_fields(song, genre=genre, title=title, comment=comment)
-    before = song.read_bytes()
+def test_undoing_leaves_the_file_byte_by_byte_as_it_was(
+    tagged_song, fields, pictures, labels, field, seed
+):
+    song, whole = tagged_song, tagged_song.read_bytes()
+    if fields is not None:
+        set_fields(song, **fields)
+    if pictures and fields is not None:
+        add_picture_and_chapters(song)
+    if song.suffix == ".mp3" and fields is not None:
+        reorder_frames(song, seed)
+    before, audio = song.read_bytes(), encoded_audio_digest(song)
     for chosen in (labels, labels[:1]):
         write_tags(song, chosen, Writing(field=field, append=True))
     assert song.read_bytes() != before
+    assert encoded_audio_digest(song) == audio
     assert undo_tags(song) is True
     assert song.read_bytes() == before
+    # Tags that are none any more leave nothing behind either.
+    write_tags(song, labels, Writing(field=field))
+    write_tags(song, [], Writing(field=field))
+    assert song.read_bytes() == before
     song.write_bytes(whole)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("suffix", [*FORMATS, "m4a", "start.m4a"])
+def test_files_of_another_program_are_undone_byte_by_byte(tmp_path, suffix):
+    described = tmp_path / "fields.txt"
+    chapters = "".join(
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={start + 500}\ntitle=part {start}\n"
+        for start in (0, 500)
+    )
+    described.write_text(f";FFMETADATA1\ntitle=A song\ncomment=mine\ngenre=Rock\n{chapters}")
+    song = tmp_path / f"song.{suffix}"
+    sound = ["-f", "lavfi", "-i", "sine=440:d=1:r=48000", "-i", str(described)]
+    options = ["-map", "0", "-map_metadata", "1", "-map_chapters", "1", "-write_id3v2", "1"]
+    options = options if suffix == "aiff" else options[:-2]
+    options += ["-movflags", "+faststart"] if suffix == "start.m4a" else []
+    options += ["-strict", "experimental"] if suffix == "opus" else []
+    command = ["ffmpeg", "-v", "error", *sound, *options, str(song)]
+    subprocess.run(command, check=True, timeout=60)
+    before = song.read_bytes()
+    write_tags(song, LABELS)
+    write_tags(song, LABELS[:1], Writing("comment"))
+    assert undo_tags(song) is True
+    assert song.read_bytes() == before
+
+
+def test_what_another_program_has_changed_meanwhile_stays(song):
+    set_fields(song, genre=["Rock"], title="Old")
+    write_tags(song, LABELS)
+    set_fields(song, title="New")
+    assert undo_tags(song) is True
+    fields = fields_of(song)
+    assert fields["genre"] == ["Rock"] and "backup" not in fields
+    assert ["New"] in fields.values()
 
 
 def test_a_changed_file_keeps_its_time_unless_it_is_asked_to_change(song):
