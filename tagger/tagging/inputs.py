@@ -288,9 +288,9 @@ def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
             raise AudioError(
                 "-: standard input is empty; send an audio file into it, e.g. with '< song.mp3'"
             )
-        descriptor, name = tempfile.mkstemp(prefix="stdin-", dir=folder)
-        path = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        # By this name warnings speak of it.
+        path = folder / "standard input"
+        with path.open("xb") as file:
             file.write(block)
             shutil.copyfileobj(stream, file, _BLOCK_BYTES)
     except BaseException as error:

@@ -5,7 +5,7 @@ import io
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from preprocess.clips.index import ClipIndex, refuse_repeats
 from tagger.base.addresses import is_remote
@@ -105,16 +105,17 @@ def _parts(path: Path, separator: str, remedy: str) -> Iterator["pd.DataFrame"]:
     try:
         # The header is read as a row: of a header pandas would rename a column that occurs twice,
         # and take the first column for row names where the rows have a field more than it.
-        yield from pd.read_csv(
-            io.BytesIO(path.read_bytes()) if is_remote(path) else path,
-            sep=separator,
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            na_filter=False,
-            encoding=_encoding(path),
-            chunksize=_ROWS_AT_ONCE,
-        )
+        with io.BytesIO(path.read_bytes()) if is_remote(path) else path.open("rb") as table:
+            yield from pd.read_csv(
+                table,
+                sep=separator,
+                header=None,
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                encoding=_encoding(table),
+                chunksize=_ROWS_AT_ONCE,
+            )
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file; set data.root to the folder that has it"
@@ -129,10 +130,11 @@ def _parts(path: Path, separator: str, remedy: str) -> Iterator["pd.DataFrame"]:
         raise ConfigError(f"{path}: not readable as a table ({reason}); {remedy}") from None
 
 
-def _encoding(path: Path) -> str:
+def _encoding(table: BinaryIO) -> str:
     """UTF-8, or UTF-16 where a byte order mark says so: some spreadsheets write that."""
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+    mark = table.read(2)
+    table.seek(0)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
 
 
 def _check_header(header: list[str], path: Path, *, required: list[str], remedy: str) -> None:
