@@ -3,12 +3,13 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tagger.base.log import silence_libraries
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -61,7 +62,7 @@ def worker_environment() -> Iterator[None]:
 def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and end when the parent has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _silence_decoders()
+    silence_libraries()
 
     def watch() -> None:
         # A parent that was killed tells nobody: its workers would wait for work for ever.
@@ -70,17 +71,6 @@ def _start_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _silence_decoders() -> None:
-    """Keep stderr for Python: decoders of damaged files talk there in their own format."""
-    with contextlib.suppress(OSError):
-        # Not inherited by what a worker runs, e.g. ffmpeg.
-        spoken = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-        sys.stderr = spoken
 
 
 def _new_pool(n_workers: int) -> "ProcessPoolExecutor":

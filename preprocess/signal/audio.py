@@ -12,8 +12,11 @@ import numpy.typing as npt
 
 from preprocess.clips.audio_files import FFMPEG_SUFFIXES, MOST_MISSING, where_it_may_be
 from preprocess.signal.channels import channel_to_use, mix_to_mono, mono_blocks
+from preprocess.signal.container_decoder import nothing_decodes
 from preprocess.signal.contents import (
+    FLAC,
     HEAD_BYTES,
+    MP3,
     after_id3,
     kind_for_ffmpeg,
     kind_for_soundfile,
@@ -29,6 +32,7 @@ from preprocess.signal.decoders import (
     require_rate,
 )
 from preprocess.signal.ffmpeg_decoder import FfmpegDecoder
+from preprocess.signal.pyav_decoder import PyavDecoder
 from tagger.base.addresses import is_remote
 from tagger.base.errors import AudioError
 from tagger.base.log import warn
@@ -379,23 +383,30 @@ def _decoder(path: Path, most_missing: float) -> Decoder:
         file.seek(after_id3(file))
         behind_id3 = file.read(HEAD_BYTES)
     kind = kind_for_ffmpeg(head) or kind_for_ffmpeg(behind_id3)
-    if kind is not None:
-        return FfmpegDecoder.probe(path, kind, most_missing=most_missing)
-    is_known = kind_for_soundfile(head) is not None
-    if not is_known and path.suffix.lower() in FFMPEG_SUFFIXES:
-        return FfmpegDecoder.probe(path, most_missing=most_missing)
+    known = kind_for_soundfile(head)
+    if kind is not None or (known is None and path.suffix.lower() in FFMPEG_SUFFIXES):
+        other = _installed_decoder()
+        if other is None:
+            raise nothing_decodes(path, kind)
+        return other.probe(path, most_missing=most_missing)
     decoder = SoundfileDecoder(path, most_missing)
-    # Of Ogg files libsndfile knows some.
-    if (is_known and head[:4] != b"OggS") or not FfmpegDecoder.is_installed():
+    # Of the codecs in other containers libsndfile knows some.
+    if known in (FLAC, MP3):
         return decoder
     try:
         decoder.require_readable()
     except UndecodableError as error:
-        # What ffmpeg says of files that are no audio helps nobody.
-        with suppress(AudioError):
-            return FfmpegDecoder.probe(path, most_missing=most_missing)
-        raise error
+        other = None if error.is_malformed else _installed_decoder()
+        if other is not None:
+            # What others say of files that are no audio helps nobody.
+            with suppress(AudioError):
+                return other.probe(path, most_missing=most_missing)
+        raise
     return decoder
+
+
+def _installed_decoder() -> type[PyavDecoder] | type[FfmpegDecoder] | None:
+    return next((one for one in (PyavDecoder, FfmpegDecoder) if one.is_installed()), None)
 
 
 def load_audio(path: Path, *, target_rate: int, most_missing: float = MOST_MISSING) -> Waveform:

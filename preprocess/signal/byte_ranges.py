@@ -67,7 +67,7 @@ class FileBytes:
         while start + len(wanted) <= end:
             offset = start - self._start
             if not 0 <= offset <= len(self._page) - len(wanted):
-                self.page(start)
+                self.page(start, at_least=len(wanted))
                 offset = 0
             found = self._page.find(wanted, offset, end - self._start)
             if found >= 0:

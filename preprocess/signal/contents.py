@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 HEAD_BYTES = 4096
 
+FLAC, MP3 = "a FLAC file", "an MP3 file"
 # Where the magic stands, the magic, and what the file is called in messages. Of formats that
 # libsndfile reads:
 _SOUNDFILE = (
@@ -12,7 +13,7 @@ _SOUNDFILE = (
     (0, b"RIFX", "a WAV file"),
     (0, b"RF64", "a WAV file"),
     (0, b"FORM", "an AIFF file"),
-    (0, b"fLaC", "a FLAC file"),
+    (0, b"fLaC", FLAC),
     (0, b"OggS", "an Ogg file"),
     (0, b"caff", "a CAF file"),
     (0, b"riff", "a W64 file"),
@@ -105,7 +106,7 @@ def kind_for_ffmpeg(head: bytes) -> str | None:
 def kind_for_soundfile(head: bytes) -> str | None:
     """Say what a file is that libsndfile reads; None for all others."""
     found = _found(_SOUNDFILE, head)
-    return "an MP3 file" if found is None and is_mpeg_frame(head) else found
+    return MP3 if found is None and is_mpeg_frame(head) else found
 
 
 def _found(table: tuple[tuple[int, bytes, str], ...], head: bytes) -> str | None:

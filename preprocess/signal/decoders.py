@@ -37,8 +37,21 @@ _STEP_FRAMES = 4096
 _MOST_FAILURES = 16
 
 
+# libsndfile's code for a file of a known format whose structure is broken.
+_MALFORMED = 3
+
+
 class UndecodableError(AudioError):
-    """A file that libsndfile cannot decode; another decoder may."""
+    """A file that libsndfile cannot decode; another decoder may.
+
+    Attributes
+    ----------
+    is_malformed : bool
+        It is libsndfile's own kind of file, cut off or damaged: others would give a part of it and
+        not say so.
+    """
+
+    is_malformed = False
 
 
 def require_rate(sample_rate: int) -> None:
@@ -270,9 +283,11 @@ class SoundfileDecoder:
         except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
             # libsndfile, its mp3 reader and soundfile itself each raise another class.
             reason = str(error).split(": ", 1)[-1].strip().rstrip(".")
-            raise UndecodableError(
+            problem = UndecodableError(
                 f"{self.path}: not decodable audio ({reason}); convert it to wav, flac, ogg or mp3"
-            ) from None
+            )
+            problem.is_malformed = getattr(error, "code", None) == _MALFORMED
+            raise problem from None
 
 
 def require_most_of(path: Path, missing: float, *, most_missing: float) -> None:

@@ -7,48 +7,24 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from preprocess.clips.audio_files import FFMPEG_SUFFIXES, MOST_MISSING
-from preprocess.signal.decoders import (
-    LEAD_SECONDS,
-    Part,
-    Samples,
-    block_frames,
-    middle_part,
-    require_most_of,
-)
+from preprocess.clips.audio_files import MOST_MISSING
+from preprocess.signal.container_decoder import ONLY_AUDIO_FILES, ContainerDecoder, undecodable
+from preprocess.signal.decoders import Part, Samples, block_frames, require_most_of
 from tagger.base.errors import AudioError
+
+_WHITELIST = ("-format_whitelist", ONLY_AUDIO_FILES)
 
 # For a block, or for the whole file where it is read at once.
 _FFMPEG_TIMEOUT_SECONDS = 600
 
-# Formats that refer to no other files: a playlist by the name of a song would be followed.
-_ONLY_AUDIO_FILES = (
-    "-format_whitelist",
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
-    "mpegts,ogg,rm,tak,truehd,tta,voc,w64,wav,webm,wv,xwma",
-)
 
-# Containers that say how long they are; of others ffmpeg estimates it.
-_MEASURED = frozenset({"mov", "matroska", "asf", "wv", "tta", "ape"})
-
-
-@dataclass
-class FfmpegDecoder:
+class FfmpegDecoder(ContainerDecoder):
     """m4a, aac and others, through a pipe from ffmpeg."""
-
-    path: Path
-    sample_rate: int
-    n_channels: int
-    seconds: float | None
-    is_measured: bool = False
-    most_missing: float = MOST_MISSING
-    missing: float = field(default=0.0, init=False)
 
     @staticmethod
     def is_installed() -> bool:
@@ -56,30 +32,18 @@ class FfmpegDecoder:
         return all(shutil.which(name) is not None for name in ("ffmpeg", "ffprobe"))
 
     @classmethod
-    def probe(
-        cls, path: Path, kind: str | None = None, *, most_missing: float = MOST_MISSING
-    ) -> "FfmpegDecoder":
+    def probe(cls, path: Path, *, most_missing: float = MOST_MISSING) -> "FfmpegDecoder":
         """Ask ffprobe for what raw samples do not tell of themselves.
 
         Parameters
         ----------
         path : Path
             The file.
-        kind : str, optional
-            What it is, in words; default what its suffix says.
         most_missing : float
             Share of its audio that may be missing.
         """
-        if not cls.is_installed():
-            what = f"{path.suffix} files need"
-            if kind is not None and path.suffix.lower() not in FFMPEG_SUFFIXES:
-                what = f"is {kind}{f' named {path.suffix}' if path.suffix else ''}, and needs"
-            raise AudioError(
-                f"{path}: {what} ffmpeg, which is not installed; "
-                "install it or convert the file to wav, flac, ogg or mp3"
-            )
         entries = "stream=sample_rate,channels,duration:format=duration,format_name"
-        command = ["ffprobe", "-v", "error", *_ONLY_AUDIO_FILES, "-select_streams", "a:0"]
+        command = ["ffprobe", "-v", "error", *_WHITELIST, "-select_streams", "a:0"]
         command += ["-show_entries", entries]
         try:
             probe = subprocess.run(  # noqa: S603 (no shell; the name begins with no dash)
@@ -106,17 +70,7 @@ class FfmpegDecoder:
         container = found.get("format")
         names = str(container.get("format_name", "")) if isinstance(container, dict) else ""
         seconds = _duration(stream) or _duration(container)
-        is_measured = not _MEASURED.isdisjoint(names.split(","))
-        return cls(path, rate, channels, seconds, is_measured, most_missing)
-
-    def middle(self, seconds: float) -> Part | None:  # noqa: D102
-        if self.seconds is None:
-            raise AudioError(
-                f"{self.path}: it does not say how long it is, so that its middle is not known; "
-                "use all of it, or convert it to wav, flac, ogg or mp3"
-            )
-        n_frames = round(self.seconds * self.sample_rate)
-        return middle_part(self.path, seconds, n_frames=n_frames, sample_rate=self.sample_rate)
+        return cls(path, rate, channels, seconds, names, most_missing)
 
     def blocks(  # noqa: D102
         self, part: Part | None, block_seconds: float | None
@@ -124,7 +78,7 @@ class FfmpegDecoder:
         cut = [] if part is None else ["-ss", f"{part.start:.6f}", "-t", f"{part.length:.6f}"]
         # Rate and channels are those of the file; given, they cannot be others than is thought.
         form = ["-ar", str(self.sample_rate), "-ac", str(self.n_channels)]
-        source = [*_ONLY_AUDIO_FILES, *cut, "-i", _ffmpeg_name(self.path), "-map", "0:a:0"]
+        source = [*_WHITELIST, *cut, "-i", _ffmpeg_name(self.path), "-map", "0:a:0"]
         command = ["ffmpeg", "-v", "error", "-nostdin", *source, *form, "-f", "f32le"]
         size = None
         if block_seconds is not None:
@@ -171,16 +125,6 @@ class FfmpegDecoder:
         samples = np.frombuffer(content, dtype="<f4").reshape(n_frames, self.n_channels)
         # A copy that may be written to, as from every other decoder.
         return samples.astype(np.float32)
-
-    def _missing(self, n_read: int, part: Part | None) -> float:
-        """Share of the audio that ffmpeg gave nothing of; 0 where nobody knows how much it is."""
-        if part is None and not self.is_measured:
-            return 0.0
-        wanted = self.seconds if part is None else part.length
-        # Encoders add a little in front, which not every container tells.
-        if not wanted or wanted - n_read / self.sample_rate < LEAD_SECONDS:
-            return 0.0
-        return 1 - n_read / self.sample_rate / wanted
 
     def _require_success(
         self, process: "subprocess.Popen[bytes]", complaints: IO[bytes], n_read: int
@@ -239,7 +183,4 @@ def _ffmpeg_too_slow(path: Path) -> AudioError:
 
 def _ffmpeg_failed(path: Path, complaints: bytes) -> AudioError:
     lines = complaints.decode("utf-8", "replace").strip().splitlines()
-    reason = lines[-1] if lines else "unknown reason"
-    return AudioError(
-        f"{path}: ffmpeg cannot decode it ({reason}); convert it to wav, flac, ogg or mp3"
-    )
+    return undecodable(path, "ffmpeg", lines[-1] if lines else "unknown reason")

@@ -16,6 +16,7 @@ DISTRIBUTION = "musictagger"
 EXTRAS = {
     "apache_beam": "beam",
     "autopool": "train",
+    "av": "m4a",
     "fsspec": "cloud",
     "google_crc32c": "cloud",
     "h5py": "train",

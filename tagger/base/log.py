@@ -203,3 +203,43 @@ def progress_bar(description: str, total: int) -> Iterator[Advance]:
                 progress.update(task, advance=n_steps)
 
         yield advance
+
+
+def silence_libraries() -> Callable[[], None]:
+    """Keep stderr for Python: decoders of damaged files talk there in their own format.
+
+    Returns
+    -------
+    callable
+        What gives stderr back.
+    """
+    before = sys.stderr
+    try:
+        # Not inherited by what the process runs, e.g. ffmpeg.
+        descriptor = os.dup(2)
+    except OSError:
+        return lambda: None
+    # Somebody who takes what Python says in a text of their own goes on doing so.
+    if before is sys.__stderr__:
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+    def give_back() -> None:
+        sys.stderr.flush()
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        sys.stderr = before
+
+    return give_back
+
+
+@contextmanager
+def libraries_silenced() -> Iterator[None]:
+    """Do so for as long as a block runs."""
+    give_back = silence_libraries()
+    try:
+        yield
+    finally:
+        give_back()

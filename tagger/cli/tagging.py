@@ -10,6 +10,7 @@ import typer
 
 from preprocess.clips.audio_files import MOST_MISSING
 from tagger.base.errors import ConfigError
+from tagger.base.log import libraries_silenced, notice
 from tagger.cli.app import (
     EXIT_SOME_FAILED,
     PRECISIONS,
@@ -119,7 +120,6 @@ def _asked(refuse: Callable[[], None]) -> None:
 
 
 def _load_tagger(model: str | None, config: Path | None, **how: Any) -> "Tagger":
-    from tagger.base.log import notice
     from tagger.bundle.find import default_model, newest_run
     from tagger.tagging.tagger import Tagger
 
@@ -207,7 +207,9 @@ def predict_tags(
     )
     refuse_impossible(files, options)
     tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs, most_missing=most_missing)
-    if tag_files(tagger, files, options):
+    with libraries_silenced():
+        n_failed = tag_files(tagger, files, options)
+    if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -321,9 +323,10 @@ def embed(
     require_local(output, "--output")
     files = _inputs(inputs, files_from, null=null)
     tagger = _load_tagger(model, config, quantize=quantize, jobs=jobs, most_missing=most_missing)
-    n_failed = embed_files(
-        tagger, files, output=output, layer=layer, mean=mean, middle_seconds=middle
-    )
+    with libraries_silenced():
+        n_failed = embed_files(
+            tagger, files, output=output, layer=layer, mean=mean, middle_seconds=middle
+        )
     print(f"{output}: {len(files) - n_failed} files, {n_failed} failed")
     if n_failed:
         raise typer.Exit(EXIT_SOME_FAILED)

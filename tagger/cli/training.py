@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tagger.base.errors import ConfigError
+from tagger.base.log import libraries_silenced
 from tagger.cli.app import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -184,7 +185,8 @@ def _fit_model(settings: "Config") -> str:
 def _fit(settings: "Config") -> None:
     from tagger.fit.fit_run import fit_run
 
-    result = fit_run(settings)
+    with libraries_silenced():
+        result = fit_run(settings)
     print(result.evaluation.table())
     for kind, path in result.evaluation.files.items():
         print(f"{kind}: {path}")

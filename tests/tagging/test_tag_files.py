@@ -469,6 +469,21 @@ def test_only_files_that_fail_still_give_a_whole_output(predict, bad, tmp_path):
     assert len(json.loads((tmp_path / "out.json").read_text())) == len(bad)
 
 
+def test_decoders_do_not_speak_for_themselves(run, tmp_path):
+    rng, whole = np.random.default_rng(0), tmp_path / "whole.mp3"
+    sf.write(whole, noise(4), RATE)
+    paths = []
+    for number in range(20):
+        content = bytearray(whole.read_bytes())
+        for place in rng.integers(len(content), size=20):
+            content[place] = rng.integers(256)
+        paths.append(tmp_path / f"{number}.mp3")
+        paths[-1].write_bytes(content)
+    done = program(run, *paths)
+    lines = done.stderr.decode().splitlines()
+    assert lines and all(line.startswith(("warning: ", "failed: ", "tag ")) for line in lines)
+
+
 def test_a_short_file_is_padded_and_says_so(predict, tmp_path):
     sf.write(tmp_path / "short.wav", noise(0.3), RATE)
     code, out, err = predict(tmp_path / "short.wav")

@@ -22,6 +22,7 @@ from signals import RATE, noise, sine
 
 from preprocess.clips.audio_files import find_audio_files
 from preprocess.signal.audio import load_audio, prepare_waveform, stream_audio
+from preprocess.signal.pyav_decoder import PyavDecoder
 from tagger.base.errors import AudioError
 
 FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64", "opus")
@@ -510,6 +511,7 @@ def programs(tmp_path, monkeypatch):
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(PyavDecoder, "is_installed", lambda: False)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     monkeypatch.setenv("DECODED", str(tmp_path / "decoded.raw"))
 

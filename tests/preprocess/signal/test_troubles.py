@@ -1,7 +1,6 @@
 """Promises for files that are not as they should be: read to their end, or told what they lack."""
 
 import io
-import shutil
 import subprocess
 import sys
 
@@ -15,10 +14,44 @@ from signals import RATE, noise, sine
 from preprocess.signal import byte_ranges
 from preprocess.signal.audio import load_audio, prepare_waveform, stream_audio
 from preprocess.signal.byte_ranges import FileBytes
+from preprocess.signal.ffmpeg_decoder import FfmpegDecoder
 from preprocess.signal.mpeg_frames import header_at, mpeg_streams
+from preprocess.signal.pyav_decoder import PyavDecoder
 from tagger.base.errors import AudioError
 
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+DECODERS = [
+    pytest.param(
+        decoder, marks=pytest.mark.skipif(not decoder.is_installed(), reason="not installed")
+    )
+    for decoder in (PyavDecoder, FfmpegDecoder)
+]
+
+
+@pytest.fixture(params=DECODERS)
+def decoder(request, monkeypatch):
+    """The only one that there is beside libsndfile."""
+    for other in (PyavDecoder, FfmpegDecoder):
+        if other is not request.param:
+            monkeypatch.setattr(other, "is_installed", lambda: False)
+    return request.param
+
+
+def container(path, samples, *, rate=44100, codec="aac"):
+    """Write what libsndfile cannot."""
+    av = pytest.importorskip("av")
+    samples = np.atleast_2d(samples).astype(np.float32)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate, layout="stereo" if len(samples) == 2 else "mono")
+        form = stream.format.name if stream.format else "fltp"
+        resampler = av.AudioResampler(
+            form, stream.layout, rate, frame_size=stream.frame_size or 1024
+        )
+        frame = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
+        frame.sample_rate = rate
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    return path
 
 
 def encoded(folder, samples, *, rate=RATE, suffix="mp3", **options):
@@ -232,13 +265,90 @@ def test_what_a_file_is_its_content_says(tmp_path, real, named):
 
 def test_without_ffmpeg_a_file_that_needs_it_is_named_for_what_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(PyavDecoder, "is_installed", lambda: False)
     (tmp_path / "a.mp3").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
     with pytest.raises(AudioError, match=r"a\.mp3: is an MP4 file named \.mp3, and needs ffmpeg"):
         load_audio(tmp_path / "a.mp3", target_rate=RATE)
 
 
-@needs_ffmpeg
-def test_a_playlist_that_is_called_a_song_is_not_followed(tmp_path):
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("m4a", "aac"), ("mkv", "aac"), ("wv", "wavpack"), ("caf", "alac"), ("tta", "tta")],
+)
+def test_containers_are_heard_in_blocks_and_in_part(tmp_path, decoder, suffix, codec):
+    # 5 s of one pitch and 5 of another.
+    samples = np.concatenate([sine(440, 5, rate=44100), sine(1760, 5, rate=44100)])
+    path = container(tmp_path / f"a.{suffix}", samples, codec=codec)
+    whole = load_audio(path, target_rate=RATE)
+    assert len(whole) == pytest.approx(10 * RATE, abs=2000)
+    for block_seconds in (0.3, 4):
+        blocks = list(stream_audio(path, target_rate=RATE, block_seconds=block_seconds))
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    part = stream_audio(path, target_rate=RATE, middle_seconds=2)
+    found = np.concatenate(list(part))
+    assert abs(len(found) - 2 * RATE) <= 1 and part.offset_seconds == pytest.approx(4, abs=0.1)
+    heard = [np.abs(np.fft.rfft(half)).argmax() for half in (found[:RATE], found[RATE:])]
+    assert heard == [440, 1760]
+
+
+def test_both_give_the_same_samples(tmp_path):
+    if not FfmpegDecoder.is_installed():
+        pytest.skip("ffmpeg is not installed")
+    path = container(tmp_path / "a.m4a", np.stack([noise(3), sine(440, 3)]), rate=16000)
+    one, other = (
+        np.concatenate([block for block, _ in each.probe(path).blocks(None, 1.0)])
+        for each in (PyavDecoder, FfmpegDecoder)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert one.shape[1] == 2
+
+
+@pytest.mark.parametrize("share", [0.8, 0.6])
+def test_of_a_container_that_breaks_off_what_is_missing_is_told(tmp_path, decoder, share, capfd):
+    path = container(tmp_path / "a.mkv", noise(20, rate=44100))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    stream = stream_audio(path, target_rate=RATE)
+    assert sum(map(len, stream)) == pytest.approx(share * 20 * RATE, rel=0.1)
+    assert stream.missing == pytest.approx(1 - share, abs=0.1)
+    assert "truncated or damaged" in capfd.readouterr().err
+    with pytest.raises(AudioError, match=r"truncated or damaged: \d+ % of its audio is missing"):
+        load_audio(path, target_rate=RATE, most_missing=0.1)
+
+
+def test_a_damaged_container_is_read_on_or_one_line_and_nobody_else_speaks(
+    tmp_path, decoder, capfd
+):
+    path = container(tmp_path / "a.mkv", noise(5, rate=44100))
+    whole, rng, n_read = path.read_bytes(), np.random.default_rng(0), 0
+    for number in range(40 if decoder is PyavDecoder else 8):
+        content = bytearray(whole)
+        for place in rng.integers(len(content) if number % 2 else 600, size=1 + number % 20):
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            n_read += len(load_audio(path, target_rate=RATE)) > 0
+        except AudioError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    assert n_read
+    assert all(line.startswith("warning: ") for line in capfd.readouterr().err.splitlines())
+
+
+def test_a_film_without_sound_is_one_line(tmp_path, decoder):
+    av = pytest.importorskip("av")
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=24)
+        stream.width = stream.height = 32
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with pytest.raises(AudioError, match="holds no audio stream"):
+        load_audio(path, target_rate=RATE)
+
+
+def test_a_playlist_that_is_called_a_song_is_not_followed(tmp_path, decoder):
     (tmp_path / "secret.mp3").write_bytes(encoded(tmp_path, noise(2)))
     playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.mp3\n#EXT-X-ENDLIST\n"
     for name in ("song.mp3", "song.mka", "song.wav"):
