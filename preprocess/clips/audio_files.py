@@ -1,8 +1,15 @@
 """Which files are audio, by their names, and how much of one has to be there."""
 
 import contextlib
+import os
+import stat
 import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+
+from tagger.base.addresses import is_remote
 
 # What libsndfile decodes; everything else goes through ffmpeg where it is installed.
 SOUNDFILE_SUFFIXES = frozenset(
@@ -38,16 +45,41 @@ def find_audio_files(folder: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        In sorted order.
+        In sorted order, among them folders that may not be looked into: they fail later, by name.
     """
-    n_parts = len(folder.parts)
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not any(part.startswith(".") or part in _LEFT_OUT for part in path.parts[n_parts:])
-        and path.is_file()
-    )
+    if is_remote(folder):
+        n_parts = len(folder.parts)
+        found = [path for path in folder.rglob("*") if _is_wanted(path.parts[n_parts:])]
+        return sorted(path for path in found if path.is_file())
+    files: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        files.append(Path(os.fsdecode(error.filename or folder)))
+
+    for at, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        files += [Path(at, name) for name in names if _is_wanted((name,)) and _is_file(at, name)]
+    return sorted(files)
+
+
+def _is_wanted(parts: Sequence[str]) -> bool:
+    is_audio = Path(parts[-1]).suffix.lower() in AUDIO_SUFFIXES
+    return is_audio and not any(map(_is_hidden, parts))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _LEFT_OUT
+
+
+def _is_file(folder: str, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(os.path.join(folder, name)).st_mode)  # noqa: PTH116, PTH118
+    except FileNotFoundError:
+        # A link that leads nowhere.
+        return False
+    except OSError:
+        # Of a folder that can be listed but not entered: it fails later, by its name.
+        return True
 
 
 def where_it_may_be(path: Path) -> str:
@@ -69,11 +101,20 @@ def where_it_may_be(path: Path) -> str:
         named = Path(str(path).strip().replace("\\", "/"))
         if named.is_file():
             return f"; there is {named}, written in another way"
-        wanted = _plain(named.name)
-        for found in sorted(named.parent.iterdir()):
-            if _plain(found.name) == wanted and found.is_file():
+        for name in _names_in(named.parent, named.parent.stat().st_mtime_ns)[_plain(named.name)]:
+            found = named.parent / name
+            if found.is_file():
                 return f"; there is {found}, written in another way"
     return ""
+
+
+@lru_cache(maxsize=8)
+def _names_in(folder: Path, _changed: int) -> dict[str, list[str]]:
+    """Names in a folder, however they are written; a list may name many that are not there."""
+    names = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        names[_plain(path.name)].append(path.name)
+    return names
 
 
 def _plain(name: str) -> str:

@@ -67,7 +67,7 @@ def _inspect(
         if not path.exists():
             detail = f"no file {path}{where_it_may_be(path)}"
             return _Inspection((Finding("missing", record.path, detail),))
-        if path.stat().st_size == 0:
+        if path.is_file() and path.stat().st_size == 0:
             return _Inspection((Finding("empty", record.path, "0 bytes"),))
         waveform = load_audio(path, target_rate=front_end.sample_rate, most_missing=most_missing)
         audio_hash = sha256_of_file(path)

@@ -1,5 +1,6 @@
 """The only place that decodes or resamples audio."""
 
+import os
 import stat
 import tempfile
 from collections.abc import Generator, Iterator
@@ -139,6 +140,8 @@ def _require_readable(path: Path) -> None:
     """Raise an AudioError that tells missing, forbidden, empty and non-file apart."""
     try:
         if path.is_dir():
+            if not is_remote(path) and not os.access(path, os.R_OK | os.X_OK):
+                raise AudioError(f"{path}: no permission to look into it; change its rights")
             raise AudioError(
                 f"{path}: is a folder without audio files; give files, or a folder that holds some"
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +115,16 @@ def _mended_chunks(
         if chunk[:4] == audio_chunk:
             found = size - position - 8
             is_placeholder = _is_placeholder(length) and not _are_chunks(file, size, byte_order)
+            # Lengths have 32 bits, and some programs write what is left of a larger one.
+            is_placeholder |= found > _MOST_BYTES and (found - length) % 2**32 <= _FEW_BYTES
             if length == found or (length < found and not is_placeholder):
                 return Mended([None])
             if not is_placeholder and length - found > _FEW_BYTES:
                 return Mended([None], (length - found) / length)
             file.seek(0)
             start = file.read(position + 4) if position < HEAD_BYTES else b""
+            if start and found > _MOST_BYTES and byte_order == "little":
+                return Mended([[_rf64_start(start, size, found), Range(position + 8, size)]])
             if not start or found > _MOST_BYTES:
                 return Mended([None])
             fixed = start[:4] + (size - 8).to_bytes(4, byte_order) + start[8:]
@@ -127,6 +132,13 @@ def _mended_chunks(
             return Mended([[fixed, Range(position + 8, size)]])
         position += 8 + length + (length & 1)
     return Mended([None])
+
+
+def _rf64_start(start: bytes, size: int, n_audio: int) -> bytes:
+    """Start of a WAV file up to its samples, with lengths of 64 bits (EBU Tech 3306)."""
+    lengths = struct.pack("<4sIQQQI", b"ds64", 28, size + 28, n_audio, 0, 0)
+    unknown = _MOST_BYTES.to_bytes(4, "little")
+    return b"RF64" + unknown + start[8:12] + lengths + start[12:] + unknown
 
 
 def _is_placeholder(length: int) -> bool:

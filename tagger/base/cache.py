@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tagger.base.errors import ConfigError
+
 
 def cache_folder() -> Path:
     """Folder of downloaded files: ``$TAGGER_CACHE``, or ``tagger`` in the user's cache."""
@@ -10,4 +12,12 @@ def cache_folder() -> Path:
     if configured:
         return Path(configured)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tagger"
+    if base:
+        return Path(base) / "tagger"
+    try:
+        return Path.home() / ".cache" / "tagger"
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home folder, in which models would be kept; set TAGGER_CACHE to a "
+            "folder"
+        ) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from tagger.base.addresses import is_remote
+from tagger.base.errors import ConfigError
 
 # Names of files and folders that are still being written.
 TEMPORARY_PREFIX = ".tmp-"
@@ -63,22 +64,59 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             local.flush()
             _file_system(path).put_file(local.name, _name(path))
         return
+    # A link stays one: what it leads to is written.
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        # A pipe or a device cannot be replaced, and has no content that could be half there.
+        with path.open("wb") as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = _new_temporary_file(path.parent)
+    with _named(path):
+        descriptor, temporary = _new_temporary_file(path.parent)
     try:
         # mkstemp makes private files; give the rights that an ordinary open() would have given.
         os.fchmod(descriptor, 0o666 & ~_umask())
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file, _named(path):
             yield file
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        if durable:
-            sync_folder(path.parent)
+        with _named(path):
+            Path(temporary).replace(path)
+            if durable:
+                sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
+        raise
+
+
+def require_writable(folder: Path) -> None:
+    """Raise a ConfigError for a folder that could not be made or written into.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder, which need not be there yet.
+    """
+    if is_remote(folder):
+        return
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder}: cannot be written; check the rights of {place}")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let errors of the disk name what is written, and not the temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or TEMPORARY_PREFIX in str(error.filename):
+            error.filename = str(path)
         raise
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 # Groups of options in the help pages.
 SETTINGS = "Configuration"
 QUANTIZATIONS = ("none", "dynamic", "float16")

@@ -2,19 +2,25 @@
 
 import io
 import os
+import signal
 import sys
+import threading
 from typing import NoReturn
 
 import typer
 
 from tagger.base.errors import TaggerError
 from tagger.base.log import LOG_FORMAT_VARIABLE, say_error, set_log_format
-from tagger.cli.app import EXIT_INTERRUPTED, EXIT_USAGE, app
+from tagger.cli.app import EXIT_USAGE, app
+from tagger.cli.shape import EXIT_INTERRUPTED
 
 # isort: off
 # The help lists verbs in the order in which they are imported.
 from tagger.cli import preparing, training, studies, evaluating, tagging, models, configs, corpora
 # isort: on
+
+# As shells have it: 128 and the number of the signal.
+_EXIT_TERMINATED = 143
 
 VERBS = (preparing, training, studies, evaluating, tagging, models, configs, corpora)
 
@@ -27,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Put before those of the process, e.g. ``["train"]``.
     """
+    _open_closed_streams()
+    _end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be Unicode; what cannot be encoded is escaped, also within JSON.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -37,6 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         app(words, prog_name="tagger")
     except TaggerError as error:
         _fail(str(error))
+    except _Terminated:
+        say_error("ended by a signal (SIGTERM)")
+        sys.exit(_EXIT_TERMINATED)
     except ModuleNotFoundError as error:
         from tagger.base.extras import explain
 
@@ -47,8 +58,37 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         # A full disk or a folder without rights, which a traceback would not explain better.
         if error.filename is None:
-            _fail(str(error))
+            _fail(f"{error.strerror or error}; check the disk space")
         _fail(f"{error.filename}: {error.strerror}; check the path, its rights and the disk space")
+
+
+class _Terminated(BaseException):
+    """Somebody has sent SIGTERM: what is half done is cleaned up on the way out."""
+
+
+def _end_on_sigterm() -> None:
+    def end(*_: object) -> NoReturn:
+        raise _Terminated
+
+    # Whoever started this may have had it ignored.
+    is_ours = threading.current_thread() is threading.main_thread()
+    if is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
+
+
+def _open_closed_streams() -> None:
+    """Give what a shell has closed, e.g. by ``2>&-``, a place to go to.
+
+    The next file to be opened would take its number, and get what is written to it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _fail(message: str) -> NoReturn:

@@ -10,7 +10,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tagger.base.errors import ConfigError
+from tagger.base.log import say_error
 
+EXIT_INTERRUPTED = 130
 # The verb that a file without one is for.
 TAG = "tag"
 # In the order in which people meet them.
@@ -92,6 +94,14 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """Verbs in the order in which people meet them; a file without a verb is tagged."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; Ctrl-C ends it with one line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say_error("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the verbs."""

@@ -8,7 +8,6 @@ import typer
 from tagger.base.errors import ConfigError
 from tagger.base.log import libraries_silenced
 from tagger.cli.app import (
-    EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     ConfigOption,
     SetOption,
@@ -17,7 +16,7 @@ from tagger.cli.app import (
     unused,
     verb,
 )
-from tagger.cli.shape import choices, completed, models
+from tagger.cli.shape import EXIT_INTERRUPTED, choices, completed, models
 from tagger.cloud.locations import require_local
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from preprocess.clips.splits.k_fold import groups_of
 from preprocess.clips.vocabulary import Vocabulary, read_synonyms, resolve_vocabulary
 from preprocess.signal.features import FrontEnd
 from tagger.base.errors import ConfigError
+from tagger.base.files import require_writable
 from tagger.base.log import notice, warn
 from tagger.bundle.find import find_bundle
 from tagger.bundle.light_model import LightModel
@@ -176,6 +177,7 @@ def _free_run(config: Config, fit: FitConfig) -> RunFolder:
             "on tables of values with: tagger study run FILE"
         )
     run = RunFolder.at(config.run.root)
+    require_writable(run.root)
     if run.exists() and not run.is_fitted:
         raise ConfigError(
             f"{run.address}: holds a run that was trained, not fitted; choose another folder"

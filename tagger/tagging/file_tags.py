@@ -49,6 +49,8 @@ _DAMAGE = (
     struct.error,
 )
 
+_LONGEST_SUFFIX = 16
+
 _REMEDY_FORMAT = "convert it to mp3, flac, ogg, opus, m4a, wav or aiff"
 
 
@@ -403,9 +405,8 @@ def _damaged(path: Path) -> AudioError:
 def _copy(path: Path) -> Path:
     """Copy a file with its owner, permissions and attributes to a temporary one beside it."""
     # The suffix stays: formats are also known by it.
-    descriptor, name = tempfile.mkstemp(
-        prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent
-    )
+    suffix = path.suffix if len(path.suffix) < _LONGEST_SUFFIX else ""
+    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -150,7 +150,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_PATIENCE_SECONDS, isolation_level=None)
     try:
         # What a cut of power loses is computed again.
-        database.execute("PRAGMA journal_mode = WAL")
+        _use_journal(database)
         database.execute("PRAGMA synchronous = OFF")
         database.execute(
             "CREATE TABLE IF NOT EXISTS kept "
@@ -160,6 +160,18 @@ def _connected(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _use_journal(database: sqlite3.Connection) -> None:
+    # Of all statements this one alone does not wait for others that do the same just now.
+    for wait_seconds in (0.01, 0.05, 0.2, 1.0, 0.0):
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if not wait_seconds:
+                raise
+            time.sleep(wait_seconds)
 
 
 def _make_room(database: sqlite3.Connection) -> None:

@@ -272,11 +272,16 @@ class _Run:
         record = make_record(prediction, self.options.selection)
         if prediction.padded:
             warn(f"{path}: shorter than a window ({prediction.window_seconds:.2f} s), padded")
-        self.writer.write(record, prediction)
+        try:
+            self.writer.write(record, prediction)
+            if self.pictures is not None:
+                self.pictures.write(record, prediction)
+        except AudioError as error:
+            # Of an output that is this file's alone.
+            failed(str(error))
+            return False
         self.n_rows += len(record.rows)
         self.n_tagged += 1
-        if self.pictures is not None:
-            self.pictures.write(record, prediction)
         written = not self.options.write_tags or self._write_tags(path, prediction)
         # After the tags are in it: it is another file then.
         self._keep(path, said)

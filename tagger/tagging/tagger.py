@@ -5,7 +5,7 @@ import functools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,19 @@ class Tagger:
         self._clip_head = model.clip_head
         # What of the model makes a prediction.
         self._asked = self._clip_head.outputs
-        self._scorers = WorkerPool(lambda: model.make_scorer(tuple(model.output_sizes)))
+        self._scorers = self._new_scorers()
+
+    def _new_scorers(self) -> WorkerPool:
+        model = self.model
+        return WorkerPool(lambda: model.make_scorer(tuple(model.output_sizes)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What computes is made anew in the process that a pool of processes sends it to.
+        return {name: value for name, value in vars(self).items() if name != "_scorers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._scorers = self._new_scorers()
 
     @classmethod
     def load(

@@ -160,7 +160,7 @@ class Feed:
             yield stepped
         elapsed = time.monotonic() - started
         progress.seconds = before + elapsed
-        if self._profile and progress.step > first:
+        if self._profile and progress.step > first and elapsed > 0:
             n_patches = (progress.step - first) * self.patches_per_step
             notice(
                 f"  input: {100 * self._waited / elapsed:.1f} % of the time was spent waiting for "

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from predictions import make_prediction
 
-from tagger.base.errors import ConfigError
+from tagger.base.errors import AudioError, ConfigError
 from tagger.tagging.inputs import Input
 from tagger.tagging.records import Record, Row, Selection, failed_record, make_record
 from tagger.tagging.writers import WRITERS, Header, open_writer
@@ -539,7 +539,7 @@ def test_an_output_that_cannot_be_written_is_one_clear_error_and_stops_no_other(
     (tmp_path / f"a{suffix}" / "in the way").mkdir(parents=True)
     inputs = [Input(Path("a.mp3")), Input(Path("b.mp3"))]
     with open_writer(format_, tmp_path, HEADER, inputs=inputs) as writer:
-        with pytest.raises(ConfigError, match=rf"a\{suffix}: cannot be written .*; check"):
+        with pytest.raises(AudioError, match=rf"a\{suffix}: cannot be written .*; check"):
             writer.write(record(), prediction())
         writer.write(record("b.mp3"), prediction("b.mp3"))
     assert (tmp_path / f"b{suffix}").is_file()

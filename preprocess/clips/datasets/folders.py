@@ -1,5 +1,6 @@
 """A folder for each label, as genre collections are kept: ``rock/song.mp3`` is rock."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,11 @@ class Folders(Dataset):
             raise ConfigError(f"{root}: has no folder {missing[0]!r}; check data.params.labels")
         if self.params.labels:
             folders = [path for path in folders if path.name in self.params.labels]
+        for path in folders:
+            if not path.name.isprintable():
+                raise ConfigError(
+                    f"{path}: the name of this folder is no text that can be a label; rename it"
+                )
         found = {path.name: find_audio_files(path) for path in folders}
         empty = [name for name, files in found.items() if not files]
         if empty:
@@ -91,7 +97,9 @@ def _refuse_copies(root: Path, clips: Sequence[ClipRecord], columns: Sequence[in
     """Raise a ConfigError if the same file has two labels."""
     by_size: dict[int, list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
-        by_size[(root / clip.path).stat().st_size].append(row)
+        # What cannot be asked for its size fails later, by its name.
+        with contextlib.suppress(OSError):
+            by_size[(root / clip.path).stat().st_size].append(row)
     for rows in by_size.values():
         if len({columns[row] for row in rows}) < 2:
             continue

@@ -1,5 +1,6 @@
 """Cross-validation: each clip is tested in one of several folds, whole groups together."""
 
+import os
 from abc import abstractmethod
 from typing import Annotated, Literal
 
@@ -160,7 +161,7 @@ def folds_of(
     carried = np.zeros((len(names), wide.shape[1]))
     np.add.at(carried, group_of.reshape(-1), wide)
     weights = 1 / np.maximum(carried.sum(axis=0), 1)
-    hashes = [content_hash(f"{seed}:{name}".encode()) for name in names]
+    hashes = [content_hash(os.fsencode(f"{seed}:{name}")) for name in names]
     order = sorted(range(len(names)), key=lambda group: (-carried[group, -1], hashes[group]))
     filled = np.zeros((n_folds, wide.shape[1]))
     fold_of_group = np.zeros(len(names), dtype=np.intp)

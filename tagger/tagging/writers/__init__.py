@@ -1,6 +1,7 @@
 """Writers: records -> files. One module and class per output format, found by name."""
 
 import contextlib
+import errno
 import io
 import sys
 from abc import ABC, abstractmethod
@@ -9,13 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, TextIO
 
-from tagger.base.errors import ConfigError
+from tagger.base.errors import AudioError, ConfigError
 from tagger.base.registry import Registry
 from tagger.tagging.records import Record, Row, SegmentMode
 
 if TYPE_CHECKING:
     from tagger.tagging.inputs import Input
     from tagger.tagging.prediction import Prediction
+
+
+# What is wrong with one output, and not with where they go: a folder of that name, or a name that
+# the file system does not take.
+_OF_A_NAME = (
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+)
 
 
 @dataclass(frozen=True)
@@ -183,6 +196,9 @@ class FileWriter(Writer):
         try:
             self.write_file(path, record, prediction)
         except OSError as error:
+            if error.errno in _OF_A_NAME:
+                # It stops no other.
+                raise AudioError(str(_unwritable(path, error))) from None
             raise _unwritable(path, error) from None
 
 

@@ -12,6 +12,10 @@ from tagger.tagging.inputs import Input
 # Longest name that common file systems take.
 _LONGEST_NAME_BYTES = 255
 _DIGEST_CHARACTERS = 8
+# Whatever follows the first dot of such a name.
+_RESERVED = frozenset(
+    ["CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))]
+)
 
 
 def output_names(inputs: Sequence[Input], suffix: str) -> dict[str, Path]:
@@ -29,13 +33,18 @@ def output_names(inputs: Sequence[Input], suffix: str) -> dict[str, Path]:
     dict of str to Path
         Of each input's path, the relative path of its output: below the folder that was given as
         the input lies, with another suffix. Names that would be the same, also on file systems
-        that do not tell upper from lower case, get a digest of the input's full path.
+        that do not tell upper from lower case, that are also a folder's, or that Windows keeps
+        for devices, get a digest of the input's full path.
     """
     plain = {str(item.path): _relative(item).with_suffix(suffix) for item in inputs}
     counts = Counter(_folded(name) for name in plain.values())
+    folders = {_folded(folder) for name in plain.values() for folder in name.parents}
     names = {
         path: name
-        if counts[_folded(name)] == 1 and len(os.fsencode(name.name)) <= _LONGEST_NAME_BYTES
+        if counts[_folded(name)] == 1
+        and _folded(name) not in folders
+        and len(os.fsencode(name.name)) <= _LONGEST_NAME_BYTES
+        and name.name.partition(".")[0].strip().upper() not in _RESERVED
         else _with_digest(name, path, _DIGEST_CHARACTERS)
         for path, name in plain.items()
     }
