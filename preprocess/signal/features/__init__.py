@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,6 +50,8 @@ class FrontEnd(Entry):
     version: ClassVar[int] = 1
     # Whether its values span more orders of magnitude than float16 holds.
     needs_float32: ClassVar[bool] = False
+    # Of files that are no audio and hold windows already: `windows_in` reads them.
+    suffixes: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod
@@ -118,6 +121,31 @@ class FrontEnd(Entry):
             the blocks joined.
         """
         yield self.windows(np.concatenate(list(blocks)))
+
+    def windows_in(self, path: Path, clip: str) -> Windows:
+        """Windows that a file holds which is no audio, e.g. a picture, or spectrograms of others.
+
+        They are what `windows` would make of the audio, as nearly as the file tells.
+
+        Parameters
+        ----------
+        path : Path
+            File whose suffix, in lower case, is one of `suffixes`.
+        clip : str
+            Id of the clip: a file may hold those of many.
+
+        Returns
+        -------
+        dict of str to np.ndarray [shape=(n_windows, *input_shapes[name]), dtype=float32]
+            At least one window.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be used, or holds nothing of the clip. The message names the file
+            and the remedy.
+        """
+        raise NotImplementedError(f"{self.name} reads no {path.suffix} of {clip}")
 
     def is_short(self, n_samples: int) -> bool:
         """Tell whether a waveform is shorter than one window, so that it is padded to one.
