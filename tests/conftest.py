@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ PYTHONPATH = (str(Path(__file__).parents[1]), str(Path(__file__).parent / "plugi
 sys.path[:0] = (*PYTHONPATH, str(Path(__file__).parent / "support"))
 os.environ["PYTHONPATH"] = os.pathsep.join(PYTHONPATH)
 
+# What librosa compiles is kept in files, which two processes that write them at once would damage.
+_OWN = f"tagger-tests-{os.getuid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / _OWN))
 
 # Elsewhere hypothesis looks at other examples each time; on CI the same code gives the same result.
 # How long an example takes depends on what else the machine does: that is no promise.

@@ -120,6 +120,19 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time run a block, by a lock on a file that is made for it.
+
+    Where there is no place for the file, or the system has no locks, nobody waits.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _lock(stack.enter_context(path.open("ab")).fileno())
+        yield
+
+
 def _lock(descriptor: int, *, wait: bool = True) -> bool | None:
     """Lock an open file or folder until it is closed.
 

@@ -50,6 +50,9 @@ def load_backbone_weights(model: Any, name: str) -> list[str]:
     list of str
         What was loaded, and how the published smoke test ended, a line each.
     """
+    named = model.backbone.load_named(model.embedding_model, name)
+    if named is not None:
+        return [f"{len(named)} tensors of {name} loaded"]
     path = resolve_weights(name)
     used = model.backbone.load_weights(model.embedding_model, path)
     lines = [f"{len(used)} tensors loaded from {path}"]

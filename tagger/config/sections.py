@@ -195,10 +195,23 @@ class PlateauConfig(Section):
     min_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
 
 
+class PhaseConfig(Section):
+    """Epochs that follow those before with another part of the network, or at another rate."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float | None, Field(gt=0, description="null: train.learning_rate")] = (
+        None
+    )
+    freeze: Annotated[
+        str, Field(description="as model.backbone.freeze, in its place: 'none', 'all' or a layer")
+    ] = "none"
+
+
 class TrainConfig(Section):
     """The training loop."""
 
     epochs: Annotated[int, Field(ge=1)] = 12
+    phases: Annotated[tuple[PhaseConfig, ...], Field(description="what follows these epochs")] = ()
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     final_learning_rate: Annotated[
         float | None, Field(ge=0, description="cosine decay to it; null: constant rate")
@@ -207,6 +220,9 @@ class TrainConfig(Section):
         float, Field(ge=0, description="in which the rate rises from nothing")
     ] = 0.0
     weight_decay: Annotated[float, Field(ge=0, description="of AdamW; 0: Adam")] = 0.0
+    l2: Annotated[
+        float, Field(ge=0, description="penalty on the squares of all kernels, in the loss")
+    ] = 0.0
     clip_norm: Annotated[
         float | None, Field(gt=0, description="longest gradient of all weights; null: any")
     ] = None
@@ -243,7 +259,31 @@ class TrainConfig(Section):
                 f"warmup_epochs={self.warmup_epochs:g} leaves none of epochs={self.epochs} for the "
                 "full rate; make it smaller"
             )
+        if self.phases and (self.final_learning_rate is not None or self.cache_embeddings):
+            raise ValueError(
+                "phases have a constant rate each and change what is frozen; leave out "
+                "final_learning_rate and cache_embeddings"
+            )
         return self
+
+    def phase(self, number: int) -> PhaseConfig | None:
+        """Phase of a number; None for 0, which is what comes before the first of `phases`."""
+        return self.phases[number - 1] if number else None
+
+    def phase_epochs(self, number: int) -> int:
+        """Most epochs of a phase."""
+        phase = self.phase(number)
+        return self.epochs if phase is None else phase.epochs
+
+    def phase_rate(self, number: int) -> float:
+        """Learning rate that a phase begins with."""
+        phase = self.phase(number)
+        return (None if phase is None else phase.learning_rate) or self.learning_rate
+
+    @property
+    def most_epochs(self) -> int:
+        """Of all phases together."""
+        return self.epochs + sum(phase.epochs for phase in self.phases)
 
 
 class FitConfig(Section):

@@ -69,7 +69,7 @@ class TaggerModel:
         self.time_pooling.build((None, None, len(self.tags)))
         # Fitted once the network has learned.
         self.fitted_head: ClipHead | None = None
-        _freeze(self.embedding_model, config.model.backbone.freeze)
+        self.freeze(config.model.backbone.freeze, "model.backbone.freeze")
         # What makes scores: of windows, or of the embeddings of windows.
         self._scorer = self.window_model
         # Batches differ in size at the end of the data; one graph serves them all.
@@ -126,6 +126,34 @@ class TaggerModel:
         """Length of each output that `window_outputs` knows, by name."""
         outputs = self.output_model.output
         return {name: int(output.shape[-1]) for name, output in outputs.items()}
+
+    def freeze(self, freeze: str, key: str) -> None:
+        """Train nothing of the backbone, all of it, or what lies behind a layer.
+
+        Parameters
+        ----------
+        freeze : str
+            ``"all"``, ``"none"``, or the last layer that is not trained.
+        key : str
+            Where the config says so, for messages.
+
+        Raises
+        ------
+        ConfigError
+            If it has no such layer.
+        """
+        self.embedding_model.trainable = freeze != "all"
+        if freeze in ("none", "all"):
+            return
+        names = [layer.name for layer in self.embedding_model.layers]
+        if freeze not in names:
+            with_weights = [layer.name for layer in self.embedding_model.layers if layer.weights]
+            raise ConfigError(
+                f"{key}={freeze!r} is not a layer; use none, all or one of "
+                f"{', '.join(with_weights)}"
+            )
+        for layer in self.embedding_model.layers[: names.index(freeze) + 1]:
+            layer.trainable = False
 
     def take_embeddings(self) -> None:
         """Score embeddings from now on, under the name ``embedding``, instead of windows.
@@ -302,24 +330,6 @@ def _as_tensors(windows: dict[str, Any]) -> dict[str, Any]:
 
 def _outputs_of(model: Any) -> Callable[[str], Any]:
     return lambda name: model.get_layer(name).output
-
-
-def _freeze(embedding_model: Any, freeze: str) -> None:
-    """Stop training of the backbone: nowhere, everywhere, or up to and including a layer."""
-    if freeze == "none":
-        return
-    if freeze == "all":
-        embedding_model.trainable = False
-        return
-    names = [layer.name for layer in embedding_model.layers]
-    if freeze not in names:
-        with_weights = [layer.name for layer in embedding_model.layers if layer.weights]
-        raise ConfigError(
-            f"model.backbone.freeze={freeze!r} is not a layer; "
-            f"use none, all or one of {', '.join(with_weights)}"
-        )
-    for layer in embedding_model.layers[: names.index(freeze) + 1]:
-        layer.trainable = False
 
 
 def build_model(

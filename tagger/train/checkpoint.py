@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, **objects: Any) -> None:
         self.folder = folder
+        self.track(**objects)
+
+    def track(self, **objects: Any) -> None:
+        """Save and restore these from now on."""
         self._checkpoint = tf.train.Checkpoint(**objects)
 
     def save(self, step: int, progress: dict[str, Any]) -> None:
@@ -63,8 +68,16 @@ class Checkpoints:
             ) from None
         self._remove_old()
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(
+        self, ready: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any] | None:
         """Restore the newest state that can be read.
+
+        Parameters
+        ----------
+        ready : callable, optional
+            Called with the `progress` of a state before its variables are read: they may be of
+            another optimizer than is tracked.
 
         Returns
         -------
@@ -84,6 +97,8 @@ class Checkpoints:
         for state in reversed(states):
             try:
                 progress = _read_progress(state / _PROGRESS)
+                if ready is not None:
+                    ready(progress)
                 status = self._checkpoint.read(str(state / _VARIABLES))
                 status.assert_existing_objects_matched()
             except _UNREADABLE as error:

@@ -149,7 +149,7 @@ class Feed:
         first, before, started = progress.step, progress.seconds, time.monotonic()
         begin = progress.epoch * self.steps_per_epoch
         self._waited = 0.0
-        title = f"epoch {progress.epoch + 1}/{self._config.train.epochs}"
+        title = f"epoch {progress.epoch + 1}/{self._config.train.most_epochs}"
         with progress_bar(title, self.steps_per_epoch) as advance:
             advance(first - begin, "")
 

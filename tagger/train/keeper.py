@@ -120,6 +120,7 @@ class Keeper:
             n_patches=feed.steps_per_epoch * feed.patches_per_step,
         )
         larger_is_better = self._learner.judge.task.monitors[config.train.monitor]
+        phase = progress.phase
         improved = progress.end_epoch(config.train, row, larger_is_better=larger_is_better)
         run, judge = self._run, self._learner.judge
         judge.save_weights(run.last_weights)
@@ -136,6 +137,10 @@ class Keeper:
                 scores=validated.scores,
             )
         write_csv(run.metrics, list(row), [list(item.values()) for item in progress.history])
+        if progress.phase != phase:
+            # A state is of the phase that comes next: its optimizer has other variables.
+            self._learner.enter_phase(progress.phase)
+            self._checkpoints.track(**self._learner.variables)
         # The state comes after the weights and metrics that it speaks of: a run killed in
         # between repeats the epoch and writes the same again.
         self._save(progress)
@@ -178,7 +183,7 @@ class Keeper:
 
     def finish(self, progress: Progress, data: PreparedData) -> TrainResult:
         """Fit the clip head and make the bundle."""
-        if progress.epoch < self._config.train.epochs:
+        if not progress.has_all_epochs(self._config.train):
             notice(f"stopped early: no improvement since epoch {progress.best_epoch}")
         if self._machines.distribution.is_chief:
             from tagger.bundle.export import export_run

@@ -12,6 +12,7 @@ from tagger.network.keras import keras, tf
 from tagger.network.model import build_model
 from tagger.runs.folder import RunFolder
 from tagger.train.checkpoint import Checkpoints
+from tagger.train.data import PreparedData
 from tagger.train.distribution import synchronize_normalization
 from tagger.train.embedded_store import EmbeddedStore
 from tagger.train.feed import Feed
@@ -19,6 +20,7 @@ from tagger.train.fit_clip_head import clip_head_of
 from tagger.train.machines import Machines
 from tagger.train.optimizer import learning_rate, make_averaging, make_optimizer
 from tagger.train.progress import Progress
+from tagger.train.standardise import standardise_inputs
 from tagger.train.steps import make_train_step
 
 
@@ -61,8 +63,10 @@ class Learner:
         with distribution.strategy.scope():
             keras.utils.set_random_seed(config.train.seed)
             self.model = build()
-            self._optimizer = make_optimizer(config.train, precision=machines.precision)
-            self._optimizer.build(self.model.trainable_variables)
+        self._feed: Feed | None = None
+        # A layer that is not there is told before there is a run; the first phase comes last.
+        for phase in reversed(range(len(config.train.phases) + 1)):
+            self.enter_phase(phase)
         if judge is not None and distribution.n_replicas > 1:
             synchronize_normalization(self.model.window_model)
         self.judge = judge or self.model
@@ -71,8 +75,22 @@ class Learner:
         for message in self.model.task.warnings():
             warn(message)
 
-    def checkpoints(self, run: RunFolder) -> Checkpoints:
-        """States of this training in a run folder."""
+    def enter_phase(self, phase: int) -> None:
+        """Freeze what a phase freezes, and begin with a new optimizer."""
+        settings = self._config.train.phase(phase)
+        if settings is None:
+            self.model.freeze(self._config.model.backbone.freeze, "model.backbone.freeze")
+        else:
+            self.model.freeze(settings.freeze, f"train.phases[{phase - 1}].freeze")
+        with self._machines.distribution.strategy.scope():
+            self._optimizer = make_optimizer(self._config.train, precision=self._machines.precision)
+            self._optimizer.build(self.model.trainable_variables)
+        if self._feed is not None:
+            self.compile(self._feed)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What a state of this training consists of, by name."""
         variables = {
             "network": self.model.window_model,
             "time_pooling": self.model.time_pooling,
@@ -84,10 +102,14 @@ class Learner:
                 "average": self.judge.window_model,
                 "average_pooling": self.judge.time_pooling,
             }
-        return Checkpoints(run.checkpoints, **variables)
+        return variables
 
-    def begin(self, run: RunFolder, *, resumed: bool) -> Progress:
-        """Take the weights to begin with: of the run's newest state, else of the config.
+    def checkpoints(self, run: RunFolder) -> Checkpoints:
+        """States of this training in a run folder."""
+        return Checkpoints(run.checkpoints, **self.variables)
+
+    def begin(self, run: RunFolder, data: PreparedData, *, resumed: bool) -> Progress:
+        """Take the weights to begin with: of the run's newest state, else of config and data.
 
         Raises
         ------
@@ -96,19 +118,27 @@ class Learner:
         ModelError
             If weights cannot be read or do not fit, or other machines begin elsewhere.
         """
-        saved = self.checkpoints(run).restore() if resumed else None
+        checkpoints = self.checkpoints(run)
+
+        def ready(saved: dict[str, Any]) -> None:
+            self.enter_phase(Progress.from_dict(saved).phase)
+            checkpoints.track(**self.variables)
+
+        saved = checkpoints.restore(ready) if resumed else None
         progress = Progress()
         if saved is not None:
             progress = Progress.from_dict(saved)
             notice(f"resuming after epoch {progress.epoch}, step {progress.step}")
-            if self._config.train.epochs < progress.epoch:
+            if self._config.train.most_epochs < progress.epoch:
                 raise ConfigError(
                     f"{run.address}: has {progress.epoch} epochs already, more than "
-                    f"train.epochs={self._config.train.epochs}; ask for at least as many"
+                    f"train.epochs={self._config.train.most_epochs}; ask for at least as many"
                 )
         elif self._config.model.backbone.weights != "none":
             for line in load_backbone_weights(self.model, self._config.model.backbone.weights):
                 notice(line)
+        if saved is None:
+            standardise_inputs(self.model, data.store, data.rows("train"))
         if self.judge is not self.model and (saved is None or not self._averaging):
             self.judge.copy_weights(self.model)
         self._machines.distribution.require_same(epoch=progress.epoch, step=progress.step)
@@ -134,7 +164,7 @@ class Learner:
 
     def compile(self, feed: Feed) -> None:
         """Make the graphs of a step with what a feed gives."""
-        config = self._config.train
+        config, self._feed = self._config.train, feed
         self._warmup_steps = round(config.warmup_epochs * feed.steps_per_epoch)
         self._n_steps = config.epochs * feed.steps_per_epoch
         self._train_step = make_train_step(
@@ -143,13 +173,14 @@ class Learner:
             names=feed.names,
             augmented=feed.augmented,
             mixup=config.mixup_alpha > 0,
+            l2=config.l2,
             distribution=self._machines.distribution,
         )
         self._average = None
         if self._averaging:
             theirs, ours = self.judge.weights, self.model.weights
             # The average of what never changes is known, and would take longer than a head's step.
-            is_frozen = self._config.model.backbone.freeze == "all"
+            is_frozen = not self.model.embedding_model.trainable
             still = {id(w) for w in self.model.embedding_model.weights} if is_frozen else set()
             moving = [name for name in theirs if id(ours[name]) not in still]
             self._average = make_averaging(
@@ -165,6 +196,7 @@ class Learner:
             step=step,
             n_steps=self._n_steps,
             factor=progress.rate_factor,
+            phase=progress.phase,
             warmup_steps=self._warmup_steps,
         )
 

@@ -67,7 +67,7 @@ def train(config: Config, *, resume: bool = False, profile_input: bool = False) 
             joined_machines(config, data, resumed=run if resumed else None)
         )
         learner = Learner(config, data.vocabulary.tags, machines)
-        progress = learner.begin(run, resumed=resumed)
+        progress = learner.begin(run, data, resumed=resumed)
         store = learner.source(data.store)
         feed = Feed(config, data, store=store, machines=machines, profile=profile_input)
         keeper = stack.enter_context(

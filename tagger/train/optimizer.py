@@ -42,7 +42,13 @@ def make_optimizer(config: TrainConfig, *, precision: str) -> Any:
 
 
 def learning_rate(
-    config: TrainConfig, *, step: int, n_steps: int, factor: float, warmup_steps: int = 0
+    config: TrainConfig,
+    *,
+    step: int,
+    n_steps: int,
+    factor: float,
+    warmup_steps: int = 0,
+    phase: int = 0,
 ) -> float:
     """Rate of a step: a straight rise, then constant or a half cosine, times the plateau factor.
 
@@ -56,8 +62,10 @@ def learning_rate(
         What reduce-on-plateau has made of it.
     warmup_steps : int
         Steps of the rise.
+    phase : int
+        Of `TrainConfig.phases`.
     """
-    rate = config.learning_rate
+    rate = config.phase_rate(phase)
     if config.final_learning_rate is not None:
         # Loshchilov & Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
         done = (step - warmup_steps) / max(1, n_steps - warmup_steps)

@@ -29,6 +29,10 @@ class Progress:
         What reduce-on-plateau has made of the learning rate.
     epochs_since_reduction : int
         Epochs without improvement since the rate was last lowered.
+    phase : int
+        Of `TrainConfig.phases`; 0 in front of the first.
+    phase_began : int
+        Epochs that were finished before it.
     history : list of dict
         A row per finished epoch.
     """
@@ -41,21 +45,34 @@ class Progress:
     best_epoch: int = 0
     rate_factor: float = 1.0
     epochs_since_reduction: int = 0
+    phase: int = 0
+    phase_began: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Progress":
         """Inverse of ``dataclasses.asdict``."""
+        # States of earlier releases have no phases.
+        values = {"phase": 0, "phase_began": 0, **values}
         return cls(**{item.name: values[item.name] for item in fields(cls)})
 
     def stops_early(self, config: TrainConfig) -> bool:
         """Whether the monitored metric has not improved for too long."""
         patience = config.early_stopping.patience
-        return patience is not None and self.epoch - self.best_epoch >= patience
+        since = max(self.best_epoch, self.phase_began)
+        return patience is not None and self.epoch - since >= patience
+
+    def has_all_epochs(self, config: TrainConfig) -> bool:
+        """Whether this phase has had as many epochs as it may."""
+        return self.epoch - self.phase_began >= config.phase_epochs(self.phase)
+
+    def phase_is_over(self, config: TrainConfig) -> bool:
+        """Whether this phase has no further epoch."""
+        return self.has_all_epochs(config) or self.stops_early(config)
 
     def is_over(self, config: TrainConfig) -> bool:
-        """Whether there is no further epoch."""
-        return self.epoch >= config.epochs or self.stops_early(config)
+        """Whether there is no further epoch at all."""
+        return self.phase >= len(config.phases) and self.phase_is_over(config)
 
     def row(
         self, metrics: dict[str, float], *, rate: float, n_steps: int, n_patches: int
@@ -116,11 +133,17 @@ class Progress:
         if improved:
             self.best, self.best_epoch = value, self.epoch
             self.epochs_since_reduction = 0
-            return True
+        else:
+            self._count_plateau(config)
+        if self.phase < len(config.phases) and self.phase_is_over(config):
+            self.phase, self.phase_began = self.phase + 1, self.epoch
+            self.rate_factor, self.epochs_since_reduction = 1.0, 0
+        return improved
+
+    def _count_plateau(self, config: TrainConfig) -> None:
         self.epochs_since_reduction += 1
         plateau = config.reduce_on_plateau
         if plateau.patience is not None and self.epochs_since_reduction >= plateau.patience:
-            lowest = min(1.0, plateau.min_learning_rate / config.learning_rate)
+            lowest = min(1.0, plateau.min_learning_rate / config.phase_rate(self.phase))
             self.rate_factor = max(lowest, self.rate_factor * plateau.factor)
             self.epochs_since_reduction = 0
-        return False

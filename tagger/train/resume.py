@@ -52,7 +52,7 @@ def open_run(config: Config, *, resume: bool) -> tuple[RunFolder, bool]:
         )
     run.require_front_end(config.make_front_end())
     ours, theirs = settings_that_count(config), settings_that_count(run.load_config())
-    if config.train.final_learning_rate is None:
+    if config.train.final_learning_rate is None and not config.train.phases:
         # With the cosine another number of epochs is another rate at every step.
         theirs["train.epochs"] = ours["train.epochs"]
     different = [

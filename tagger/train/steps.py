@@ -18,6 +18,7 @@ def make_train_step(
     augmented: Mapping[str, LogScale | None] | None = None,
     mixup: bool,
     distribution: Distribution,
+    l2: float = 0.0,
     jit_compile: bool = False,
 ) -> Callable[..., Any]:
     """Make the graph of a training step.
@@ -37,6 +38,8 @@ def make_train_step(
         Whether examples are mixed with their partners.
     distribution : Distribution
         The devices that take the step together.
+    l2 : float
+        Penalty on the squares of all kernels that are trained.
     jit_compile : bool
         Compile with XLA.
 
@@ -49,6 +52,8 @@ def make_train_step(
         plans those of `augment.spectrogram_plans`.
     """
     scales = augmented or {}
+    # Not what scales and offsets.
+    kernels = [v for v in model.trainable_variables if "kernel" in v.name.rpartition("/")[2]]
     scaling = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def replica_step(labels: Any, partners: Any, own_part: Any, wishes: Any, *arrays: Any) -> Any:
@@ -62,7 +67,10 @@ def make_train_step(
         with tf.GradientTape() as tape:
             scores = model.bag_scores(inputs, training=True)
             # Of the joint batch: the optimizer adds up the gradients of all devices.
-            loss = model.task.loss(labels, scores) / distribution.n_replicas
+            loss = model.task.loss(labels, scores)
+            if l2:
+                loss += l2 * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+            loss /= distribution.n_replicas
             scaled = optimizer.get_scaled_loss(loss) if scaling else loss
         gradients = tape.gradient(scaled, model.trainable_variables)
         if scaling:

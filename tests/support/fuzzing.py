@@ -271,6 +271,9 @@ class _Watch:
             self.seen.append(problem)
 
     def _problem(self, event: str, arguments: tuple[object, ...]) -> str | None:
+        if event == "code.__new__" and str(arguments[1]).startswith("av/"):
+            # Compiled by Cython, it makes the lines of a traceback where it raises an error.
+            return None
         if event == "open":
             return self._opened(*arguments)
         if event in self._CHANGES:

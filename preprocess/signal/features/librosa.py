@@ -6,6 +6,7 @@ report. librosa decides all numbers; here its calls share one spectrogram, and m
 by row, which gives the same ten times as fast.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from preprocess.signal.features import FrontEnd, Windows
+from tagger.base.cache import cache_folder
+from tagger.base.files import one_at_a_time
 from tagger.base.registry import Params
 
 _N_FFT, _HOP = 2048, 512
@@ -100,6 +103,7 @@ class Librosa(FrontEnd):
         return n_samples < max(_N_FFT, round((self.window_seconds or 0) * self.sample_rate))
 
     def windows(self, waveform: npt.NDArray[np.float32]) -> Windows:  # noqa: D102
+        _compile()
         # librosa wants one whole frame.
         short = max(0, _N_FFT - len(waveform))
         waveform = np.pad(waveform, (0, short)) if short else waveform
@@ -115,6 +119,24 @@ class Librosa(FrontEnd):
         # Of silence librosa gives no skew and no tempo.
         values = np.array([[row[name] for name in names] for row in rows], dtype=np.float32)
         return {"features": np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)}
+
+
+@functools.cache
+def _compile() -> None:
+    """Compile what librosa compiles at first use, one process after the other.
+
+    It keeps that in files, which several processes that write them at once leave damaged: whoever
+    reads them then is ended by the system.
+    """
+    import librosa
+
+    with one_at_a_time(cache_folder() / "librosa.lock"):
+        some = np.sin(np.arange(4 * _N_FFT, dtype=np.float32) ** 1.5)
+        rate = 22050
+        librosa.feature.chroma_stft(y=some, sr=rate)
+        librosa.feature.zero_crossing_rate(some)
+        librosa.feature.spectral_contrast(y=some, sr=rate)
+        librosa.feature.tempo(y=some, sr=rate)
 
 
 class _Spectra:

@@ -52,7 +52,15 @@ class OnnxExporter(Exporter):
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-        inputs = {item.name: windows[item.name.split(":")[0]] for item in session.get_inputs()}
+        wanted = {item.name: item.name.split(":")[0] for item in session.get_inputs()}
+        unknown = set(wanted.values()) - set(windows)
+        if unknown:
+            # Of some networks tf2onnx makes an input of what is a constant.
+            raise ModelError(
+                f"{path.name}: ONNX cannot express this network (it asks for {min(unknown)}); use "
+                "another --format"
+            )
+        inputs = {name: windows[source] for name, source in wanted.items()}
         return dict(zip(names, session.run(names, inputs), strict=True))
 
 

@@ -97,6 +97,29 @@ class Backbone(Entry):
 
         return load_by_layer_name(model, path)
 
+    def load_named(self, model: Any, name: str) -> list[str] | None:
+        """Load weights that this kind of backbone has by name, e.g. ``imagenet``.
+
+        Parameters
+        ----------
+        model : keras.Model
+            As of `load_weights`.
+        name : str
+            As of ``model.backbone.weights``.
+
+        Returns
+        -------
+        list of str or None
+            Names of the tensors that were used; None where it has none of that name.
+
+        Raises
+        ------
+        ModelError
+            If they cannot be had.
+        """
+        del model, name
+        return None
+
     def smoke_test(self, model: Any) -> "SmokeTest | None":
         """Compare `model` with published figures; None where none are published."""
         del model

@@ -1,5 +1,9 @@
 """Promises of the front end `librosa`: its values are those of plain calls of librosa."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -131,3 +135,24 @@ def test_values_are_kept_in_float32(tmp_path, command):
     assert command("preprocess", *options)[0] == 0
     stored = Store(tmp_path / "store").read(0)["features"]
     assert stored.dtype == np.float32 and stored.shape == (1, 57)
+
+
+def test_processes_that_begin_at_once_compile_one_after_the_other(tmp_path):
+    code = (
+        "import numpy as np; from preprocess.signal.features import FRONT_ENDS\n"
+        "front_end = FRONT_ENDS.create('librosa', {})\n"
+        "print(front_end.windows(np.ones(9000, np.float32))['features'].shape)\n"
+    )
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+        "TAGGER_CACHE": str(tmp_path / "cache"),
+    }
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert said == [b"(1, 57)\n"] * 2
+    assert (tmp_path / "cache" / "librosa.lock").exists()
