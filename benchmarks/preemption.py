@@ -30,7 +30,7 @@ from prediction import machine, write_table
 START, END = "<!-- preemption: start -->\n", "<!-- preemption: end -->\n"
 ROOT = Path(__file__).parents[1]
 STATE = "checkpoints/[0-9]*"
-CONFIGS = ("report/vggish.yaml", "magnatagatune.yaml")
+CONFIGS = ("magnatagatune_vggish/vggish.yaml", "magnatagatune.yaml")
 # A bucket on loopback, in a process of its own.
 SERVER = """
 import sys

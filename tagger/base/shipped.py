@@ -16,7 +16,7 @@ def shipped_folder() -> Path:
 
 
 def shipped_names(below: str = "") -> tuple[str, ...]:
-    """Names of these files, e.g. ``"report/vggish"``.
+    """Names of these files, e.g. ``"magnatagatune_vggish/vggish"``.
 
     Parameters
     ----------

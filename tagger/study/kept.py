@@ -8,6 +8,8 @@ from tagger.base.files import json_hash
 from tagger.config import Config
 
 SCORES, RESULT = "scores.npz", "result.json"
+# Windows that networks are trained on, for all variants.
+STORES = "stores"
 # 2: clips that were tested in each fold
 SCHEMA_VERSION = 2
 

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.clips.splits import SPLITS, split_parts
+from preprocess.clips.splits import PARTS, SPLITS, split_parts
 from preprocess.clips.splits.k_fold import groups_of
 from preprocess.clips.vocabulary import resolve_vocabulary
 from tagger.base.errors import ConfigError, TaggerError
@@ -25,9 +25,18 @@ from tagger.metrics.columns import ArrayColumns
 from tagger.metrics.score_files import write_scores
 from tagger.scoring.clip_heads import ClipHead, Labels, save_clip_head
 from tagger.scoring.scorer import Floats
-from tagger.study.kept import RESULT, SCHEMA_VERSION, SCORES, digest, folder_of, known_result
+from tagger.study.kept import (
+    RESULT,
+    SCHEMA_VERSION,
+    SCORES,
+    STORES,
+    digest,
+    folder_of,
+    known_result,
+)
 from tagger.study.page import write_page
 from tagger.study.study_file import Study, Variant, config_of, read_study
+from tagger.study.trained import train_variant
 from tagger.study.votes import training_scores, vote
 
 # Clips that are scored again to see how long one takes.
@@ -99,7 +108,12 @@ def run_study(
     if len(missing) < len(fitted):
         notice(f"{len(fitted) - len(missing)} of {len(fitted)} variants are there already")
     with progress_bar("study", len(missing)) as advance:
-        for variant, error in _fit_all(missing, configs, folder, scored=scored, n_jobs=n_jobs):
+        trained = [variant for variant in missing if study.trains(variant)]
+        others = [variant for variant in missing if not study.trains(variant)]
+        for variant, error in itertools.chain(
+            _fit_all(others, configs, folder, scored=scored, n_jobs=n_jobs),
+            _train_all(trained, configs, folder),
+        ):
             if error is not None:
                 failures[variant.name] = error
                 failed(f"{variant.name}: {error}")
@@ -157,6 +171,24 @@ def _fit_all(
             raise
 
 
+def _train_all(
+    variants: list[Variant], configs: dict[str, Config], folder: Path
+) -> Iterator[tuple[Variant, str | None]]:
+    """Train variants one after the other, each in a process of its own, with all processors."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    for variant in variants:
+        # What TensorFlow has taken of memory goes with the process.
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            own = folder_of(folder, variant.name)
+            future = pool.submit(train_variant, configs[variant.name], own, folder / STORES)
+            try:
+                yield variant, future.result()
+            except BrokenExecutor:
+                yield variant, "its process was ended, perhaps for lack of memory; run it again"
+
+
 def _one_thread() -> None:
     from threadpoolctl import threadpool_limits
 
@@ -209,7 +241,7 @@ def _fit_variant(config: Config, folder: Path, *, by_folds: bool) -> None:
             task=config.task.name,
         )
 
-    for fold, (train, test) in enumerate(_sides(config, clips)):
+    for fold, (train, validation, test) in enumerate(_sides(config, clips)):
         begun = time.perf_counter()
         near = [groups[row] for row in train]
         fitted, by_fold = _fitted(
@@ -217,7 +249,13 @@ def _fit_variant(config: Config, folder: Path, *, by_folds: bool) -> None:
         )
         seconds.append(time.perf_counter() - begun)
         if by_folds and by_fold is not None:
-            keep(training_scores(folder, fold), train[by_fold.rows], by_fold.scores)
+            # Clips that validate take no part in a fit.
+            unseen = np.concatenate([by_fold.scores, fitted.scores(features[validation])])
+            keep(
+                training_scores(folder, fold),
+                np.concatenate([train[by_fold.rows], validation]),
+                unseen,
+            )
         rows.append(test)
         scores.append(fitted.scores(features[test]))
         said.append(fitted.describe())
@@ -243,21 +281,21 @@ def _fit_variant(config: Config, folder: Path, *, by_folds: bool) -> None:
 
 def _sides(
     config: Config, clips: Clips
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Rows that are fitted and rows that are tested, in each fold of the split."""
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Rows that are fitted, rows that validate and rows that are tested, in each fold."""
     data = config.data
     split = SPLITS.create(data.split, data.split_params)
     for fold in range(split.n_folds):
         parts = split_parts(
             clips.index, data.split, params=data.split_params, seed=data.split_seed, fold=fold
         )
-        train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+        train, validation, test = (np.flatnonzero(parts == part) for part in PARTS)
         if not len(train) or not len(test):
             raise ConfigError(
                 f"data.split={data.split}: leaves no clips to train on, or to test; add clips, or "
                 "choose another split"
             )
-        yield train, test
+        yield train, validation, test
 
 
 def _fitted(

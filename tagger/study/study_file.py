@@ -53,7 +53,10 @@ class Variant(_Part):
     vote_by : str
         ``"mean"`` of them; ``"weights"``: a mean whose weights make the labels of the training
         clips most likely; ``"stacking"``: a logistic regression on all of them. The last two
-        learn from scores that folds of the training clips give, for one label per clip.
+        learn from scores that folds of the training clips give, and of validation clips, for one
+        label per clip.
+    train : bool, optional
+        Whether a network is trained, in place of a clip head that is fitted; default as the study.
     note : str
         A sentence for the page.
     """
@@ -63,6 +66,7 @@ class Variant(_Part):
     published: tuple[Published, ...] = ()
     vote_of: tuple[str, ...] = ()
     vote_by: Literal["mean", "weights", "stacking"] = "mean"
+    train: bool | None = None
     note: str = ""
 
 
@@ -99,6 +103,8 @@ class Study(_Part):
         Config file that all variants start from, relative to the study's file; empty for none.
     set : dict
         What all variants change of it, by dotted key.
+    train : bool
+        Whether variants train networks.
     variants : tuple of Variant
         What is compared.
     compared_by : str
@@ -111,9 +117,14 @@ class Study(_Part):
     about: str = ""
     config: str = ""
     set: dict[str, Any] = {}
+    train: bool = False
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     compared_by: Literal["accuracy", "pr_auc_macro", "roc_auc_macro"] = "accuracy"
     plots: tuple[Plot, ...] = ()
+
+    def trains(self, variant: Variant) -> bool:
+        """Whether a network is trained for a variant."""
+        return self.train if variant.train is None else variant.train
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Study":

@@ -61,7 +61,7 @@ def vote(
     archives = [read_scores(folder_of(folder, name) / SCORES) for name in variant.vote_of]
     first = archives[0]
     parts = [results[name] for name in variant.vote_of]
-    if any(archive.clip_ids != first.clip_ids for archive in archives):
+    if any(set(archive.clip_ids) != set(first.clip_ids) for archive in archives):
         raise ConfigError(
             f"{variant.name}: the variants of its vote were tested on other clips; give them all "
             "the same split"
@@ -71,7 +71,7 @@ def vote(
         raise ConfigError(
             f"{variant.name}: vote_by {variant.vote_by} needs one label per clip; use mean"
         )
-    said = np.stack([archive.columns.scores for archive in archives]).astype(np.float64)
+    said = np.stack([_scores_of(archive, first.clip_ids) for archive in archives])
     ends = np.cumsum([0, *parts[0]["n_tested"]])
     found, of_weights = [], []
     for fold, (begin, end) in enumerate(itertools.pairwise(ends)):
@@ -121,12 +121,27 @@ def _said_of(variant: Variant, of_weights: list[npt.NDArray[np.float64]]) -> str
     return f"weighted mean: {', '.join(shares)}"
 
 
+def _scores_of(archive: ScoreArchive, clips: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Scores of clips [shape=(n_clips, n_labels)], in their order."""
+    rows_of = {clip: row for row, clip in enumerate(archive.clip_ids)}
+    return archive.columns.scores[[rows_of[clip] for clip in clips]].astype(np.float64)
+
+
 def _learned(
     known: Sequence[ScoreArchive], said: npt.NDArray[np.float64], *, stacked: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Scores of clips by what is known of training clips, and the weight of each variant."""
-    labels = known[0].columns.labels.astype(np.uint8)
-    training = np.stack([archive.columns.scores for archive in known]).astype(np.float64)
+    # Networks have none but of validation clips.
+    shared = set(known[0].clip_ids).intersection(*(archive.clip_ids for archive in known[1:]))
+    if not shared:
+        raise ConfigError(
+            "no clip outside the test has scores of all variants of the vote; choose a split with "
+            "validation clips, or vote_by mean"
+        )
+    ids = [clip for clip in known[0].clip_ids if clip in shared]
+    rows_of = {clip: row for row, clip in enumerate(known[0].clip_ids)}
+    labels = known[0].columns.labels[[rows_of[clip] for clip in ids]].astype(np.uint8)
+    training = np.stack([_scores_of(archive, ids) for archive in known])
     if not stacked:
         weights = mixture_weights(training, labels)
         return np.tensordot(weights, said, axes=1), weights

@@ -60,10 +60,10 @@ def test_a_wheel_carries_what_help_and_errors_refer_to(installed, light_tagger, 
     wrong = light_tagger("config", "show", "--set", "train.epoch=5")
     assert wrong.returncode == 2
     assert "train.epoch: unknown key (did you mean epochs?)" in wrong.stderr
-    new = light_tagger("config", "new", "mine.yaml", "--from", "report/autopool")
+    new = light_tagger("config", "new", "mine.yaml", "--from", "magnatagatune_vggish/autopool")
     assert new.returncode == 0, new.stderr
     mine = light_tagger("config", "show", "--config", "mine.yaml")
-    named = light_tagger("config", "show", "--config", "report/autopool")
+    named = light_tagger("config", "show", "--config", "magnatagatune_vggish/autopool")
     assert mine.returncode == 0 and mine.stdout == named.stdout != ""
     again = light_tagger("config", "new", "mine.yaml")
     assert again.returncode == 2 and "is there already" in again.stderr
@@ -84,8 +84,8 @@ def test_a_file_of_ones_own_comes_before_a_shipped_one(tmp_path, monkeypatch):
     )
     Path("demo.yaml").write_text("train: {epochs: 77}\n")
     assert load_config(Path("demo.yaml")).train.epochs == 77
-    Path("mine.yaml").write_text("extends: report/vggish.yaml\ntrain: {epochs: 3}\n")
-    assert load_config(Path("mine.yaml")).data.tags == load_config(Path("report/vggish")).data.tags
+    Path("mine.yaml").write_text("extends: magnatagatune_vggish/vggish.yaml\ntrain: {epochs: 3}\n")
+    assert load_config(Path("mine.yaml")).data.tags == load_config(Path("magnatagatune_vggish/vggish")).data.tags
     assert read_synonyms(Path("magnatagatune"))["classical"]
     assert read_synonyms(Path("configs/synonyms/magnatagatune.yaml"))["classical"]
     assert read_study(Path("gtzan_leak")).variants
@@ -101,7 +101,7 @@ def test_no_name_leads_out_of_the_shipped_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("autopol", "report/autopool"), ("scene", "scenes"), ("nothing like it", "")],
+    [("autopol", "magnatagatune_vggish/autopool"), ("scene", "scenes"), ("nothing like it", "")],
 )
 def test_a_config_that_is_not_there_names_what_may_be_meant(name, hint):
     with pytest.raises(ConfigError) as error:
