@@ -1,4 +1,4 @@
-"""Which files are audio, by their names, and how much of one has to be there."""
+"""Which files are audio, or pictures of it, by their names, and how much has to be there."""
 
 import contextlib
 import os
@@ -22,6 +22,8 @@ FFMPEG_SUFFIXES = frozenset(
     }
 )
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+# Spectrograms that others have drawn.
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 # Of the audio that headers promise, more than this may not be missing unless a user says so: what
 # is left would not be the piece any more.
@@ -33,7 +35,7 @@ _LEFT_OUT = frozenset(
 )
 
 
-def find_audio_files(folder: Path) -> list[Path]:
+def find_audio_files(folder: Path, *, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> list[Path]:
     """Find the audio files below a folder, by suffix.
 
     Parameters
@@ -41,6 +43,8 @@ def find_audio_files(folder: Path) -> list[Path]:
     folder : Path
         Where to look, at any depth. Hidden files and folders are left out, as are those of
         wastebaskets; `folder` itself may be one.
+    suffixes : frozenset of str
+        Of the files, in lower case; default those of audio.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def find_audio_files(folder: Path) -> list[Path]:
     """
     if is_remote(folder):
         n_parts = len(folder.parts)
-        found = [path for path in folder.rglob("*") if _is_wanted(path.parts[n_parts:])]
+        found = [path for path in folder.rglob("*") if _is_wanted(path.parts[n_parts:], suffixes)]
         return sorted(path for path in found if path.is_file())
     files: list[Path] = []
 
@@ -58,13 +62,13 @@ def find_audio_files(folder: Path) -> list[Path]:
 
     for at, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not _is_hidden(name)]
-        files += [Path(at, name) for name in names if _is_wanted((name,)) and _is_file(at, name)]
+        wanted = [name for name in names if _is_wanted((name,), suffixes)]
+        files += [Path(at, name) for name in wanted if _is_file(at, name)]
     return sorted(files)
 
 
-def _is_wanted(parts: Sequence[str]) -> bool:
-    is_audio = Path(parts[-1]).suffix.lower() in AUDIO_SUFFIXES
-    return is_audio and not any(map(_is_hidden, parts))
+def _is_wanted(parts: Sequence[str], suffixes: frozenset[str]) -> bool:
+    return Path(parts[-1]).suffix.lower() in suffixes and not any(map(_is_hidden, parts))
 
 
 def _is_hidden(name: str) -> bool:

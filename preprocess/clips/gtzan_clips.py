@@ -26,7 +26,8 @@ UNREADABLE = "jazz.00054"
 # The file of published splits.
 PUBLISHED = "gtzan.csv"
 
-_NAME = re.compile(rf"(?:{'|'.join(GENRES)})\.\d{{5}}(?!\d)")
+# Pictures of its spectrograms go around without the dot.
+_NAME = re.compile(rf"({'|'.join(GENRES)})\.?(\d{{5}})(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,14 @@ def known_clips() -> Mapping[str, GtzanClip]:
 def clip_name(file: str) -> str:
     """Name of the clip that a file is, or is a segment of; empty if it is none of GTZAN's.
 
-    ``blues.00000.wav``, ``blues/blues.00000.au`` and ``blues.00000.3.wav`` are ``blues.00000``.
+    ``blues.00000.wav``, ``blues/blues.00000.au``, ``blues.00000.3.wav`` and ``blues00000.png`` are
+    ``blues.00000``.
     """
     match = _NAME.search(PurePosixPath(file).name)
-    return match[0] if match else ""
+    return f"{match[1]}.{match[2]}" if match else ""
+
+
+def artist_of(file: str) -> str:
+    """Artist of the clip that a file is, or is a segment of, by its name; empty if not known."""
+    known = known_clips().get(clip_name(file))
+    return "" if known is None else known.artist

@@ -62,12 +62,13 @@ class ClipIndex:
         Where it was read from, for messages.
     segments : bool
         Whether each row is a segment of the clip that its track names, as in a table of features.
-        No split may then part rows of one track.
+        No split may then part rows of one track; and rows may share a file.
 
     Raises
     ------
     ConfigError
-        If clip ids or paths repeat, or a path is empty or leaves the data set's root.
+        If clip ids repeat, or paths other than of segments; or a path is empty or leaves the data
+        set's root.
     """
 
     tags: tuple[str, ...]
@@ -83,7 +84,8 @@ class ClipIndex:
                 f"and {len(self.tags)} tags"
             )
         refuse_repeats([clip.id for clip in self.clips], "clip ids", self.source)
-        refuse_repeats([clip.path for clip in self.clips], "paths", self.source)
+        if not self.segments:
+            refuse_repeats([clip.path for clip in self.clips], "paths", self.source)
         refuse_repeats(self.tags, "tag columns", self.source)
         for clip in self.clips:
             if not PurePosixPath(clip.path).parts:

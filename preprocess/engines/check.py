@@ -11,7 +11,7 @@ from preprocess.engines.run import front_end_of
 from preprocess.engines.workers import WorkerDied, default_workers, map_in_processes
 from preprocess.signal.audio import load_audio
 from preprocess.signal.features import FrontEnd
-from preprocess.signal.windows import windows_of_waveform
+from preprocess.signal.windows import holds_windows, windows_of_file, windows_of_waveform
 from tagger.base.errors import AudioError
 from tagger.base.files import sha256_of_file
 from tagger.base.log import progress_bar
@@ -59,7 +59,12 @@ class _Inspection:
 
 
 def _inspect(
-    record: ClipRecord, *, audio_root: Path, spec: dict[str, Any], most_missing: float
+    record: ClipRecord,
+    *,
+    audio_root: Path,
+    spec: dict[str, Any],
+    most_missing: float,
+    share_file: bool,
 ) -> _Inspection:
     path = audio_root / record.path
     front_end = front_end_of(spec)
@@ -69,6 +74,9 @@ def _inspect(
             return _Inspection((Finding("missing", record.path, detail),))
         if path.is_file() and path.stat().st_size == 0:
             return _Inspection((Finding("empty", record.path, "0 bytes"),))
+        if holds_windows(path, front_end):
+            windows_of_file(path, front_end, clip=record.id)
+            return _Inspection((), "" if share_file else sha256_of_file(path))
         waveform = load_audio(path, target_rate=front_end.sample_rate, most_missing=most_missing)
         audio_hash = sha256_of_file(path)
     except (AudioError, OSError) as error:
@@ -113,7 +121,12 @@ def check(
         Grouped by kind in the order of `CONSEQUENCES`, within a kind in the index's order.
     """
     work = partial(
-        _inspect, audio_root=audio_root, spec=front_end.spec(), most_missing=most_missing
+        _inspect,
+        audio_root=audio_root,
+        spec=front_end.spec(),
+        most_missing=most_missing,
+        # A file of many clips is the same for all of them: nothing is copied there.
+        share_file=index.segments,
     )
     inspections: dict[str, _Inspection] = {}
     with progress_bar("check", len(index)) as advance:

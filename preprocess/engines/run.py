@@ -116,7 +116,10 @@ def process_clip(task: ClipTask, job: Job) -> StoredClip | str:
         else:
             before = _state(path)
             windows, padded = windows_of_file(
-                path, front_end_of(job.spec.front_end), most_missing=job.most_missing
+                path,
+                front_end_of(job.spec.front_end),
+                clip=record.id,
+                most_missing=job.most_missing,
             )
             # An object at an address changes as a whole: what was read is one version or another,
             # and the older state makes the next run look again.

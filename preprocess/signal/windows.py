@@ -116,17 +116,24 @@ def stream_windows(
     return WindowStream(audio, front_end)
 
 
+def holds_windows(path: Path, front_end: FrontEnd) -> bool:
+    """Tell whether a file is no audio but holds windows that the front end reads, by its suffix."""
+    return path.suffix.lower() in front_end.suffixes
+
+
 def windows_of_file(
-    path: Path, front_end: FrontEnd, *, most_missing: float = MOST_MISSING
+    path: Path, front_end: FrontEnd, *, clip: str = "", most_missing: float = MOST_MISSING
 ) -> tuple[Windows, bool]:
-    """Decode a file and compute its windows.
+    """Decode a file and compute its windows, or read those that it holds.
 
     Parameters
     ----------
     path : Path
-        Audio file.
+        Audio file, or one that `holds_windows`.
     front_end : FrontEnd
-        What computes them.
+        What computes or reads them.
+    clip : str
+        Id of the clip, which matters where a file holds windows of many.
     most_missing : float
         Share of its audio that may be missing or damaged, from 0 to 1.
 
@@ -142,6 +149,8 @@ def windows_of_file(
     AudioError
         If the file cannot be used.
     """
+    if holds_windows(path, front_end):
+        return front_end.windows_in(path, clip), False
     stream = stream_windows(path, front_end, most_missing=most_missing)
     return _joined(stream), stream.padded
 

@@ -194,7 +194,9 @@ class Store:
         for row, clip in enumerate(self.clips):
             labels[row, list(clip.tags)] = 1
         records = [clip.record for clip in self.clips]
-        return ClipIndex(self.tags, records, labels, str(self.root / MANIFEST))
+        # Clips that share a file name the track that each is, or is a segment of.
+        shared = len({record.path for record in records}) < len(records)
+        return ClipIndex(self.tags, records, labels, str(self.root / MANIFEST), segments=shared)
 
     @cached_property
     def n_windows(self) -> npt.NDArray[np.int64]:

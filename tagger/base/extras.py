@@ -14,6 +14,7 @@ DISTRIBUTION = "musictagger"
 
 # Package that is imported -> extra of pyproject.toml; a test keeps the two together.
 EXTRAS = {
+    "PIL": "plots",
     "apache_beam": "beam",
     "autopool": "train",
     "av": "m4a",

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Packages that are imported under another name than that of their distribution.
 DISTRIBUTIONS = {
+    "PIL": "pillow",
     "google": "google-cloud-storage",
     "sklearn": "scikit-learn",
     "upath": "universal-pathlib",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from preprocess.clips.datasets import DATASETS, Dataset, read_table
-from preprocess.clips.gtzan_clips import clip_name, known_clips
+from preprocess.clips.gtzan_clips import artist_of
 from preprocess.clips.index import ClipIndex, ClipRecord, refuse_repeats
 from tagger.base.addresses import is_remote
 from tagger.base.errors import ConfigError
@@ -147,7 +147,6 @@ class FeatureTable(Dataset):
 
     def _clips(self, table: _Table) -> list[ClipRecord]:
         clips = []
-        known = known_clips() if self.params.artists else {}
         for name, part in zip(table.names, table.parts, strict=True):
             match = re.search(self.params.group, name)
             track = (match[1] if match.re.groups else match[0]) if match else ""
@@ -161,8 +160,7 @@ class FeatureTable(Dataset):
                     f"{table.path}: row {name!r} has the part {part!r}; use train, validation or "
                     "test, or leave it empty"
                 )
-            found = known.get(clip_name(name))
-            artist = "" if found is None else found.artist
+            artist = artist_of(name) if self.params.artists else ""
             clips.append(ClipRecord(name, name, artist=artist, track=track, part=part))
         return clips
 

@@ -3,13 +3,13 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from preprocess.clips.audio_files import find_audio_files
+from preprocess.clips.audio_files import AUDIO_SUFFIXES, find_audio_files
 from preprocess.clips.datasets import Dataset
 from preprocess.clips.index import ClipIndex, ClipRecord
 from tagger.base.errors import ConfigError
@@ -37,6 +37,13 @@ class Folders(Dataset):
 
     Params = FoldersParams
     params: FoldersParams
+    # Of the files that are clips, and what these are, for messages.
+    _suffixes: ClassVar[frozenset[str]] = AUDIO_SUFFIXES
+    _what: ClassVar[str] = "audio"
+
+    def _records(self, files: dict[str, list[PurePosixPath]]) -> dict[str, list[ClipRecord]]:
+        """Clips by label, of files relative to data.root."""
+        return {label: list(map(record_of, paths)) for label, paths in files.items()}
 
     def index(self, root: Path) -> ClipIndex:  # noqa: D102 (the contract documents it)
         files = self._files(root)
@@ -44,17 +51,14 @@ class Folders(Dataset):
         if len(labels) < 2:
             found = f"only {labels[0]!r}" if labels else "none"
             raise ConfigError(
-                f"{root}: folders named by label hold the audio, and at least two are needed; "
-                f"found {found}"
+                f"{root}: folders named by label hold the {self._what}, and at least two are "
+                f"needed; found {found}"
             )
-        clips, columns = [], []
-        for column, (label, paths) in enumerate(files.items()):
-            for path in paths:
-                inside = path.relative_to(root)
-                album = inside.parent.as_posix() if len(inside.parts) > 2 else ""
-                clips.append(ClipRecord(inside.as_posix(), inside.as_posix(), album=album))
-                columns.append(column)
-            if len(paths) < 2:
+        clips, columns = list[ClipRecord](), list[int]()
+        for column, (label, records) in enumerate(self._records(files).items()):
+            clips += records
+            columns += [column] * len(records)
+            if len(records) < 2:
                 raise ConfigError(
                     f"{root / label}: holds one clip, and none would be left to learn from while "
                     "it is tested; add more, or move the folder elsewhere"
@@ -64,8 +68,8 @@ class Folders(Dataset):
         matrix[np.arange(len(clips)), columns] = 1
         return ClipIndex(labels, clips, matrix, str(root))
 
-    def _files(self, root: Path) -> dict[str, list[Path]]:
-        """Audio files by label; what is left out is told."""
+    def _files(self, root: Path) -> dict[str, list[PurePosixPath]]:
+        """Files by label, relative to the root; what is left out is told."""
         if not root.is_dir():
             raise ConfigError(f"{root}: no such folder; give one that holds a folder per label")
         folders = sorted(
@@ -81,16 +85,28 @@ class Folders(Dataset):
                 raise ConfigError(
                     f"{path}: the name of this folder is no text that can be a label; rename it"
                 )
-        found = {path.name: find_audio_files(path) for path in folders}
+        found = {path.name: find_audio_files(path, suffixes=self._suffixes) for path in folders}
         empty = [name for name, files in found.items() if not files]
         if empty:
-            warn(f"{root}: no audio in {_some(empty)}; left out")
-        n_beside = len(find_audio_files(root)) - sum(map(len, found.values()))
+            warn(f"{root}: no {self._what} in {_some(empty)}; left out")
+        n_beside = len(find_audio_files(root, suffixes=self._suffixes))
+        n_beside -= sum(map(len, found.values()))
         if n_beside and not self.params.labels:
             warn(
-                f"{root}: {n_beside} audio files lie beside the folders and have no label; left out"
+                f"{root}: {n_beside} {self._what} files lie beside the folders and have no label; "
+                "left out"
             )
-        return {name: files for name, files in found.items() if files}
+        return {
+            name: [PurePosixPath(path.relative_to(root).as_posix()) for path in files]
+            for name, files in found.items()
+            if files
+        }
+
+
+def record_of(path: PurePosixPath, *, clip_id: str = "", artist: str = "") -> ClipRecord:
+    """Clip of a file below data.root; its id is its path unless another is given."""
+    album = path.parent.as_posix() if len(path.parts) > 2 else ""
+    return ClipRecord(clip_id or path.as_posix(), path.as_posix(), artist=artist, album=album)
 
 
 def _refuse_copies(root: Path, clips: Sequence[ClipRecord], columns: Sequence[int]) -> None:
