@@ -194,8 +194,9 @@ class Store:
         for row, clip in enumerate(self.clips):
             labels[row, list(clip.tags)] = 1
         records = [clip.record for clip in self.clips]
-        # Clips that share a file name the track that each is, or is a segment of.
-        shared = len({record.path for record in records}) < len(records)
+        # Where clips share a file, each names the track that it is, or is a segment of.
+        n_files = len({record.path for record in records})
+        shared = n_files < len(records) and all(record.track for record in records)
         return ClipIndex(self.tags, records, labels, str(self.root / MANIFEST), segments=shared)
 
     @cached_property

@@ -207,7 +207,7 @@ def test_every_problem_is_named_at_once():
 @pytest.mark.parametrize(
     ("key", "kind", "known"),
     [
-        ("data.name", "data set", "magnatagatune, tag_csv"),
+        ("data.name", "data set", "magnatagatune, picture_folders"),
         ("front_end.name", "front end", "vggish"),
         ("model.backbone.name", "backbone", "vggish"),
         ("model.head.name", "head", "dense_blocks"),

@@ -244,8 +244,8 @@ def test_a_clip_that_changes_while_it_is_read_is_not_stored(songs, tmp_path, mon
 
     decode = run.windows_of_file
 
-    def slowly(path, front_end, **how):
-        windows = decode(path, front_end, **how)
+    def slowly(path, front_end, **options):
+        windows = decode(path, front_end, **options)
         if path.name == "1.wav":
             sf.write(path, noise(4.0, seed=9), 16000)
         return windows
@@ -464,10 +464,10 @@ def test_a_clip_for_which_there_is_no_memory_fails_alone_and_is_stored_later(
 
     decode = run.windows_of_file
 
-    def greedy(path, front_end, **how):
+    def greedy(path, front_end, **options):
         if path.name == "1.wav":
             raise MemoryError
-        return decode(path, front_end, **how)
+        return decode(path, front_end, **options)
 
     monkeypatch.setattr(run, "windows_of_file", greedy)
     result = stored(songs, tmp_path / "store")

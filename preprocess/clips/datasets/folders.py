@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar
 
@@ -63,10 +63,19 @@ class Folders(Dataset):
                     f"{root / label}: holds one clip, and none would be left to learn from while "
                     "it is tested; add more, or move the folder elsewhere"
                 )
-        _refuse_copies(root, clips, columns)
+        copies = next(_copies(root, clips, columns), None)
+        if copies is not None:
+            self._tell_copies(root, *copies)
         matrix = np.zeros((len(clips), len(labels)), dtype=np.uint8)
         matrix[np.arange(len(clips)), columns] = 1
         return ClipIndex(labels, clips, matrix, str(root))
+
+    def _tell_copies(self, root: Path, first: str, second: str) -> None:
+        """Tell that the same file has two labels."""
+        raise ConfigError(
+            f"{root}: {first} and {second} are the same file under two labels; keep one, or give a "
+            "CSV file with both labels for it"
+        )
 
     def _files(self, root: Path) -> dict[str, list[PurePosixPath]]:
         """Files by label, relative to the root; what is left out is told."""
@@ -109,8 +118,10 @@ def record_of(path: PurePosixPath, *, clip_id: str = "", artist: str = "") -> Cl
     return ClipRecord(clip_id or path.as_posix(), path.as_posix(), artist=artist, album=album)
 
 
-def _refuse_copies(root: Path, clips: Sequence[ClipRecord], columns: Sequence[int]) -> None:
-    """Raise a ConfigError if the same file has two labels."""
+def _copies(
+    root: Path, clips: Sequence[ClipRecord], columns: Sequence[int]
+) -> Iterator[tuple[str, str]]:
+    """Yield the paths of two files that are the same and have two labels."""
     by_size: dict[int, list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
         # What cannot be asked for its size fails later, by its name.
@@ -123,10 +134,7 @@ def _refuse_copies(root: Path, clips: Sequence[ClipRecord], columns: Sequence[in
         for row in rows:
             earlier = first.setdefault(sha256_of_file(root / clips[row].path), row)
             if columns[earlier] != columns[row]:
-                raise ConfigError(
-                    f"{root}: {clips[earlier].path} and {clips[row].path} are the same file under "
-                    "two labels; keep one, or give a CSV file with both labels for it"
-                )
+                yield clips[earlier].path, clips[row].path
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,13 +1,14 @@
 """A folder of pictures for each label: ``rock/rock.00007.png`` shows the spectrogram of a clip."""
 
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from preprocess.clips.audio_files import PICTURE_SUFFIXES
 from preprocess.clips.datasets.folders import Folders, record_of
 from preprocess.clips.gtzan_clips import GENRES, artist_of
 from preprocess.clips.index import ClipRecord
+from tagger.base.log import warn
 
 
 class PictureFolders(Folders):
@@ -33,6 +34,13 @@ class PictureFolders(Folders):
             ]
             for label, paths in files.items()
         }
+
+    def _tell_copies(self, root: Path, first: str, second: str) -> None:
+        # GTZAN holds clips twice, and those of its pictures that go around do.
+        warn(
+            f"{root}: {first} and {second}, perhaps among others, are the same picture under two "
+            "labels; both are kept, so that figures suffer"
+        )
 
 
 ENTRY = PictureFolders

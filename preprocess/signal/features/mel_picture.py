@@ -161,7 +161,7 @@ def _areas(n_before: int, n_after: int) -> Floats:
 
 def _read_picture(path: Path) -> Floats:
     """Red, green and blue [shape=(height, width, 3)], each 0 to 255."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         content = path.read_bytes()
@@ -169,8 +169,9 @@ def _read_picture(path: Path) -> Floats:
         raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
         with warnings.catch_warnings():
-            # A warning of so many pixels that the picture may be made to fill the memory.
-            warnings.simplefilter("error")
+            warnings.simplefilter("ignore")
+            # Of so many pixels that the picture may be made to fill the memory.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > _MOST_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
@@ -183,7 +184,9 @@ def _read_picture(path: Path) -> Floats:
         raise
     except Exception as error:
         # Pillow hands on what zlib, struct and its own readers raise.
-        reason = (str(error).splitlines() or [""])[0].replace(repr(content), "")
+        reason = (str(error).splitlines() or [""])[0]
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is neither PNG nor JPEG"
         raise AudioError(
             f"{path}: no picture that can be read ({reason or type(error).__name__}); give a whole "
             ".png or .jpg file"

@@ -103,6 +103,14 @@ def test_pictures_of_all_kinds_become_red_green_and_blue(tmp_path, colours, mode
     assert np.abs(windows["picture"][0] - wanted).mean() < (6 if mode == "CMYK" else 1e-3)
 
 
+def test_transparent_colours_of_a_palette_are_read_without_a_warning(tmp_path, colours, recwarn):
+    made = Image.fromarray(colours).convert("P")
+    made.save(tmp_path / "a.png", transparency=bytes([0, 128] * 20))
+    found = windows_of_file(tmp_path / "a.png", front_end(), clip="a")[0]["picture"][0]
+    np.testing.assert_array_equal(found, np.asarray(made.convert("RGB")))
+    assert not recwarn.list
+
+
 def test_a_larger_picture_is_shrunk_by_means_over_areas(tmp_path, colours):
     Image.fromarray(np.kron(colours, np.ones((2, 2, 1), np.uint8))).save(tmp_path / "A.PNG")
     found = windows_of_file(tmp_path / "A.PNG", front_end(), clip="a")[0]["picture"][0]
@@ -171,7 +179,8 @@ def test_what_is_no_good_picture_is_refused_in_one_line(tmp_path, write):
     write(tmp_path)
     with pytest.raises(AudioError, match=r"a\.png: no picture that can be read \(.+\)") as caught:
         windows_of_file(tmp_path / "a.png", front_end(), clip="a")
-    assert "\n" not in str(caught.value) and "whole .png or .jpg" in str(caught.value)
+    assert "\n" not in str(caught.value) and "0x" not in str(caught.value)
+    assert "whole .png or .jpg" in str(caught.value)
 
 
 def test_a_picture_that_is_gone_is_named(tmp_path):
