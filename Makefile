@@ -84,6 +84,7 @@ bench: setup
 	$(BIN)/python benchmarks/slice.py --write $(if $(CLIPS),--clips $(CLIPS))
 	$(BIN)/python benchmarks/stream.py --write
 	$(BIN)/python benchmarks/train.py --write
+	$(BIN)/python benchmarks/mel_clip.py --write
 
 format: setup
 	$(BIN)/ruff check --fix .

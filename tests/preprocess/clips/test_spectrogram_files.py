@@ -262,3 +262,30 @@ def test_pictures_are_checked_and_stored(tmp_path, command):
     assert [clip.record.id for clip in store.clips] == ["jazz/a.png", "c", "rock/a.png", "b"]
     (picture,) = store.read(3)["picture"]
     assert picture.shape == (108, 167, 3) and picture.dtype == np.float16
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npz"])
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, suffix, seed):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".png":
+        Image = pytest.importorskip("PIL.Image")
+        Image.linear_gradient("L").resize((335, 217)).convert("P").save(path)
+        made = FRONT_ENDS.create("mel_picture", {})
+    else:
+        write(path, 4, bands=8, frames=4, name=np.array(NAMES[:2] + NAMES[4:6]))
+        made = FRONT_ENDS.create("mel_clip", {"bands": 8, "frames": 4})
+    whole = path.read_bytes()
+    rng = np.random.default_rng(seed)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 6)):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(
+            damaged[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.2 else damaged
+        )
+        try:
+            windows = made.windows_in(path, "a.00000")
+        except AudioError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert {name: array.shape[1:] for name, array in windows.items()} == made.input_shapes
