@@ -179,7 +179,8 @@ def config_of(study: Study, variant: Variant, *, path: Path, overrides: list[str
     ConfigError
         If a key is unknown or a value out of range.
     """
-    base = load_config(path.parent / study.config if study.config else None)
+    folder = given_or_shipped(path, "studies").parent
+    base = load_config(folder / study.config if study.config else None)
     try:
         # At once: what one variant fills in is not handed to the next.
         config = with_overrides(base, {**study.set, **variant.set})
