@@ -430,7 +430,13 @@ def test_published_weights_are_tested_by_the_command_of_the_readme(home, tmp_pat
 def test_the_configs_of_genre_data_sets_are_read(tmp_path):
     from tagger.config import load_config
 
-    for name, text in (("gtzan", block("name: gtzan")), ("fma", block("name: fma"))):
+    texts = {
+        "gtzan": block("name: gtzan"),
+        "fma": block("name: fma"),
+        "spectrogram_file": block("name: spectrogram_file"),
+        "picture_folders": block("name: picture_folders"),
+    }
+    for name, text in texts.items():
         (tmp_path / "genres.yaml").write_text(text)
         config = load_config(tmp_path / "genres.yaml")
         assert (config.data.name, config.task.name) == (name, "single_label")
