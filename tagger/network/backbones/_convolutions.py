@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+# Of batch normalisation. Keras's 0.99 takes some 500 steps to know the mean of its inputs: with a
+# thousand clips that is 15 epochs, in which validation would measure nothing.
+_MOMENTUM = 0.9
+
 
 @dataclass(frozen=True)
 class Block:
@@ -69,7 +73,7 @@ def convolve(x: Any, blocks: Sequence[Block], *, n_axes: Literal[1, 2]) -> Any:
             kernel_initializer="he_normal",
             name=name,
         )(x)
-        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+        x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(x)
         x = layers.ReLU(name=f"{name}_relu")(x)
         if block.pool is not None:
             pool = pools[block.pooling]
