@@ -72,14 +72,34 @@ class WindowStream:
         return self._n_samples
 
 
+class HeldWindows:
+    """Windows that a file holds which is no audio; otherwise as a `WindowStream`.
+
+    Their length in seconds is that of what they were made of, as far as the front end tells.
+    """
+
+    offset_seconds = 0.0
+    padded = False
+    missing = 0.0
+
+    def __init__(self, windows: Windows, front_end: FrontEnd) -> None:
+        self._windows = windows
+        n_windows = len(next(iter(windows.values())))
+        hop, length = front_end.hop_seconds or 0.0, front_end.window_seconds or 0.0
+        self.seconds = (n_windows - 1) * hop + length
+
+    def __iter__(self) -> Iterator[Windows]:
+        yield self._windows
+
+
 def stream_windows(
     path: Path,
     front_end: FrontEnd,
     *,
     middle_seconds: float | None = None,
     most_missing: float = MOST_MISSING,
-) -> WindowStream:
-    """Decode a file and compute its windows, block by block.
+) -> WindowStream | HeldWindows:
+    """Decode a file and compute its windows, block by block, or read those that it holds.
 
     Memory does not grow with the length of the file where the front end's `stream` keeps it
     constant.
@@ -87,7 +107,7 @@ def stream_windows(
     Parameters
     ----------
     path : Path
-        Audio file of any length and sample rate.
+        Audio file of any length and sample rate, or one that `holds_windows`.
     front_end : FrontEnd
         What computes the windows.
     middle_seconds : float, optional
@@ -107,6 +127,8 @@ def stream_windows(
     AudioError
         If the file cannot be used. What only decoding shows is raised by the iterator.
     """
+    if holds_windows(path, front_end):
+        return HeldWindows(front_end.windows_in(path, path.stem), front_end)
     audio = stream_audio(
         path,
         target_rate=front_end.sample_rate,

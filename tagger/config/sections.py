@@ -424,6 +424,11 @@ class Config(Section):
                     "train.cache_embeddings: patches are not augmented where their embeddings are "
                     "computed once; set all keys of augment to 0"
                 )
+        if TASKS.get(self.task.name).decides_one and self.calibration.method != "none":
+            raise ValueError(
+                f"calibration.method: {self.calibration.method} is for tags of which each is a "
+                "decision of its own; set it to none"
+            )
         known = TASKS.get(self.task.name).monitors
         if self.train.monitor not in known:
             raise ValueError(

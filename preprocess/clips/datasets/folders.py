@@ -3,6 +3,7 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar
 
@@ -26,6 +27,7 @@ class FoldersParams(Params):
     labels: Annotated[
         tuple[str, ...], Field(description="names of the folders; none: all that hold audio")
     ] = ()
+    folder: Annotated[str, Field(description="where they lie below data.root; empty: in it")] = ""
 
 
 class Folders(Dataset):
@@ -46,7 +48,8 @@ class Folders(Dataset):
         return {label: list(map(record_of, paths)) for label, paths in files.items()}
 
     def index(self, root: Path) -> ClipIndex:  # noqa: D102 (the contract documents it)
-        files = self._files(root)
+        below = PurePosixPath(self.params.folder)
+        files = self._files(root / below)
         labels = tuple(files)
         if len(labels) < 2:
             found = f"only {labels[0]!r}" if labels else "none"
@@ -56,7 +59,7 @@ class Folders(Dataset):
             )
         clips, columns = list[ClipRecord](), list[int]()
         for column, (label, records) in enumerate(self._records(files).items()):
-            clips += records
+            clips += [replace(one, path=(below / one.path).as_posix()) for one in records]
             columns += [column] * len(records)
             if len(records) < 2:
                 raise ConfigError(
