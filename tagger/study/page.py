@@ -32,6 +32,7 @@ from tagger.evaluate.evaluate import evaluate_scores
 from tagger.evaluate.evaluation import Evaluation
 from tagger.evaluate.measure import TagsMeasured
 from tagger.evaluate.measure_label import LabelMeasured
+from tagger.study.cost import Kind, Point, cost_picture
 from tagger.study.kept import SCORES, folder_of
 from tagger.study.pictures import data_pictures
 from tagger.study.study_file import Study, Variant
@@ -95,6 +96,7 @@ def write_page(
     leaky = [name for name in results if configs[name].data.split == _LEAKY]
     sections = [
         Section("Variants", list(_variants(study, rows, leaky, failures))),
+        Section(f"{_FIGURES[study.compared_by].capitalize()} and cost", list(_costs(study, rows))),
         Section("Which differences are real", list(_differences(study, folder, rows))),
         Section("Confusions", list(_matrices(rows, evaluations))),
         Section("The data", list(data_pictures(study, configs[next(iter(results))]))),
@@ -187,6 +189,28 @@ def _variants(
     notes += [f"{name} could not be fitted: {why}" for name, why in failures.items()]
     if notes:
         yield Listing(tuple(notes))
+
+
+def _costs(study: Study, rows: list[dict[str, Any]]) -> Iterator[Block]:
+    """Draw how good each variant is over what a clip costs."""
+    points = []
+    for row in rows:
+        variant = row["variant"]
+        kind: Kind = "vote" if variant.vote_of else "trained" if study.trains(variant) else "fitted"
+        figures = row["figures"].get(study.compared_by)
+        if figures is not None and not math.isnan(figures[0]):
+            value, low, high = figures
+            points.append(Point(row["name"], kind, value, low, high, row["ms_per_clip"]))
+    if len(points) > 1:
+        name = _FIGURES[study.compared_by]
+        yield Picture(
+            "cost", partial(cost_picture, points, metric=name), f"{name} of each variant over cost"
+        )
+        yield Paragraph(
+            "From what a front end or a published model has made of a clip to its scores, on this "
+            "machine; decoding and the front end are the same for all that share them. Vertical "
+            "lines are the intervals."
+        )
 
 
 def _published(row: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import asdict
 
 import h5py
@@ -154,3 +156,68 @@ def test_a_penalty_on_kernels_makes_them_smaller(tmp_path):
         found = weights(root / "last.weights.h5")
         sums.append(sum(np.square(v).sum() for n, v in found.items() if n.endswith("kernel")))
     assert sums[1] < 0.5 * sums[0]
+
+
+# Networks of the reports in training
+
+RECURRENT = (
+    "stream.steps_per_epoch=4",
+    "model.backbone.name=crnn_stacked",
+    "model.backbone.params={input: log_mel, filters: 8, units: 8, dropout: 0.3}",
+)
+
+
+def test_a_recurrent_network_that_was_stopped_goes_on_as_if_it_never_had(tmp_path, monkeypatch):
+    step = Learner.step
+
+    def signalled(self, values, progress):
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, values, progress)
+
+    found = []
+    for name in ("straight", "stopped"):
+        folder = tmp_path / name
+        make_store(folder / "store", n_clips=64)
+        config = small_config(folder, *RECURRENT)
+        if name == "stopped":
+            with monkeypatch.context() as patch:
+                patch.setattr(Learner, "step", signalled)
+                assert not train(config).finished
+        assert train(config, resume=name == "stopped").finished
+        found.append(weights(folder / "run/last.weights.h5"))
+    assert same(*found)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_recurrent_network_trains_in_mixed_precision(tmp_path, precision):
+    make_store(tmp_path / "store", n_clips=64)
+    result = train(small_config(tmp_path, *RECURRENT, f"train.precision={precision}"))
+    assert np.isfinite([row["train_loss"] for row in result.history]).all()
+    assert weights(tmp_path / "run/last.weights.h5")["conv1/kernel"].dtype == np.float32
+
+
+def test_two_devices_train_a_recurrent_network(tmp_path):
+    make_store(tmp_path / "store", n_clips=64)
+    code = """
+import os
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tensorflow as tf
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tagger.cli.main import main
+main(["train"])
+"""
+    settings = [
+        f"store.root={tmp_path / 'store'}",
+        f"run.root={tmp_path / 'run'}",
+        "model.head.params.units=16",
+        "stream.batch_size=8",
+        "train.epochs=1",
+        "train.strategy=mirrored",
+        *RECURRENT,
+    ]
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run/bundle/model.tflite").exists()

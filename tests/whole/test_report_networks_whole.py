@@ -131,7 +131,7 @@ def test_a_network_goes_all_the_way_from_files_to_tags(kind, music, tmp_path, co
     assert code == 0
     assert "penultimate" in Tagger.load(run).embeddings
     assert "parameters: " in command("info", run)[1]
-    card = (run / "bundle" / "README.md").read_text()
+    card = (run / "bundle" / "MODEL_CARD.md").read_text()
     assert settings_of(kind)["model.backbone.name"] in card
 
 
