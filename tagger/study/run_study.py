@@ -250,12 +250,11 @@ def _fit_variant(config: Config, folder: Path, *, by_folds: bool) -> None:
         seconds.append(time.perf_counter() - begun)
         if by_folds and by_fold is not None:
             # Clips that validate take no part in a fit.
-            unseen = np.concatenate([by_fold.scores, fitted.scores(features[validation])])
-            keep(
-                training_scores(folder, fold),
-                np.concatenate([train[by_fold.rows], validation]),
-                unseen,
-            )
+            unseen, of_rows = [by_fold.scores], [train[by_fold.rows]]
+            if len(validation):
+                unseen.append(fitted.scores(features[validation]))
+                of_rows.append(validation)
+            keep(training_scores(folder, fold), np.concatenate(of_rows), np.concatenate(unseen))
         rows.append(test)
         scores.append(fitted.scores(features[test]))
         said.append(fitted.describe())

@@ -442,6 +442,15 @@ def test_the_configs_of_genre_data_sets_are_read(tmp_path):
         assert (config.data.name, config.task.name) == (name, "single_label")
 
 
+def test_the_phases_of_the_page_are_those_of_a_config(tmp_path):
+    from tagger.config import load_config
+
+    (tmp_path / "phases.yaml").write_text(block("name: keras_application"))
+    config = load_config(tmp_path / "phases.yaml")
+    assert config.train.most_epochs == 90 and config.train.phase_rate(1) == 0.0001
+    assert config.model.backbone.freeze == "all" and config.train.phases[0].freeze == "none"
+
+
 def test_a_table_of_features_is_read_and_split_by_the_python_of_its_page(tmp_path, shared):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "gtzan").symlink_to(shared / "gtzan")
