@@ -139,6 +139,13 @@ def say_error(message: str) -> None:
         print(f"error: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 
+def access(method: str, path: str, *, status: int, seconds: float, client: str) -> None:
+    """Note a request that was answered, always as JSON."""
+    fields = {"method": method, "path": path, "status": status, "client": client}
+    message = f"{method} {path} {status}"
+    _say("INFO", message, event="request", **fields, ms=round(1000 * seconds, 1))
+
+
 @contextmanager
 def _progress_events(description: str, total: int) -> Iterator[Advance]:
     """Say now and then how far it has come, and at the end."""

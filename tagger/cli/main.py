@@ -17,12 +17,13 @@ from tagger.cli.shape import EXIT_INTERRUPTED
 # isort: off
 # The help lists verbs in the order in which they are imported.
 from tagger.cli import preparing, training, studies, evaluating, tagging, models, configs, corpora
+from tagger.cli import serving
 # isort: on
 
 # As shells have it: 128 and the number of the signal.
 _EXIT_TERMINATED = 143
 
-VERBS = (preparing, training, studies, evaluating, tagging, models, configs, corpora)
+VERBS = (preparing, training, studies, evaluating, tagging, models, configs, corpora, serving)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,6 +19,8 @@ TAG = "tag"
 _ORDER = (
     TAG,
     "embed",
+    "serve",
+    "listen",
     "models",
     "train",
     "evaluate",

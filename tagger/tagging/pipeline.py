@@ -170,6 +170,8 @@ class ClipOutputs:
         It was shorter than a window.
     missing : float
         Share of the audio that is not there.
+    read_seconds, compute_seconds : float
+        What decoding and the front end took, and the model.
     """
 
     outputs: Outputs
@@ -177,6 +179,8 @@ class ClipOutputs:
     seconds: float
     padded: bool
     missing: float = 0.0
+    read_seconds: float = 0.0
+    compute_seconds: float = 0.0
 
 
 @dataclass
@@ -189,6 +193,8 @@ class _Clip:
     stream: Stream | None = None
     error: Exception | None = None
     parts: list[tuple[int, Outputs]] = field(default_factory=list)
+    read_seconds: float = 0.0
+    compute_seconds: float = 0.0
 
     @property
     def finished(self) -> bool:
@@ -298,6 +304,8 @@ class Pipeline:
             seconds=clip.stream.seconds,
             padded=clip.stream.padded,
             missing=clip.stream.missing,
+            read_seconds=clip.read_seconds,
+            compute_seconds=clip.compute_seconds,
         )
 
     def _wait(self, until: Callable[[], bool]) -> None:
@@ -327,11 +335,15 @@ class Pipeline:
                 if self._stopped or self._crash is not None:
                     return
                 clip = self._clips[number] = _Clip()
+            started = time.perf_counter()
             try:
                 stream = open_clip(number)
                 for windows in stream:
+                    clip.read_seconds += time.perf_counter() - started
                     if not self._offer(number, clip, windows):
                         return
+                    # What it had to wait for is not its own.
+                    started = time.perf_counter()
                 error: Exception | None = None
             except TaggerError as caught:
                 error = caught
@@ -382,13 +394,14 @@ class Pipeline:
             joined = _join(batch)
             started = time.perf_counter()
             outputs = worker(joined)
-            most = _batch_size((time.perf_counter() - started) / _length(joined))
-            self._hand_out(batch, outputs)
+            each_seconds = (time.perf_counter() - started) / _length(joined)
+            most = _batch_size(each_seconds)
+            self._hand_out(batch, outputs, each_seconds)
         # One that has failed is in no known state and is not used again.
         if worker is not None:
             self._workers.give_back(worker)
 
-    def _hand_out(self, batch: "list[_Share]", outputs: Outputs) -> None:
+    def _hand_out(self, batch: "list[_Share]", outputs: Outputs, each_seconds: float) -> None:
         with self._changed:
             start = 0
             for number, position, windows in batch:
@@ -399,6 +412,7 @@ class Pipeline:
                     part = {name: outputs[name][start:end].copy() for name in self._outputs}
                     clip.parts.append((position, part))
                     clip.n_done += end - start
+                    clip.compute_seconds += each_seconds * (end - start)
                 start = end
             self._changed.notify_all()
 

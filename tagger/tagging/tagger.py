@@ -13,14 +13,14 @@ import numpy.typing as npt
 from preprocess.clips.audio_files import MOST_MISSING
 from preprocess.engines.workers import default_workers
 from preprocess.signal.audio import prepare_waveform
-from preprocess.signal.features import FrontEnd
 from preprocess.signal.windows import stream_windows
 from tagger.base.errors import ModelError, TaggerError
 from tagger.bundle.light_model import LightModel
 from tagger.cloud.locations import file_or_object
 from tagger.scoring.model import Model
 from tagger.scoring.scorer import SCORES, Outputs
-from tagger.tagging.pipeline import ClipOutputs, Pipeline, WorkerPool
+from tagger.tagging.clip_streams import WatchedClip, WaveformClip
+from tagger.tagging.pipeline import ClipOutputs, Pipeline, Stream, WorkerPool
 from tagger.tagging.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -33,21 +33,6 @@ Source = str | Path | npt.NDArray[np.floating]
 OnError = Callable[[str, TaggerError], None]
 ResultT = TypeVar("ResultT")
 PENULTIMATE = "penultimate"
-
-
-class _Waveform:
-    """Samples in memory, as a stream of windows."""
-
-    offset_seconds = 0.0
-    missing = 0.0
-
-    def __init__(self, samples: npt.NDArray[np.float32], front_end: FrontEnd) -> None:
-        self._samples, self._front_end = samples, front_end
-        self.seconds = len(samples) / front_end.sample_rate
-        self.padded = front_end.is_short(len(samples))
-
-    def __iter__(self) -> "Iterator[Windows]":
-        return self._front_end.stream([self._samples])
 
 
 class Tagger:
@@ -74,7 +59,7 @@ class Tagger:
         self.jobs = jobs or default_workers()
         self._clip_head = model.clip_head
         # What of the model makes a prediction.
-        self._asked = self._clip_head.outputs
+        self.asked = self._clip_head.outputs
         self._scorers = self._new_scorers()
 
     def _new_scorers(self) -> WorkerPool:
@@ -161,8 +146,8 @@ class Tagger:
             If this model has no tags.
         """
         self.require_tags()
-        found = self._one(source, sample_rate, outputs=self._asked, middle_seconds=middle_seconds)
-        return self._prediction("" if isinstance(source, np.ndarray) else str(source), found)
+        found = self._one(source, sample_rate, outputs=self.asked, middle_seconds=middle_seconds)
+        return self.prediction("" if isinstance(source, np.ndarray) else str(source), found)
 
     def __call__(self, source: Source, sample_rate: int | None = None) -> Prediction:
         """Tag a file or a waveform: `predict` by another name."""
@@ -224,7 +209,7 @@ class Tagger:
             If this model has no tags.
         """
         self.require_tags()
-        return self._many(paths, self._asked, middle_seconds, make=self._prediction)
+        return self.attempt(paths, self.asked, middle_seconds, make=self.prediction)
 
     def predict_windows(self, windows: "Windows", *, path: str = "") -> Prediction:
         """Tag windows that were computed before.
@@ -267,7 +252,7 @@ class Tagger:
         """
         starts = self.front_end.window_starts(len(next(iter(outputs.values()))))
         seconds = float(starts[-1]) + (self.front_end.window_seconds or 1.0)
-        return self._prediction(path, ClipOutputs(outputs, 0.0, seconds, False))
+        return self.prediction(path, ClipOutputs(outputs, 0.0, seconds, False))
 
     def attempt_outputs(
         self, paths: Iterable[str | Path], *, outputs: tuple[str, ...] | None = None
@@ -281,7 +266,7 @@ class Tagger:
         outputs : tuple of str, optional
             Names of the outputs; default what a prediction is made of.
         """
-        return self._many(paths, outputs or self._asked, None, make=lambda _, found: found)
+        return self.attempt(paths, outputs or self.asked, None, make=lambda _, found: found)
 
     def embed(
         self,
@@ -315,7 +300,7 @@ class Tagger:
         self.require_layer(layer)
         found = self._one(source, sample_rate, outputs=(layer,), middle_seconds=middle_seconds)
         path = "" if isinstance(source, np.ndarray) else str(source)
-        return self._embedding(path, found, layer=layer)
+        return self.embedding(path, found, layer=layer)
 
     def embed_many(
         self,
@@ -353,8 +338,8 @@ class Tagger:
         """
         layer = layer or self.default_layer
         self.require_layer(layer)
-        make = functools.partial(self._embedding, layer=layer)
-        return self._many(paths, (layer,), middle_seconds, make=make)
+        make = functools.partial(self.embedding, layer=layer)
+        return self.attempt(paths, (layer,), middle_seconds, make=make)
 
     @property
     def default_layer(self) -> str:
@@ -399,7 +384,7 @@ class Tagger:
     ) -> ClipOutputs:
         if not isinstance(source, np.ndarray):
             with contextlib.closing(
-                self._many([source], outputs, middle_seconds, make=lambda _, found: found)
+                self.attempt([source], outputs, middle_seconds, make=lambda _, found: found)
             ) as results:
                 return _whole(next(results)[1])
         if sample_rate is None:
@@ -407,30 +392,52 @@ class Tagger:
         samples = prepare_waveform(
             np.asarray(source), sample_rate, target_rate=self.front_end.sample_rate
         )
-        clip = _Waveform(samples, self.front_end)
+        clip = WaveformClip(samples, self.front_end)
         pipeline = Pipeline(self._scorers, outputs, jobs=self.jobs)
         with contextlib.closing(pipeline.run(["waveform"], lambda _: clip)) as results:
             return _whole(next(results))
 
-    def _many(
+    def attempt(
         self,
         paths: Iterable[str | Path],
         outputs: tuple[str, ...],
-        middle_seconds: float | None,
+        middle_seconds: float | None = None,
         *,
         make: Callable[[str, ClipOutputs], ResultT],
+        tell: Callable[[int], None] | None = None,
     ) -> Generator[tuple[str, ResultT | TaggerError], None, None]:
+        """Compute outputs of the windows of files, and make something of them, in order.
+
+        Parameters
+        ----------
+        paths, middle_seconds
+            As of `attempt_many`.
+        outputs : tuple of str
+            Which ones; those of `prediction` are in `asked`.
+        make : callable
+            Path and outputs of a file -> what is yielded.
+        tell : callable, optional
+            Called, in another thread, with the number of windows of a file that have been read.
+
+        Yields
+        ------
+        path : str
+            The file.
+        result : object or TaggerError
+            What was made, or what went wrong.
+        """
         names = [str(path) for path in paths]
-        pipeline = Pipeline(self._scorers, outputs, jobs=self.jobs)
-        results = pipeline.run(
-            names,
-            lambda number: stream_windows(
+
+        def opened(number: int) -> Stream:
+            clip = stream_windows(
                 file_or_object(names[number]),
                 self.front_end,
                 middle_seconds=middle_seconds,
                 most_missing=self.most_missing,
-            ),
-        )
+            )
+            return clip if tell is None else WatchedClip(clip, tell)
+
+        results = Pipeline(self._scorers, outputs, jobs=self.jobs).run(names, opened)
         with contextlib.closing(results):
             for name, found in zip(names, results, strict=True):
                 yield name, found if isinstance(found, TaggerError) else make(name, found)
@@ -438,7 +445,8 @@ class Tagger:
     def _times(self, found: ClipOutputs, n_windows: int) -> npt.NDArray[np.float64]:
         return found.offset_seconds + self.front_end.window_starts(n_windows)
 
-    def _prediction(self, path: str, found: ClipOutputs) -> Prediction:
+    def prediction(self, path: str, found: ClipOutputs) -> Prediction:
+        """Make a prediction of what is `asked` for."""
         scores = self._clip_head(found.outputs)
         # Where there is one window for each clip, its stretch is the clip.
         hop_seconds = self.front_end.hop_seconds or found.seconds
@@ -460,7 +468,8 @@ class Tagger:
             decides_one=self.model.decides_one,
         )
 
-    def _embedding(self, path: str, found: ClipOutputs, *, layer: str) -> Embedding:
+    def embedding(self, path: str, found: ClipOutputs, *, layer: str) -> Embedding:
+        """Take the output `layer` as an embedding."""
         values = found.outputs[layer]
         return Embedding(
             path=path,

@@ -1,0 +1,1 @@
+"""Tags by HTTP: a service, its page, and what comes live from a microphone."""

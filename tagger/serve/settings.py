@@ -1,0 +1,38 @@
+"""What a service allows."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MEGABYTE = 1 << 20
+
+
+class ServeSettings(BaseModel):
+    """Bounds of a service; all have a default that suits one machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names, bundles or runs; the first is the one that is asked where none is named."""
+    jobs: Annotated[int | None, Field(ge=1)] = None
+    """Threads that decode, and threads that compute; none: one per processor."""
+    max_mb: Annotated[float, Field(gt=0)] = 200.0
+    """Of an upload, which is cut off there."""
+    max_seconds: Annotated[float, Field(gt=0)] = 900.0
+    """Of audio in a request; longer ones are for jobs."""
+    max_job_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    """Of audio in a job."""
+    at_work: Annotated[int, Field(ge=1)] = 32
+    """Requests that are computed together."""
+    waiting: Annotated[int, Field(ge=0)] = 64
+    """Requests that wait behind them; beyond, the answer is 503."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """For an upload, and again for its answer."""
+    kept_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How long the result of a job is kept."""
+    kept_jobs: Annotated[int, Field(ge=1)] = 200
+    """Jobs that are known at a time, with their results."""
+    live: Annotated[int, Field(ge=0)] = 4
+    """Microphones that are listened to at a time."""
+    token: str | None = None
+    """What clients must bring; none: anybody may ask."""
