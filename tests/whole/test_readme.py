@@ -28,6 +28,7 @@ PAGES = (
             "quickstart",
             "your_music",
             "tagging",
+            "service",
             "training",
             "genres",
             "evaluation",
@@ -449,6 +450,63 @@ def test_the_phases_of_the_page_are_those_of_a_config(tmp_path):
     config = load_config(tmp_path / "phases.yaml")
     assert config.train.most_epochs == 90 and config.train.phase_rate(1) == 0.0001
     assert config.model.backbone.freeze == "all" and config.train.phases[0].freeze == "none"
+
+
+@pytest.fixture
+def service(tmp_path):
+    """Address of the service that the page starts, with a small model."""
+    from small_bundle import make_bundle
+
+    make_bundle(tmp_path / "bundle")
+    (port,) = ports(1)
+    command = block("tagger serve --model musicnn-mtt").strip()
+    words = command.replace("musicnn-mtt", str(tmp_path / "bundle")).split()[1:]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tagger", *words, "--port", str(port)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert f"127.0.0.1:{port}" in process.stderr.readline()
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def test_the_service_answers_what_its_page_asks(home, service):
+    def here(text):
+        return text.replace("127.0.0.1:8000", service)
+
+    tags, segments = here(block("curl --data-binary @song.mp3")).splitlines()
+    best = json.loads(run(tags, home).stdout)["tags"]
+    assert len(best) == 3
+    assert json.loads(run(segments, home).stdout)["taggram"]
+    wanted = [f"{tag['label']} {tag['score']}" for tag in best]
+    python = here(block("import requests"))
+    assert run(f"python - <<'END'\n{python}END", home).stdout.splitlines() == wanted
+    if shutil.which("node"):
+        script = "import { readFileSync } from 'fs'; const file = readFileSync('song.mp3');\n"
+        (home / "ask.mjs").write_text(script + here(block("await fetch(")))
+        assert run("node ask.mjs", home).stdout.splitlines() == wanted
+
+
+def test_a_stream_is_listened_to_by_the_command_of_the_page(home, tmp_path):
+    from small_bundle import make_bundle
+
+    make_bundle(tmp_path / "bundle")
+    command = block("tagger listen -")
+    if not shutil.which("ffmpeg"):
+        (home / "song.wav").write_bytes(b"")
+        soundfile.write(home / "song.wav", sound(5, 0), 16000)
+        command = f"cat song.wav |{command.partition('|')[2]}"
+    printed = run(command.strip() + f" --model {tmp_path / 'bundle'}", home).stdout
+    assert len(printed.splitlines()) == 5
+
+
+def test_the_container_is_composed_of_files_that_are_there():
+    # Docker is not here: tests/deploy looks at what it is given.
+    for path in re.findall(r"deploy/service/[\w.]+", block("docker compose --file")):
+        assert (REPOSITORY / path).exists() or path.endswith("token")
 
 
 def test_a_table_of_features_is_read_and_split_by_the_python_of_its_page(tmp_path, shared):
