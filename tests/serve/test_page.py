@@ -23,7 +23,6 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), N
 PAGE_BYTES = 80_000
 AXE = "4.14.1"
 
-pytestmark = pytest.mark.slow
 for needed in ("playwright", "fastapi", "uvicorn", "websockets"):
     pytest.importorskip(needed, reason=f"the page's tests need {needed}")
 if BROWSER is None:
