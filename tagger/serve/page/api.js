@@ -17,6 +17,7 @@ export class ServerError extends Error {
 }
 
 const SILENT = "The server does not answer. See whether it is running, then try again.";
+const UNSENT = "The file could not be sent. See whether the server is running, then try again.";
 
 /** Send a request; only XMLHttpRequest tells how much of a body has been sent. */
 export function request(method, path, { body, headers = {}, signal, sent } = {}) {
@@ -26,7 +27,7 @@ export function request(method, path, { body, headers = {}, signal, sent } = {})
     if (token.get()) xhr.setRequestHeader("Authorization", `Bearer ${token.get()}`);
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (sent) {
-      xhr.upload.onprogress = (event) => sent(event.loaded / event.total);
+      xhr.upload.onprogress = (event) => sent(event.total ? event.loaded / event.total : 1);
       xhr.upload.onload = () => sent(1);
     }
     xhr.onload = () => {
@@ -41,7 +42,7 @@ export function request(method, path, { body, headers = {}, signal, sent } = {})
       const after = Number(xhr.getResponseHeader("Retry-After")) || 2;
       reject(new ServerError(String(message), xhr.status, after));
     };
-    xhr.onerror = () => reject(new ServerError(SILENT));
+    xhr.onerror = () => reject(new ServerError(body ? UNSENT : SILENT));
     xhr.onabort = () => reject(new DOMException("removed", "AbortError"));
     signal?.addEventListener("abort", () => xhr.abort());
     xhr.send(body);

@@ -135,7 +135,7 @@ async function draw(entry) {
     entry.unheard = error.message;
   }
   entry.drawing = false;
-  view.changed(entry);
+  view.waved(entry);
 }
 
 function drop(entry) {
@@ -229,8 +229,31 @@ addEventListener("drop", (event) => {
   inside = 0;
   $("#over").hidden = true;
   to("files");
-  add(event.dataTransfer.files);
+  dropped(event.dataTransfer).then(add);
 });
+
+/** Files that were dropped, and the audio files in folders among them. */
+async function dropped({ items, files }) {
+  // Before any wait: afterwards the browser has forgotten them.
+  const found = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!found.some((entry) => entry.isDirectory)) return [...files];
+  return (await Promise.all(found.map((entry) => within(entry, false)))).flat();
+}
+
+async function within(entry, picky = true) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    // Beside songs there are covers and play lists.
+    return picky && !/^audio\/(?!.*mpegurl)/.test(file.type) ? [] : [file];
+  }
+  const reader = entry.createReader();
+  const inside = [];
+  for (let some = [entry]; some.length; inside.push(...some)) {
+    some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+  }
+  inside.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+  return (await Promise.all(inside.map((each) => within(each)))).flat();
+}
 
 const record = $("#record");
 let recording = null;

@@ -68,6 +68,15 @@ export class View {
     if (entry === this.entry) this.build();
   }
 
+  /** The waveform is there, or is known not to come. Nothing else changes under the pointer. */
+  waved(entry) {
+    const note = entry === this.entry && $(".wave .note", this.root);
+    if (!note) return;
+    if (entry.wave) note.remove();
+    else note.textContent = entry.unheard;
+    this.draw();
+  }
+
   get seconds() {
     const { answer, wave } = this.entry;
     return Math.max(answer?.seconds ?? wave?.seconds ?? this.audio.duration ?? 0, 1e-3) || 1e-3;
