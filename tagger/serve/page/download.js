@@ -10,7 +10,7 @@ export const FORMATS = {
   JSON: {
     suffix: ".json",
     type: "application/json",
-    write: (answer) => `${JSON.stringify(answer, null, 1)}\n`,
+    write: (answer) => `${JSON.stringify(answer)}\n`,
   },
   // Lines without start and end are of the whole file.
   CSV: {
