@@ -34,6 +34,8 @@ from tagger.tagging.tagger import PENULTIMATE, Tagger
 PAGE = Path(__file__).parent / "page"
 # Of a live client: half a minute of samples is no message.
 _MOST_LIVE_BYTES = 1 << 21
+# Codes of one's own begin at 4000; the page asks for a token at this one.
+_CLOSED = {401: 4401}
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -341,7 +343,7 @@ def _add_live(app: FastAPI, here: Service) -> None:
         except RequestError as error:
             with contextlib.suppress(RuntimeError):
                 await socket.send_json({"error": str(error)})
-                await socket.close(1008)
+                await socket.close(_CLOSED.get(error.status, 1008))
         except (WebSocketDisconnect, RuntimeError):
             pass
 
