@@ -19,10 +19,10 @@ TAG = "tag"
 _ORDER = (
     TAG,
     "embed",
-    "serve",
-    "listen",
     "models",
     "train",
+    "serve",
+    "listen",
     "evaluate",
     "compare",
     "study",

@@ -66,7 +66,10 @@ def test_there_are_variants_to_check():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_config_file_loads(path):
-    assert load_config(path).make_front_end().input_shapes["log_mel"] == (96, 64)
+    shapes = load_config(path).make_front_end().input_shapes
+    assert shapes and all(min(shape) > 0 for shape in shapes.values())
+    if path.parent.name == "magnatagatune_vggish":
+        assert shapes == {"log_mel": (96, 64)}
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
