@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tagger.tagging.pipeline import ClipOutputs
 from tagger.tagging.prediction import Prediction
@@ -35,6 +35,21 @@ class Heard(BaseModel):
 class Tags(Heard):
     """Tags of a file, highest first."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "musicnn-mtt",
+                "version": "cd3e5e7742e9",
+                "file": "song.mp3",
+                "seconds": 29.1,
+                "missing": 0.0,
+                "decode_ms": 26.7,
+                "compute_ms": 248.5,
+                "tags": [{"label": "guitar", "score": 0.4883}, {"label": "slow", "score": 0.2311}],
+            }
+        }
+    )
+
     tags: list[Tag]
 
 
@@ -63,6 +78,12 @@ class Embeddings(Heard):
 class OneMessage(BaseModel):
     """The answer of the musicnn report: the label, or the tags that apply."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"duration": 1.94, "message": "classical", "status": "success"}
+        }
+    )
+
     duration: Annotated[float, Field(description="seconds of work")]
     message: str
     status: str
@@ -81,6 +102,12 @@ class ModelInfo(BaseModel):
 
 class Problem(BaseModel):
     """What was wrong, and what to do about it, in one line."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"error": "song.txt: not decodable audio; convert it to wav, flac or mp3"}
+        }
+    )
 
     error: str
 

@@ -433,6 +433,28 @@ def test_a_client_that_goes_away_half_way_harms_no_other(bundle, song):
         process.communicate(timeout=30)
 
 
+def test_a_client_that_sends_too_slowly_is_told_and_let_go(bundle):
+    process, address = started(bundle, "--timeout", "0.5")
+    host, port = address.removeprefix("http://").split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=20) as slow:
+            slow.sendall(b"POST /v1/tags HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nRIFF")
+            said = slow.recv(4096)
+        assert b" 408 " in said.splitlines()[0]
+        assert httpx.get(f"{address}/healthz").status_code == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_the_description_has_examples(client):
+    described = client.get("/openapi.json").json()
+    schemas = described["components"]["schemas"]
+    for name in ("Tags", "OneMessage", "Problem"):
+        assert schemas[name]["example"], name
+    assert described["paths"]["/v1/tags"]["post"]["requestBody"]["content"]
+
+
 def test_a_full_disk_is_told_and_the_service_goes_on(client, song, monkeypatch):
     import tempfile
 
