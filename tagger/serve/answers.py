@@ -151,20 +151,21 @@ def _thresholds(prediction: Prediction) -> dict[str, float]:
 
 def over_time(prediction: Prediction) -> dict[str, object]:
     """Fields of `Segments` beside those of `Tags`."""
-    thresholds = None
-    if prediction.thresholds is not None:
-        thresholds = [
-            None if np.isnan(value) else round(float(value), _DIGITS)
-            for value in prediction.thresholds
-        ]
     return {
         "decides_one": prediction.decides_one,
         "labels": list(prediction.tags),
-        "thresholds": thresholds,
+        "thresholds": thresholds_of(prediction.thresholds),
         "times": rounded(prediction.times),
         "window_seconds": prediction.window_seconds,
         "taggram": rounded(prediction.taggram),
     }
+
+
+def thresholds_of(values: npt.NDArray[np.float32] | None) -> list[float | None] | None:
+    """Thresholds with None for tags that have none of their own."""
+    if values is None:
+        return None
+    return [None if np.isnan(value) else round(float(value), _DIGITS) for value in values]
 
 
 def rounded(values: npt.NDArray[np.floating]) -> list[object]:

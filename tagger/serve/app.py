@@ -22,7 +22,7 @@ from tagger.base.version import VERSION
 from tagger.serve import answers
 from tagger.serve.desk import Desk
 from tagger.serve.errors import RequestError
-from tagger.serve.guards import Figures, Guards, is_token
+from tagger.serve.guards import HEADERS, Figures, Guards, is_token
 from tagger.serve.jobs import Jobs
 from tagger.serve.live import Listener
 from tagger.serve.settings import ServeSettings
@@ -34,6 +34,8 @@ from tagger.tagging.tagger import PENULTIMATE, Tagger
 PAGE = Path(__file__).parent / "page"
 # Of a live client: half a minute of samples is no message.
 _MOST_LIVE_BYTES = 1 << 21
+# How often it is looked whether a client still waits.
+_LOOK_SECONDS = 0.5
 # Codes of one's own begin at 4000; the page asks for a token at this one.
 _CLOSED = {401: 4401}
 _UPLOAD = {
@@ -106,7 +108,7 @@ class Service:
                 waiting=settings.waiting,
                 max_seconds=settings.max_seconds,
             )
-        self.n_live = 0
+        self.n_live = self.n_arriving = 0
 
     def desk(self, name: str | None) -> Desk:
         """Find who works at a model.
@@ -125,15 +127,47 @@ class Service:
             )
         return self.desks[name]
 
+    @contextlib.asynccontextmanager
+    async def upload(self, request: Request, *, full: bool) -> AsyncIterator[Upload]:
+        """Take the file of a request, where there is room for another one.
+
+        Raises
+        ------
+        RequestError
+            503 before a byte of it has come where too many wait or arrive.
+        """
+        most = self.settings.at_work + self.settings.waiting
+        if full or self.n_arriving >= most:
+            raise RequestError(
+                503, "too many requests wait; ask again in a moment", retry_seconds=2
+            )
+        self.n_arriving += 1
+        try:
+            async with received(request, self.settings) as upload:
+                yield upload
+        finally:
+            self.n_arriving -= 1
+
     async def hear(
-        self, upload: Upload, model: str | None, outputs: tuple[str, ...] | None = None
-    ) -> tuple[Desk, ClipOutputs]:
-        """Have a model hear an upload."""
+        self, request: Request, model: str | None, outputs: tuple[str, ...] | None = None
+    ) -> tuple[Desk, ClipOutputs, str]:
+        """Have a model hear the file of a request; gives who heard it, what, and its name."""
         desk = self.desk(model)
         wanted = outputs or desk.tagger.asked
-        found = await desk.ask(upload, wanted, seconds=self.settings.timeout_seconds)
+        async with self.upload(request, full=desk.is_full) as upload:
+            asked = asyncio.ensure_future(
+                desk.ask(upload, wanted, seconds=self.settings.timeout_seconds)
+            )
+            try:
+                while not (await asyncio.wait([asked], timeout=_LOOK_SECONDS))[0]:
+                    if await request.is_disconnected():
+                        raise RequestError(400, "the client went away; send it again")
+                found = asked.result()
+            finally:
+                # Nobody waits for it any more; of one that is done it changes nothing.
+                asked.cancel()
         self.figures.audio.labels(desk.tagger.model.name).inc(found.seconds)
-        return desk, found
+        return desk, found, upload.name
 
     def close(self) -> None:
         """Answer what is under way, and end all threads."""
@@ -213,6 +247,12 @@ def _add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:])
         return said(422, f"{where}: {first['msg'].lower()}; see /openapi.json")
 
+    @app.exception_handler(Exception)
+    async def of_ours(_: Request, error: Exception) -> JSONResponse:
+        # Outside of all that stands around other answers.
+        line = f"something failed here ({type(error).__name__}); send it again, or tell us"
+        return JSONResponse({"error": line}, 500, HEADERS)
+
     @app.exception_handler(HTTPException)
     async def of_http(_: Request, error: HTTPException) -> JSONResponse:
         return said(error.status_code, f"{error.detail}; see /openapi.json")
@@ -227,22 +267,18 @@ def _add_heard(app: FastAPI, here: Service) -> None:
         threshold: ThresholdQuery = None,
     ) -> Any:
         """Tags of a file, highest first."""
-        here.desk(model)
-        async with received(request, here.settings) as upload:
-            desk, found = await here.hear(upload, model)
-        said = desk.tagger.prediction(upload.name, found)
+        desk, found, name = await here.hear(request, model)
+        said = desk.tagger.prediction(name, found)
         wanted = answers.tags_of(said, top_k=top_k, threshold=threshold)
-        return JSONResponse({**answers.heard(desk.tagger, found, upload.name), "tags": wanted})
+        return JSONResponse({**answers.heard(desk.tagger, found, name), "tags": wanted})
 
     @app.post(
         "/v1/segments", response_model=answers.Segments, responses=_PROBLEMS, openapi_extra=_UPLOAD
     )
     async def segments(request: Request, model: ModelQuery = None) -> Any:
         """Tags of a file, and scores over time."""
-        here.desk(model)
-        async with received(request, here.settings) as upload:
-            desk, found = await here.hear(upload, model)
-        return JSONResponse(_segments(desk.tagger, found, upload.name))
+        desk, found, name = await here.hear(request, model)
+        return JSONResponse(_segments(desk.tagger, found, name))
 
     @app.post(
         "/v1/embeddings",
@@ -258,12 +294,11 @@ def _add_heard(app: FastAPI, here: Service) -> None:
         wanted = layer or (PENULTIMATE if PENULTIMATE in names else next(iter(names), ""))
         if wanted not in names:
             raise RequestError(422, f"no layer {wanted!r}; there are {', '.join(names) or 'none'}")
-        async with received(request, here.settings) as upload:
-            desk, found = await here.hear(upload, model, (wanted,))
-        made = desk.tagger.embedding(upload.name, found, layer=wanted)
+        desk, found, name = await here.hear(request, model, (wanted,))
+        made = desk.tagger.embedding(name, found, layer=wanted)
         return JSONResponse(
             {
-                **answers.heard(desk.tagger, found, upload.name),
+                **answers.heard(desk.tagger, found, name),
                 "layer": wanted,
                 "times": answers.rounded(made.times),
                 "window_seconds": made.window_seconds,
@@ -275,9 +310,8 @@ def _add_heard(app: FastAPI, here: Service) -> None:
     async def message(request: Request, model: ModelQuery = None) -> Any:
         """Answer as the service of the musicnn report does, with its three keys."""
         begun = time.perf_counter()
-        async with received(request, here.settings) as upload:
-            desk, found = await here.hear(upload, model)
-        said = answers.message_of(desk.tagger.prediction(upload.name, found))
+        desk, found, name = await here.hear(request, model)
+        said = answers.message_of(desk.tagger.prediction(name, found))
         duration = round(time.perf_counter() - begun, 2)
         return JSONResponse({"duration": duration, "message": said, "status": "success"})
 
@@ -312,7 +346,7 @@ def _add_jobs(app: FastAPI, here: Service) -> None:
     async def add(request: Request, model: ModelQuery = None) -> dict[str, Any]:
         """Take a long file; its answer is that of /v1/segments."""
         tagger = here.desk(model).tagger
-        async with received(request, here.settings) as upload:
+        async with here.upload(request, full=here.jobs.is_full) as upload:
             job = here.jobs.add(tagger, upload, functools.partial(_segments, tagger))
         return job.status()
 
@@ -341,7 +375,7 @@ def _add_live(app: FastAPI, here: Service) -> None:
         try:
             await _listen(socket, here, model)
         except RequestError as error:
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
                 await socket.send_json({"error": str(error)})
                 await socket.close(_CLOSED.get(error.status, 1008))
         except (WebSocketDisconnect, RuntimeError):
@@ -349,14 +383,16 @@ def _add_live(app: FastAPI, here: Service) -> None:
 
 
 async def _listen(socket: WebSocket, here: Service, model: str | None) -> None:
-    desk = here.desk(model)
-    first = await asyncio.wait_for(socket.receive_text(), here.settings.timeout_seconds)
     try:
-        token = json.loads(first)["token"]
-    except (ValueError, LookupError, TypeError):
+        first = await asyncio.wait_for(socket.receive_text(), here.settings.timeout_seconds)
+        token = str(json.loads(first)["token"])
+    except TimeoutError:
+        raise RequestError(408, "no first message came; open it again") from None
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise RequestError(401, 'send {"token": "..."} first, empty where there is none') from None
-    if not is_token(str(token), here.settings):
+    if not is_token(token, here.settings):
         raise RequestError(401, "this service wants a token; send it in the first message")
+    desk = here.desk(model)
     if here.n_live >= here.settings.live:
         raise RequestError(503, "too many microphones are listened to; try again later")
     here.n_live += 1
@@ -366,7 +402,7 @@ async def _listen(socket: WebSocket, here: Service, model: str | None) -> None:
             {
                 "sample_rate": listener.sample_rate,
                 "tags": list(desk.tagger.tags),
-                "thresholds": answers.over_time(_silence(desk.tagger))["thresholds"],
+                "thresholds": answers.thresholds_of(desk.tagger.thresholds),
                 "window_seconds": listener.window_seconds,
             }
         )
@@ -385,7 +421,7 @@ async def _listen(socket: WebSocket, here: Service, model: str | None) -> None:
 
 
 def _add_health(app: FastAPI, here: Service) -> None:
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> dict[str, str]:
         """Say that the process lives."""
         return {"status": "ok"}
@@ -408,7 +444,7 @@ def _add_health(app: FastAPI, here: Service) -> None:
 def _add_page(app: FastAPI) -> None:
     known = {path.name: path for path in PAGE.glob("*") if path.is_file()}
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(known["index.html"])
 

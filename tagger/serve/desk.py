@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tagger.base.errors import TaggerError
+from tagger.base.log import warn
 from tagger.serve.errors import RequestError, request_error
 from tagger.serve.uploads import Upload
 from tagger.tagging.pipeline import ClipOutputs
@@ -113,7 +114,12 @@ class Desk:
                     503, "too many requests wait; ask again in a moment", retry_seconds=2
                 )
             # Its own: who does not wait any longer closes theirs, while it may be read still.
-            descriptor = os.dup(upload.file.fileno())
+            try:
+                descriptor = os.dup(upload.file.fileno())
+            except OSError as error:
+                raise RequestError(
+                    503, f"the server is out of files ({error.strerror})", retry_seconds=10
+                ) from None
             ticket = Ticket(descriptor, outputs, loop.create_future(), loop)
             self._n_inside += 1
             self._queue.append(ticket)
@@ -168,17 +174,24 @@ class Desk:
 
     def _compute(self, group: list[Ticket]) -> None:
         left = list(group)
+
+        def tell(n_windows: int) -> None:
+            self._refuse_long(n_windows)
+            if all(ticket.answer.done() for ticket in left):
+                raise RequestError(400, "nobody waits for it any more; send it again")
+
         try:
             found = self.tagger.attempt(
                 [ticket.path for ticket in group],
                 group[0].outputs,
                 make=lambda _, outputs: outputs,
-                tell=self._refuse_long,
+                tell=tell,
             )
             for _, result in found:
                 self._answer(left.pop(0), result)
         except BaseException as error:  # A thread that ends would leave its clients waiting.
-            problem = RequestError(500, f"the model failed ({type(error).__name__}: {error})")
+            warn(f"{self.tagger.model.name}: {type(error).__name__}: {error}")
+            problem = RequestError(500, f"the model failed ({type(error).__name__}); send it again")
             for ticket in left:
                 self._answer(ticket, problem)
 

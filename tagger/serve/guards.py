@@ -14,7 +14,7 @@ from tagger.serve.settings import ServeSettings
 
 # Without a token, beside the page, which asks for one: that it lives.
 _OPEN = ("/healthz", "/readyz")
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -77,7 +77,7 @@ class Guards:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -108,7 +108,9 @@ def is_token(text: str, settings: ServeSettings) -> bool:
     if settings.token is None:
         return True
     given = text.removeprefix("Bearer ").strip()
-    return hmac.compare_digest(given.encode(), settings.token.encode())
+    return hmac.compare_digest(
+        given.encode(errors="surrogatepass"), settings.token.encode(errors="surrogatepass")
+    )
 
 
 async def _refuse(send: Callable[[Any], Awaitable[None]]) -> None:

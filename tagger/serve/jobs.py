@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tagger.base.errors import TaggerError
+from tagger.base.log import warn
 from tagger.serve.errors import RequestError, request_error
 from tagger.serve.settings import ServeSettings
 from tagger.serve.uploads import Upload
@@ -95,9 +96,7 @@ class Jobs:
             503 where too many wait.
         """
         self._forget()
-        with self._lock:
-            n_known = len(self._jobs)
-        if self._waiting.qsize() >= _MOST_WAITING or n_known >= self._settings.kept_jobs:
+        if self.is_full:
             raise RequestError(503, "too many jobs wait; ask again later", retry_seconds=60)
         descriptor = os.dup(upload.file.fileno())
         job = Job(secrets.token_urlsafe(24), self.owner, upload.name, tagger, descriptor, make)
@@ -105,6 +104,11 @@ class Jobs:
             self._jobs[job.id] = job
         self._waiting.put(job)
         return job
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another job would not be taken."""
+        return self._closed or self._waiting.qsize() >= _MOST_WAITING
 
     def get(self, job_id: str) -> Job:
         """Find a job.
@@ -133,14 +137,18 @@ class Jobs:
             if status != last:
                 last = status
                 yield status
-            if job.is_over and last == job.status():
+            if self._closed or (job.is_over and last == job.status()):
                 return
             await asyncio.sleep(_TOLD_SECONDS)
 
-    def close(self) -> None:
-        """Take no more, and end the one that is under way."""
+    def stop(self) -> None:
+        """Take no more, and let go of who follows."""
         self._closed = True
         self._waiting.put(None)
+
+    def close(self) -> None:
+        """Take no more, and end the one that is under way."""
+        self.stop()
         self._thread.join()
 
     def _forget(self) -> None:
@@ -151,6 +159,10 @@ class Jobs:
                 for name, job in self._jobs.items()
                 if job.ended is None or job.ended > oldest
             }
+            # Of too many, those that ended longest ago.
+            over = sorted((job for job in self._jobs.values() if job.ended), key=_ended)
+            for job in over[: max(0, len(over) - self._settings.kept_jobs + 1)]:
+                del self._jobs[job.id]
 
     def _work(self) -> None:
         while True:
@@ -161,7 +173,8 @@ class Jobs:
             try:
                 self._run(job)
             except Exception as error:  # One job that fails must not end the thread of all.
-                job.error = f"the model failed ({type(error).__name__}: {error})"
+                warn(f"job of {job.name}: {type(error).__name__}: {error}")
+                job.error = f"the model failed ({type(error).__name__}); send it again"
             job.state = "done" if job.error is None else "failed"
             job.ended = time.monotonic()
             os.close(job.descriptor)
@@ -187,3 +200,7 @@ class Jobs:
             job.error = str(request_error(result, path=path, name=job.name))
         else:
             job.result = job.make(result, job.name)
+
+
+def _ended(job: Job) -> float:
+    return job.ended or 0.0

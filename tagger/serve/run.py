@@ -2,11 +2,14 @@
 
 import signal
 import socket
-from typing import Any
+from pathlib import Path
+from types import FrameType
 
 from tagger.base.errors import ConfigError
 from tagger.base.log import notice
 from tagger.serve.settings import ServeSettings
+
+_MOST_CONNECTIONS = 1000
 
 
 def run_service(settings: ServeSettings, *, host: str, port: int) -> None:
@@ -32,6 +35,19 @@ def run_service(settings: ServeSettings, *, host: str, port: int) -> None:
 
     from tagger.serve.app import create_app
 
+    if not Path("/proc/self/fd").is_dir():
+        raise ConfigError(
+            "the service reads uploads from files without a name, by /proc, which this system does "
+            "not have; run it on Linux, e.g. in the container of deploy/service"
+        )
+
+    class Server(uvicorn.Server):
+        """Tells its jobs, whose followers it would wait for, that it is ending."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.service.jobs.stop()
+            super().handle_exit(sig, frame)
+
     listening = _listening(host, port)
     try:
         app = create_app(settings)
@@ -41,16 +57,18 @@ def run_service(settings: ServeSettings, *, host: str, port: int) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=round(settings.timeout_seconds),
-            # Of a client that holds a connection and asks nothing.
+            # Between two requests of a client; before its first a connection is only counted.
             timeout_keep_alive=10,
+            limit_concurrency=_MOST_CONNECTIONS,
             ws_max_size=1 << 22,
         )
-        server: Any = uvicorn.Server(config)
+        server = Server(config)
+        # Before it has handlers of its own, and after: once it has ended cleanly it sends itself
+        # the signal again, for whoever wants to know.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         at = listening.getsockname()[:2]
         notice(f"page and service: http://{_shown(at[0])}:{at[1]}/")
-        # Once it has ended cleanly it sends itself the signal again, for whoever wants to know.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
         server.run(sockets=[listening])
     finally:
         listening.close()

@@ -57,7 +57,7 @@ async def received(request: Request, settings: ServeSettings) -> AsyncIterator[U
     """
     _refuse_declared(request, settings)
     body = _bounded(request, settings)
-    kind = request.headers.get("content-type", "")
+    kind = request.headers.get("content-type", "").lower()
     try:
         async with asyncio.timeout(settings.timeout_seconds):
             if kind.startswith("multipart/form-data"):

@@ -285,6 +285,16 @@ def test_a_job_that_fails_says_why(client):
     assert "not decodable" in status["error"] and "/proc" not in status["error"]
 
 
+def test_jobs_that_are_over_make_room_for_others(bundle, song):
+    with bounded(bundle, kept_jobs=5) as client:
+        for _ in range(12):
+            found = client.post("/v1/jobs", content=b"no music" * 50)
+            assert found.status_code == 202
+            while client.get(f"/v1/jobs/{found.json()['id']}").json()["state"] != "failed":
+                time.sleep(0.01)
+        assert client.post("/v1/jobs", content=song.read_bytes()).status_code == 202
+
+
 def test_results_are_forgotten_in_time(bundle, song, monkeypatch):
     with bounded(bundle, kept_seconds=0.2) as client:
         found = client.post("/v1/jobs", content=song.read_bytes()).json()
@@ -329,6 +339,42 @@ def test_a_live_client_without_a_token_or_with_nonsense_is_told(bundle):
             assert "float32" in socket.receive_json()["error"]
 
 
+@pytest.mark.parametrize("first", ["bytes", "nonsense", '{"token": "\\ud800"}', "[" * 5000])
+def test_a_first_message_that_is_none_is_told_and_tells_no_model(bundle, first, capfd):
+    with (
+        bounded(bundle, token=TOKEN) as client,
+        client.websocket_connect("/v1/live?model=zz") as socket,
+    ):
+        if first == "bytes":
+            socket.send_bytes(b"123")
+        else:
+            socket.send_text(first)
+        said = socket.receive_json()["error"]
+    assert "token" in said and "model" not in said
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_small_differences_between_clients_do_not_matter(client, song):
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    body += song.read_bytes() + b"\r\n--x--\r\n"
+    kind = {"content-type": "Multipart/Form-Data; boundary=x"}
+    assert client.post("/v1/tags", content=body, headers=kind).json()["file"] == "a.wav"
+    assert client.head("/").status_code == 200 and client.head("/healthz").status_code == 200
+
+
+def test_what_nobody_expected_is_one_line_too(bundle, song):
+    service = Service(ServeSettings(models=(str(bundle),)))
+    (desk,) = service.desks.values()
+
+    def broken(*_, **__):
+        raise RuntimeError("/a/path/of/the/server")
+
+    desk.tagger.attempt = broken
+    with TestClient(create_app(service.settings, service)) as client:
+        line = refused(client.post("/v1/tags", content=song.read_bytes()), 500, "RuntimeError")
+        assert "/a/path" not in line and desk.n_inside == 0
+
+
 # The process
 
 
@@ -363,6 +409,35 @@ def test_it_ends_cleanly_and_answers_what_is_under_way(bundle, tmp_path, number)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 0 and "Traceback" not in said
     assert [answer.status_code for answer in answers].count(200) == 4
+
+
+def test_a_signal_right_after_the_address_is_told_ends_it(bundle):
+    for _ in range(3):
+        process, _ = started(bundle)
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stderr.close()
+
+
+def test_who_follows_a_job_does_not_hold_the_end(bundle, tmp_path):
+    sf.write(tmp_path / "long.wav", noise(300), RATE)
+    content = (tmp_path / "long.wav").read_bytes()
+    process, address = started(bundle)
+    found = [httpx.post(f"{address}/v1/jobs", content=content).json() for _ in range(6)]
+    lines = []
+
+    def follow():
+        with httpx.stream("GET", f"{address}/v1/jobs/{found[-1]['id']}/events") as events:
+            lines.extend(events.iter_lines())
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(20) == 0
+    follower.join(20)
+    assert lines and not follower.is_alive()
+    process.stderr.close()
 
 
 def test_killed_it_leaves_no_upload(bundle, song, tmp_path, monkeypatch):
