@@ -24,7 +24,8 @@ import numpy as np
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prediction import write_table
+
+from prediction import show_table
 
 from tagger.metrics.bootstrap import difference_of, plan_draws, resample
 from tagger.metrics.figures import metrics_of_columns
@@ -151,10 +152,8 @@ def main() -> None:
             for run in runs:
                 run.result()
     text = table(plan, arguments.root, arguments.part)
-    print(text)
-    if arguments.write:
-        mark = f"ablation {arguments.part}"
-        write_table(text, f"<!-- {mark}: start -->\n", f"<!-- {mark}: end -->\n", page=PAGE)
+    start, end = (f"<!-- ablation {arguments.part}: {side} -->\n" for side in ("start", "end"))
+    show_table(text, start, end, write=arguments.write, page=PAGE)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prediction import machine, process, write_table
+from prediction import machine, process, show_table
 
 START, END = "<!-- growth: start -->\n", "<!-- growth: end -->\n"
 ANNOTATIONS = "annotations_final.csv"
@@ -269,9 +269,7 @@ def main() -> None:
                 f"{result['megabytes']:.0f} MB.",
             ]
     table = "\n".join(lines) + "\n"
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import statistics
 import time
 
 import numpy as np
-from prediction import machine, write_table
+from prediction import machine, show_table
 from threadpoolctl import threadpool_limits
 
 from preprocess.signal.features import FRONT_ENDS
@@ -68,9 +68,7 @@ def main() -> None:
         median = statistics.median(seconds)
         lines.append(f"| {name} | {median * 1e3:.1f} | {reference / median:.2f} |")
     table = "\n".join(lines) + "\n"
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -228,8 +228,13 @@ def machine() -> str:
     return f"{find_device().description}; Python {platform.python_version()}, {versions}"
 
 
-def write_table(table: str, start: str, end: str, *, page: Path = HERE / "README.md") -> None:
-    """Put a table between two marks of a page, default benchmarks/README.md."""
+def show_table(
+    table: str, start: str, end: str, *, write: bool, page: Path = HERE / "README.md"
+) -> None:
+    """Print a table, and put it between two marks of a page, default benchmarks/README.md."""
+    print(table)
+    if not write:
+        return
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(start)
     _, _, after = rest.partition(end)
@@ -336,9 +341,7 @@ def main() -> None:
             bundles[name] = work / name
         lines += ["", *runtimes(bundles, n_runs)]
     table = "\n".join(lines) + "\n"
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from prediction import machine, write_table
+from prediction import machine, show_table
 
 START, END = "<!-- preemption: start -->\n", "<!-- preemption: end -->\n"
 ROOT = Path(__file__).parents[1]
@@ -193,9 +193,7 @@ def main() -> None:
         "| config | run in a | MB of state | seconds per step | signal to state on the disk | "
         "signal to end | bare copy of the bytes |\n|---|---|---|---|---|---|---|\n" + rows
     )
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prediction import write_table
+from prediction import show_table
 
 START, END = "<!-- scale: start -->\n", "<!-- scale: end -->\n"
 CLIP_SECONDS, PATCH_SECONDS = 29.0, 0.96
@@ -91,10 +91,8 @@ def main() -> None:
     lines = ["| quantity | value |", "|---|---|"]
     lines += [f"| {quantity} | {value} |" for quantity, value in table(Figures(**given))]
     text = "\n".join(lines) + "\n"
-    print(text)
-    if write:
-        page = Path(__file__).parents[1] / "docs" / "scale.md"
-        write_table(text, START, END, page=page)
+    page = Path(__file__).parents[1] / "docs" / "scale.md"
+    show_table(text, START, END, write=write, page=page)
 
 
 if __name__ == "__main__":

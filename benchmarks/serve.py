@@ -9,16 +9,20 @@ one thread per processor. All get the same files over loopback, or from the disk
 import argparse
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from prediction import machine, write_table
+from prediction import machine, show_table
+
+from tagger.base.cache import cache_folder
 
 START, END = "<!-- serve: start -->\n", "<!-- serve: end -->"
 FLASK = """
@@ -108,19 +112,26 @@ def main() -> None:
 
     def of_folder() -> float:
         words = [sys.executable, "-m", "tagger", "predict-tags", "--files-from", "-"]
-        with Path(os.devnull).open("w") as nowhere:
+        # What a model has said of a file is kept there: each run begins without.
+        with tempfile.TemporaryDirectory() as fresh, Path(os.devnull).open("w") as nowhere:
+            kept = shutil.ignore_patterns("kept*")
+            shutil.copytree(cache_folder(), fresh, dirs_exist_ok=True, ignore=kept)
             begun = time.perf_counter()
             subprocess.run(
-                words, input=names, text=True, stdout=nowhere, stderr=nowhere, check=True
+                words,
+                input=names,
+                text=True,
+                stdout=nowhere,
+                stderr=nowhere,
+                check=True,
+                env={**os.environ, "TAGGER_CACHE": fresh},
             )
             return time.perf_counter() - begun
 
     ours = Served(sys.executable, "-m", "tagger", "serve", "--port", "0")
     flask = Served(sys.executable, "-c", FLASK)
-    # What a model has said of a file is kept: of each run another cache.
     times: dict[str, list[float]] = {"folder": [], "ours": [], "flask": []}
-    for turn in range(3):
-        os.environ["TAGGER_CACHE"] = _fresh_cache(turn)
+    for _ in range(3):
         times["folder"].append(of_folder())
         times["ours"].append(ours.ask(contents, arguments.clients, "/v1/tags")[0])
         times["flask"].append(flask.ask(contents, arguments.clients, "/")[0])
@@ -155,20 +166,7 @@ def main() -> None:
         ]
     ours.end()
     flask.end()
-    print("\n".join(lines))
-    if arguments.write:
-        write_table(START, END, lines)
-
-
-def _fresh_cache(turn: int) -> str:
-    import shutil
-    import tempfile
-
-    models = Path(os.environ.get("TAGGER_MODELS_FROM", os.environ["TAGGER_CACHE"]))
-    os.environ["TAGGER_MODELS_FROM"] = str(models)
-    folder = Path(tempfile.mkdtemp(prefix=f"cache{turn}-"))
-    shutil.copytree(models, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("kept*"))
-    return str(folder)
+    show_table("\n".join(lines) + "\n", START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

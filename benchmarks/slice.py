@@ -28,7 +28,7 @@ import numpy as np
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prediction import CLIP_SECONDS, clips_in, machine, process, write_table
+from prediction import CLIP_SECONDS, clips_in, machine, process, show_table
 
 from preprocess.clips.index import ClipRecord
 from preprocess.engines.run import ClipTask, Job, process_clip
@@ -318,9 +318,7 @@ def main() -> None:
         lines.append(f"| published (resampy), one core | {published:.0f} | {published / own:.1f} |")
     lines.append(f"| ours, one core | {own:.1f} | 1 |")
     table = "\n".join(lines) + "\n"
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

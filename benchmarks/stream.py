@@ -27,7 +27,7 @@ from tagger.config import StreamConfig
 from tagger.train.stream import TrainingStream
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prediction import machine, write_table
+from prediction import machine, show_table
 
 N_TAGS, N_WINDOWS = 188, 30
 START, END = "<!-- stream: start -->\n", "<!-- stream: end -->\n"
@@ -131,9 +131,7 @@ def main() -> None:
         shown = "" if clips is None else f"{clips:.1f}"
         lines.append(f"| {name} | {speed:,.0f} | {speed / reference:.1f} | {shown} |")
     table = "\n".join(lines) + "\n"
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

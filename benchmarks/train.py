@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prediction import machine, write_table
+from prediction import machine, show_table
 
 from tagger.config import load_config
 from tagger.network.devices import find_device
@@ -191,9 +191,7 @@ def main() -> None:
                     )
                     print(lines[-1], file=sys.stderr, flush=True)
     table = "\n".join(lines) + "\n"
-    print(table)
-    if arguments.write:
-        write_table(table, START, END)
+    show_table(table, START, END, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -228,28 +228,33 @@ class AudioStream:
         last_rate: int | None = None
         for mono, rate in blocks:
             if rate != last_rate:
-                yield from _resampled(None, resampler)
+                yield from resampled(None, resampler)
                 resampler, last_rate = self._resampler(rate), rate
             try:
                 _require_finite(mono)
             except AudioError as error:
                 raise AudioError(f"{self._path}: {error}") from None
-            yield from _resampled(mono, resampler)
-        yield from _resampled(None, resampler)
+            yield from resampled(mono, resampler)
+        yield from resampled(None, resampler)
 
     def _resampler(self, rate: int) -> Any:
         try:
             require_rate(rate)
         except AudioError as error:
             raise AudioError(f"{self._path}: {error}") from None
-        if rate == self._target_rate:
-            return None
-        import soxr
-
-        return soxr.ResampleStream(rate, self._target_rate, 1, dtype="float32", quality="HQ")
+        return block_resampler(rate, self._target_rate)
 
 
-def _resampled(mono: Waveform | None, resampler: Any) -> Iterator[Waveform]:
+def block_resampler(rate: int, target_rate: int) -> Any:
+    """Make what `resampled` resamples blocks with, as `resample` does a whole; None: no need to."""
+    if rate == target_rate:
+        return None
+    import soxr
+
+    return soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
+
+
+def resampled(mono: Waveform | None, resampler: Any) -> Iterator[Waveform]:
     """Resample more samples, or those still inside where None tells the end."""
     if resampler is None:
         if mono is not None and len(mono):

@@ -11,6 +11,7 @@ from tagger.base.errors import ConfigError
 from tagger.cli.app import verb
 from tagger.cli.shape import completed, models
 from tagger.cli.tagging_options import JobsOption
+from tagger.serve import bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,24 +56,24 @@ def serve(
     jobs: JobsOption = None,
     max_mb: Annotated[
         float, typer.Option("--max-mb", min=0.001, help="Of an upload.", rich_help_panel=BOUNDS)
-    ] = 200.0,
+    ] = bounds.MAX_MB,
     max_seconds: Annotated[
         float,
         typer.Option(
             "--max-seconds", min=0.1, help="Of audio in a request.", rich_help_panel=BOUNDS
         ),
-    ] = 900.0,
+    ] = bounds.MAX_SECONDS,
     at_work: Annotated[
         int,
         typer.Option("--at-work", min=1, help="Computed together.", rich_help_panel=BOUNDS),
-    ] = 32,
+    ] = bounds.AT_WORK,
     waiting: Annotated[
         int, typer.Option("--waiting", min=0, help="Behind them.", rich_help_panel=BOUNDS)
-    ] = 64,
+    ] = bounds.WAITING,
     timeout: Annotated[
         float,
         typer.Option("--timeout", min=0.1, help="Seconds for a request.", rich_help_panel=BOUNDS),
-    ] = 120.0,
+    ] = bounds.TIMEOUT_SECONDS,
 ) -> None:
     """Answer requests for tags, and give a page on which files are dropped."""
     from tagger.bundle.find import default_model

@@ -21,7 +21,7 @@ from tagger.base.suggest import did_you_mean
 from tagger.base.version import VERSION
 from tagger.serve import answers
 from tagger.serve.desk import Desk
-from tagger.serve.errors import RequestError
+from tagger.serve.errors import RequestError, too_many_wait
 from tagger.serve.guards import HEADERS, Figures, Guards, is_token
 from tagger.serve.jobs import Jobs
 from tagger.serve.live import Listener
@@ -138,9 +138,7 @@ class Service:
         """
         most = self.settings.at_work + self.settings.waiting
         if full or self.n_arriving >= most:
-            raise RequestError(
-                503, "too many requests wait; ask again in a moment", retry_seconds=2
-            )
+            raise too_many_wait()
         self.n_arriving += 1
         try:
             async with received(request, self.settings) as upload:
@@ -421,7 +419,9 @@ async def _listen(socket: WebSocket, here: Service, model: str | None) -> None:
 
 
 def _add_health(app: FastAPI, here: Service) -> None:
-    @app.api_route("/healthz", methods=["GET", "HEAD"])
+    # Stated twice: one operation with two methods would have one id for both in the description.
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Say that the process lives."""
         return {"status": "ok"}

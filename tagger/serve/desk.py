@@ -11,8 +11,8 @@ from typing import Any
 
 from tagger.base.errors import TaggerError
 from tagger.base.log import warn
-from tagger.serve.errors import RequestError, request_error
-from tagger.serve.uploads import Upload
+from tagger.serve.errors import RequestError, request_error, too_many_wait
+from tagger.serve.uploads import Upload, path_of
 from tagger.tagging.pipeline import ClipOutputs
 from tagger.tagging.tagger import Tagger
 
@@ -44,8 +44,8 @@ class Ticket:
 
     @property
     def path(self) -> str:
-        """Path at which this process and those that it starts can read the file."""
-        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
+        """Where the file can be read."""
+        return path_of(self.descriptor)
 
 
 class Desk:
@@ -110,17 +110,8 @@ class Desk:
         loop = asyncio.get_running_loop()
         with self._changed:
             if self.is_full:
-                raise RequestError(
-                    503, "too many requests wait; ask again in a moment", retry_seconds=2
-                )
-            # Its own: who does not wait any longer closes theirs, while it may be read still.
-            try:
-                descriptor = os.dup(upload.file.fileno())
-            except OSError as error:
-                raise RequestError(
-                    503, f"the server is out of files ({error.strerror})", retry_seconds=10
-                ) from None
-            ticket = Ticket(descriptor, outputs, loop.create_future(), loop)
+                raise too_many_wait()
+            ticket = Ticket(upload.descriptor(), outputs, loop.create_future(), loop)
             self._n_inside += 1
             self._queue.append(ticket)
             self._changed.notify()

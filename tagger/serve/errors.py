@@ -41,3 +41,8 @@ def request_error(error: TaggerError, *, path: str, name: str) -> RequestError:
         return RequestError(422, message)
     status = 500 if isinstance(error, ModelError) else 422
     return RequestError(status, message)
+
+
+def too_many_wait() -> RequestError:
+    """Error of a request for which there is no room at the moment."""
+    return RequestError(503, "too many requests wait; ask again in a moment", retry_seconds=2)

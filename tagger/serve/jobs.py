@@ -14,7 +14,7 @@ from tagger.base.errors import TaggerError
 from tagger.base.log import warn
 from tagger.serve.errors import RequestError, request_error
 from tagger.serve.settings import ServeSettings
-from tagger.serve.uploads import Upload
+from tagger.serve.uploads import Upload, path_of
 from tagger.tagging.pipeline import ClipOutputs
 from tagger.tagging.tagger import Tagger
 
@@ -98,8 +98,8 @@ class Jobs:
         self._forget()
         if self.is_full:
             raise RequestError(503, "too many jobs wait; ask again later", retry_seconds=60)
-        descriptor = os.dup(upload.file.fileno())
-        job = Job(secrets.token_urlsafe(24), self.owner, upload.name, tagger, descriptor, make)
+        name = secrets.token_urlsafe(24)
+        job = Job(name, self.owner, upload.name, tagger, upload.descriptor(), make)
         with self._lock:
             self._jobs[job.id] = job
         self._waiting.put(job)
@@ -180,7 +180,7 @@ class Jobs:
             os.close(job.descriptor)
 
     def _run(self, job: Job) -> None:
-        path = f"/proc/{os.getpid()}/fd/{job.descriptor}"
+        path = path_of(job.descriptor)
         hop = job.tagger.front_end.hop_seconds or job.tagger.front_end.window_seconds or 0.0
 
         def tell(n_windows: int) -> None:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tagger.serve import bounds
+
 MEGABYTE = 1 << 20
 
 
@@ -16,17 +18,17 @@ class ServeSettings(BaseModel):
     """Names, bundles or runs; the first is the one that is asked where none is named."""
     jobs: Annotated[int | None, Field(ge=1)] = None
     """Threads that decode, and threads that compute; none: one per processor."""
-    max_mb: Annotated[float, Field(gt=0)] = 200.0
+    max_mb: Annotated[float, Field(gt=0)] = bounds.MAX_MB
     """Of an upload, which is cut off there."""
-    max_seconds: Annotated[float, Field(gt=0)] = 900.0
+    max_seconds: Annotated[float, Field(gt=0)] = bounds.MAX_SECONDS
     """Of audio in a request; longer ones are for jobs."""
     max_job_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
     """Of audio in a job."""
-    at_work: Annotated[int, Field(ge=1)] = 32
+    at_work: Annotated[int, Field(ge=1)] = bounds.AT_WORK
     """Requests that are computed together."""
-    waiting: Annotated[int, Field(ge=0)] = 64
+    waiting: Annotated[int, Field(ge=0)] = bounds.WAITING
     """Requests that wait behind them; beyond, the answer is 503."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    timeout_seconds: Annotated[float, Field(gt=0)] = bounds.TIMEOUT_SECONDS
     """For an upload, and again for its answer."""
     kept_seconds: Annotated[float, Field(gt=0)] = 3600.0
     """How long the result of a job is kept."""

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.signal.audio import resample
+from preprocess.signal.audio import block_resampler, resampled
 from preprocess.signal.channels import mix_to_mono
 from tagger.base.errors import AudioError
 
@@ -85,16 +85,15 @@ def of_wav_stream(stream: BinaryIO, sample_rate: int, *, block_seconds: float) -
         If it is no such stream.
     """
     kind, rate, n_channels = _header(stream)
-    dtype = np.dtype(kind)
+    dtype, resampler = np.dtype(kind), block_resampler(rate, sample_rate)
     n_bytes = round(block_seconds * rate) * n_channels * dtype.itemsize
     while content := _exactly(stream, n_bytes):
         whole = len(content) - len(content) % (n_channels * dtype.itemsize)
         samples = np.frombuffer(content[:whole], dtype).astype(np.float32)
         if dtype.kind == "i":
             samples /= np.float32(2 ** (8 * dtype.itemsize - 1))
-        mono = mix_to_mono(samples.reshape(-1, n_channels))
-        if len(mono):
-            yield resample(mono, rate, target_rate=sample_rate)
+        yield from resampled(mix_to_mono(samples.reshape(-1, n_channels)), resampler)
+    yield from resampled(None, resampler)
 
 
 def _header(stream: BinaryIO) -> tuple[str, int, int]:

@@ -1,6 +1,7 @@
 """Files that clients send: on disk while they arrive, within bounds, and gone afterwards."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,13 +31,30 @@ class Upload:
         What the client calls it; for messages alone.
     file : BinaryIO
         Where it is: a file without a name, which goes with the process whatever ends it.
-    fields : dict of str to str
-        Other fields of the form.
     """
 
     name: str
     file: BinaryIO
-    fields: dict[str, str]
+
+    def descriptor(self) -> int:
+        """Give one more descriptor, to be closed by who reads it: the client's may close before.
+
+        Raises
+        ------
+        RequestError
+            503 where the process has no more.
+        """
+        try:
+            return os.dup(self.file.fileno())
+        except OSError as error:
+            raise RequestError(
+                503, f"the server is out of files ({error.strerror})", retry_seconds=10
+            ) from None
+
+
+def path_of(descriptor: int) -> str:
+    """Path at which this process and those that it starts can read a file without a name."""
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 @asynccontextmanager
@@ -80,23 +98,23 @@ async def received(request: Request, settings: ServeSettings) -> AsyncIterator[U
 def _refuse_declared(request: Request, settings: ServeSettings) -> None:
     # Before a byte of it has come; who says nothing, or lies, is cut off on the way.
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > settings.max_mb * MEGABYTE + MEGABYTE:
-        raise _too_large(settings)
+    if declared.isdigit():
+        _refuse_larger(int(declared), settings)
 
 
-def _too_large(settings: ServeSettings) -> RequestError:
-    return RequestError(
-        413, f"the upload is larger than {settings.max_mb:g} MB; send a shorter or smaller file"
-    )
+def _refuse_larger(n_bytes: int, settings: ServeSettings) -> None:
+    # A form is a little larger than its file.
+    if n_bytes > settings.max_mb * MEGABYTE + MEGABYTE:
+        raise RequestError(
+            413, f"the upload is larger than {settings.max_mb:g} MB; send a shorter or smaller file"
+        )
 
 
 async def _bounded(request: Request, settings: ServeSettings) -> AsyncGenerator[bytes, None]:
     n_bytes = 0
     async for block in request.stream():
         n_bytes += len(block)
-        # A form is a little larger than its file.
-        if n_bytes > settings.max_mb * MEGABYTE + MEGABYTE:
-            raise _too_large(settings)
+        _refuse_larger(n_bytes, settings)
         yield block
 
 
@@ -118,7 +136,7 @@ async def _of_body(request: Request, body: AsyncGenerator[bytes, None]) -> Uploa
     except BaseException:
         file.close()
         raise
-    return Upload(_named(request.headers.get("x-file-name", "")), file, {})
+    return Upload(_named(request.headers.get("x-file-name", "")), file)
 
 
 async def _of_form(request: Request, body: AsyncGenerator[bytes, None]) -> Upload:
@@ -141,8 +159,7 @@ async def _of_form(request: Request, body: AsyncGenerator[bytes, None]) -> Uploa
     if not found.size:
         await form.close()
         raise RequestError(422, f"the file is empty; {_NO_FILE}")
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    return Upload(_named(found.filename or ""), spooled, fields)
+    return Upload(_named(found.filename or ""), spooled)
 
 
 def _named(text: str) -> str:

@@ -1,6 +1,7 @@
 """Promises of the service: answers, bounds, and what it never does."""
 
 import gc
+import io
 import json
 import signal
 import socket
@@ -16,6 +17,8 @@ import soundfile as sf
 from signals import RATE, noise, sine
 from small_bundle import make_bundle
 
+from preprocess.signal.audio import resample
+
 fastapi = pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
 
@@ -24,6 +27,7 @@ from fastapi.testclient import TestClient  # noqa: E402
 from tagger.serve import guards  # noqa: E402
 from tagger.serve.app import Service, create_app  # noqa: E402
 from tagger.serve.settings import ServeSettings  # noqa: E402
+from tagger.serve.sound import of_wav_stream  # noqa: E402
 from tagger.tagging.tagger import Tagger  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -560,6 +564,19 @@ def test_a_wav_stream_on_standard_input_is_tagged_line_by_line(bundle, tmp_path,
     assert done.returncode == 0 and [line.split()[0] for line in lines] == ["1.0", "2.0", "3.0"]
     done = subprocess.run(words, input=b"no sound", capture_output=True, cwd=ROOT)
     assert done.returncode == 2 and b"is no WAV stream" in done.stderr
+
+
+@pytest.mark.parametrize("block_seconds", [0.01, 0.25])
+def test_a_wav_stream_is_resampled_as_a_whole_whatever_its_blocks(block_seconds):
+    stream = io.BytesIO()
+    sound = sine(1000, 3, rate=44_100)
+    sf.write(stream, sound, 44_100, format="WAV", subtype="FLOAT")
+    stream.seek(0)
+    heard = np.concatenate(list(of_wav_stream(stream, RATE, block_seconds=block_seconds)))
+    whole = resample(sound, 44_100, target_rate=RATE)
+    assert abs(len(heard) - len(whole)) <= 1
+    n_both = min(len(heard), len(whole))
+    np.testing.assert_allclose(heard[:n_both], whole[:n_both], atol=1e-4)
 
 
 def test_tokens_are_compared_in_constant_time():
