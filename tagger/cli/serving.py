@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ _BLOCK_SECONDS = 0.25
 _PRINTED = 3
 # So that nothing of this machine is offered to a network unless somebody says so.
 _HERE = "127.0.0.1"
+
+
+def _bound(name: str, text: str, least: float) -> Any:
+    return typer.Option(name, min=least, help=text, rich_help_panel=BOUNDS)
 
 
 @verb(
@@ -54,25 +58,25 @@ def serve(
         ),
     ] = None,
     jobs: JobsOption = None,
-    max_mb: Annotated[
-        float, typer.Option("--max-mb", min=0.001, help="Of an upload.", rich_help_panel=BOUNDS)
-    ] = bounds.MAX_MB,
+    max_mb: Annotated[float, _bound("--max-mb", "Of an upload.", 0.001)] = bounds.MAX_MB,
     max_seconds: Annotated[
-        float,
-        typer.Option(
-            "--max-seconds", min=0.1, help="Of audio in a request.", rich_help_panel=BOUNDS
-        ),
+        float, _bound("--max-seconds", "Of audio in a request.", 0.1)
     ] = bounds.MAX_SECONDS,
-    at_work: Annotated[
-        int,
-        typer.Option("--at-work", min=1, help="Computed together.", rich_help_panel=BOUNDS),
-    ] = bounds.AT_WORK,
-    waiting: Annotated[
-        int, typer.Option("--waiting", min=0, help="Behind them.", rich_help_panel=BOUNDS)
-    ] = bounds.WAITING,
+    max_job_seconds: Annotated[
+        float, _bound("--max-job-seconds", "Of audio in a job.", 0.1)
+    ] = bounds.MAX_JOB_SECONDS,
+    at_work: Annotated[int, _bound("--at-work", "Computed together.", 1)] = bounds.AT_WORK,
+    waiting: Annotated[int, _bound("--waiting", "Behind them.", 0)] = bounds.WAITING,
+    waiting_jobs: Annotated[
+        int, _bound("--waiting-jobs", "Jobs that wait.", 1)
+    ] = bounds.WAITING_JOBS,
+    kept_jobs: Annotated[int, _bound("--kept-jobs", "Jobs that are known.", 1)] = bounds.KEPT_JOBS,
+    kept_seconds: Annotated[
+        float, _bound("--kept-seconds", "How long a job's result is kept.", 0.1)
+    ] = bounds.KEPT_SECONDS,
+    live: Annotated[int, _bound("--live", "Microphones at a time.", 0)] = bounds.LIVE,
     timeout: Annotated[
-        float,
-        typer.Option("--timeout", min=0.1, help="Seconds for a request.", rich_help_panel=BOUNDS),
+        float, _bound("--timeout", "Seconds for a request.", 0.1)
     ] = bounds.TIMEOUT_SECONDS,
 ) -> None:
     """Answer requests for tags, and give a page on which files are dropped."""
@@ -85,8 +89,13 @@ def serve(
         jobs=jobs,
         max_mb=max_mb,
         max_seconds=max_seconds,
+        max_job_seconds=max_job_seconds,
         at_work=at_work,
         waiting=waiting,
+        waiting_jobs=waiting_jobs,
+        kept_jobs=kept_jobs,
+        kept_seconds=kept_seconds,
+        live=live,
         timeout_seconds=timeout,
         token=None if token_file is None else _token(token_file),
     )

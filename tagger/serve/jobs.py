@@ -21,7 +21,6 @@ from tagger.tagging.tagger import Tagger
 State = Literal["waiting", "running", "done", "failed"]
 # How often somebody who follows a job is told of it.
 _TOLD_SECONDS = 0.25
-_MOST_WAITING = 20
 
 
 @dataclass
@@ -108,7 +107,7 @@ class Jobs:
     @property
     def is_full(self) -> bool:
         """Whether another job would not be taken."""
-        return self._closed or self._waiting.qsize() >= _MOST_WAITING
+        return self._closed or self._waiting.qsize() >= self._settings.waiting_jobs
 
     def get(self, job_id: str) -> Job:
         """Find a job.

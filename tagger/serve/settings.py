@@ -22,19 +22,21 @@ class ServeSettings(BaseModel):
     """Of an upload, which is cut off there."""
     max_seconds: Annotated[float, Field(gt=0)] = bounds.MAX_SECONDS
     """Of audio in a request; longer ones are for jobs."""
-    max_job_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    max_job_seconds: Annotated[float, Field(gt=0)] = bounds.MAX_JOB_SECONDS
     """Of audio in a job."""
     at_work: Annotated[int, Field(ge=1)] = bounds.AT_WORK
     """Requests that are computed together."""
     waiting: Annotated[int, Field(ge=0)] = bounds.WAITING
     """Requests that wait behind them; beyond, the answer is 503."""
+    waiting_jobs: Annotated[int, Field(ge=1)] = bounds.WAITING_JOBS
+    """Jobs that wait behind the one that is heard; beyond, the answer is 503."""
     timeout_seconds: Annotated[float, Field(gt=0)] = bounds.TIMEOUT_SECONDS
     """For an upload, and again for its answer."""
-    kept_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    kept_seconds: Annotated[float, Field(gt=0)] = bounds.KEPT_SECONDS
     """How long the result of a job is kept."""
-    kept_jobs: Annotated[int, Field(ge=1)] = 200
+    kept_jobs: Annotated[int, Field(ge=1)] = bounds.KEPT_JOBS
     """Jobs that are known at a time, with their results."""
-    live: Annotated[int, Field(ge=0)] = 4
+    live: Annotated[int, Field(ge=0)] = bounds.LIVE
     """Microphones that are listened to at a time."""
     token: str | None = None
     """What clients must bring; none: anybody may ask."""

@@ -1,6 +1,7 @@
 """Promises of the service: answers, bounds, and what it never does."""
 
 import gc
+import inspect
 import io
 import json
 import signal
@@ -24,8 +25,10 @@ httpx = pytest.importorskip("httpx")
 
 from fastapi.testclient import TestClient  # noqa: E402
 
+from tagger.cli.serving import serve  # noqa: E402
 from tagger.serve import guards  # noqa: E402
 from tagger.serve.app import Service, create_app  # noqa: E402
+from tagger.serve.jobs import Jobs  # noqa: E402
 from tagger.serve.settings import ServeSettings  # noqa: E402
 from tagger.serve.sound import of_wav_stream  # noqa: E402
 from tagger.tagging.tagger import Tagger  # noqa: E402
@@ -297,6 +300,30 @@ def test_jobs_that_are_over_make_room_for_others(bundle, song):
             while client.get(f"/v1/jobs/{found.json()['id']}").json()["state"] != "failed":
                 time.sleep(0.01)
         assert client.post("/v1/jobs", content=song.read_bytes()).status_code == 202
+
+
+def test_jobs_beyond_those_that_may_wait_are_refused(bundle, song, monkeypatch):
+    heard, go_on = threading.Event(), threading.Event()
+
+    def slow(*_):
+        heard.set()
+        go_on.wait(30)
+
+    monkeypatch.setattr(Jobs, "_run", slow)
+    with bounded(bundle, waiting_jobs=1) as client:
+        assert client.post("/v1/jobs", content=song.read_bytes()).status_code == 202
+        assert heard.wait(30)
+        assert client.post("/v1/jobs", content=song.read_bytes()).status_code == 202
+        refused(client.post("/v1/jobs", content=song.read_bytes()), 503, "too many", "ask again")
+        go_on.set()
+
+
+def test_each_bound_is_an_option_with_the_same_default():
+    options = inspect.signature(serve).parameters
+    names = {name: name for name in ServeSettings.model_fields} | {"timeout_seconds": "timeout"}
+    for name, field in ServeSettings.model_fields.items():
+        if name not in ("models", "token"):
+            assert options[names[name]].default == field.default, name
 
 
 def test_results_are_forgotten_in_time(bundle, song, monkeypatch):
